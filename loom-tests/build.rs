@@ -1,0 +1,5 @@
+//! Compiles this package's copy of the crate against loom.
+
+fn main() {
+    println!("cargo::rustc-cfg=offthread_loom");
+}
