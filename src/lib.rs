@@ -1,2 +1,19 @@
 //! Runs blocking code in threads and hands the results to async code, and back. std alone: no dependency, under any
 //! executor or none.
+
+// With loom in std's place, nothing may go round `sync`: see `clippy.toml`.
+#![cfg_attr(offthread_loom, warn(clippy::disallowed_types, clippy::disallowed_methods))]
+
+// In reading order: a line uses only what stands above it.
+mod sync;
+mod primitives;
+
+
+
+/// For the models of `loom-tests/` alone.
+#[cfg(offthread_loom)]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::primitives::waker_slot::WakerSlot;
+    pub use crate::sync::Sleeper;
+}
