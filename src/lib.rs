@@ -8,12 +8,13 @@
 mod sync;
 mod primitives;
 
-
+pub use primitives::parker::block_on;
 
 /// For the models of `loom-tests/` alone.
 #[cfg(offthread_loom)]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::primitives::parker::poll_until;
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::Sleeper;
 }

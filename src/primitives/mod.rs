@@ -6,3 +6,4 @@
 
 pub mod cache_padded;
 pub mod waker_slot;
+pub mod parker;

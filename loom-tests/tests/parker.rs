@@ -1,0 +1,233 @@
+//! Models of `src/primitives/parker.rs`: each wake is followed by a poll that sees what came before the wake.
+
+mod common;
+
+use std::mem;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use common::model;
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicBool;
+use loom::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
+use loom::thread;
+use offthread::block_on;
+use offthread::internals::{Sleeper, poll_until};
+
+/// Something to wait for: a flag and a value. Who looks with `Relaxed` relies on the wake alone to order both.
+#[derive(Clone)]
+struct Event(Arc<(AtomicBool, UnsafeCell<u32>)>);
+
+impl Event {
+    fn new() -> Self {
+        Self(Arc::new((AtomicBool::new(false), UnsafeCell::new(0))))
+    }
+
+    /// A thread that makes it come true and wakes.
+    fn happen(&self, waker: Waker) -> thread::JoinHandle<()> {
+        let event = self.clone();
+        thread::spawn(move || {
+            // SAFETY: nobody reads it before `happened` is true.
+            event.0.1.with_mut(|value| unsafe { *value = 7 });
+            event.0.0.store(true, Release);
+            waker.wake();
+        })
+    }
+
+    fn happened(&self, look: Ordering) -> bool {
+        // SAFETY: written before the flag was set; loom checks that the wake, or the look, has ordered it.
+        self.0.0.load(look) && self.0.1.with(|value| unsafe { *value }) == 7
+    }
+}
+
+/// Waits for an event that a thread, started by the first poll, makes come true. With `look` `Relaxed`, that thread alone
+/// may wake this one.
+fn wait_for_thread(deadline: Option<Instant>, look: Ordering) -> (Option<()>, thread::JoinHandle<()>) {
+    let event = Event::new();
+    let mut other = None;
+    let done = poll_until(deadline, |cx| match &other {
+        None => {
+            other = Some(event.happen(cx.waker().clone()));
+            Poll::Pending
+        }
+        Some(_) if event.happened(look) => Poll::Ready(()),
+        Some(_) => {
+            assert_eq!(look, Acquire, "polled again without a wake-up, or before its event could be seen");
+            Poll::Pending
+        }
+    });
+    (done, other.unwrap())
+}
+
+/// Forbids: the poll after a wake does not see what came before it; or the wake is lost between the poll and the sleep.
+#[test]
+fn wake_publishes() {
+    model(|| {
+        let (done, other) = wait_for_thread(None, Relaxed);
+        assert!(done.is_some());
+        other.join().unwrap();
+    });
+}
+
+/// Forbids: the waking thread finds PARKED but not yet whom to wake. (The waker is used by reference and by value.)
+#[test]
+fn wake_finds_the_sleeper() {
+    model(|| {
+        let ready = Arc::new(AtomicBool::new(false));
+        let mut started = false;
+        poll_until(None, |cx| {
+            if ready.load(Relaxed) {
+                return Poll::Ready(());
+            }
+            if !mem::replace(&mut started, true) {
+                let (waker, ready) = (cx.waker().clone(), ready.clone());
+                thread::spawn(move || {
+                    ready.store(true, Relaxed);
+                    waker.wake_by_ref();
+                });
+            }
+            Poll::Pending
+        });
+    });
+}
+
+/// Forbids: a wake during the poll, by the polled code itself and by a thread at the same time, is lost.
+#[test]
+fn wake_during_poll() {
+    model(|| {
+        let event = Event::new();
+        let mut other = None;
+        let mut polls = 0;
+        poll_until(None, |cx| {
+            polls += 1;
+            if polls == 1 {
+                other = Some(event.happen(cx.waker().clone()));
+            }
+            if polls < 3 {
+                cx.waker().wake_by_ref();
+            }
+            if polls >= 3 && event.happened(Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        other.unwrap().join().unwrap();
+    });
+}
+
+/// Forbids: a sleeping thread that is woken for no reason takes it for a wake-up.
+#[test]
+fn spurious_wake_ups() {
+    model(|| {
+        let sleeper = Sleeper::current();
+        let disturber = thread::spawn(move || sleeper.wake());
+        let (done, other) = wait_for_thread(None, Relaxed);
+        assert!(done.is_some());
+        other.join().unwrap();
+        disturber.join().unwrap();
+    });
+}
+
+/// Forbids: a waker of an earlier call, firing during a later one on the same thread, does harm; or the later call's
+/// own wake-up is lost because of it.
+#[test]
+fn stale_waker() {
+    model(|| {
+        let mut stale = None;
+        block_on(std::future::poll_fn(|cx| {
+            stale = Some(cx.waker().clone());
+            Poll::Ready(())
+        }));
+        let stale = stale.unwrap();
+        let firing = thread::spawn(move || stale.wake());
+        let (done, other) = wait_for_thread(None, Acquire);
+        assert!(done.is_some());
+        other.join().unwrap();
+        firing.join().unwrap();
+    });
+}
+
+/// Forbids: a wake that comes as the deadline passes is neither seen nor left for later; or the time-out leaves the
+/// parker so that the next call hangs.
+#[test]
+fn deadline_against_wake() {
+    model(|| {
+        let sleeper = Sleeper::current();
+        let clock = thread::spawn(move || sleeper.expire());
+        let (_done, other) = wait_for_thread(Some(Instant::now()), Relaxed);
+        other.join().unwrap();
+        clock.join().unwrap();
+        let (done, other) = wait_for_thread(None, Acquire);
+        assert!(done.is_some());
+        other.join().unwrap();
+    });
+}
+
+/// Forbids: a call waits on although its deadline has passed.
+#[test]
+fn deadline_alone() {
+    model(|| {
+        let sleeper = Sleeper::current();
+        let clock = thread::spawn(move || sleeper.expire());
+        assert_eq!(poll_until(Some(Instant::now()), |_| Poll::<()>::Pending), None);
+        clock.join().unwrap();
+    });
+}
+
+/// Forbids: a poll that is always woken again is never told that its deadline has passed.
+#[test]
+fn deadline_with_ceaseless_wakes() {
+    model(|| {
+        let sleeper = Sleeper::current();
+        let clock = thread::spawn(move || sleeper.expire());
+        let done = poll_until(Some(Instant::now()), |cx| {
+            cx.waker().wake_by_ref();
+            thread::yield_now();
+            Poll::<()>::Pending
+        });
+        assert_eq!(done, None);
+        clock.join().unwrap();
+    });
+}
+
+/// Forbids: the first poll's waker, cloned by two threads at once, makes two different ones, of which one wakes nobody.
+#[test]
+fn lazy_waker() {
+    model(|| {
+        let event = Event::new();
+        let mut first = true;
+        poll_until(None, |cx| {
+            if mem::replace(&mut first, false) {
+                // SAFETY: that thread is joined before this borrow ends.
+                let waker: &'static Waker = unsafe { mem::transmute(cx.waker()) };
+                let cloning = thread::spawn(move || waker.clone());
+                let own = cx.waker().clone();
+                let other = cloning.join().unwrap();
+                assert!(own.will_wake(&other));
+                event.happen(other).join().unwrap();
+            }
+            if event.happened(Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        });
+    });
+}
+
+/// Forbids: a call inside another call's poll takes the outer one's wake-up, or gives it its own.
+#[test]
+fn nested() {
+    model(|| {
+        // As on any thread that has waited before: there is a waiter to be taken from the cache.
+        assert!(poll_until(None, |cx| Poll::Ready(cx.waker().clone())).is_some());
+        let outer = Event::new();
+        let mut other = None;
+        poll_until(None, |cx| {
+            if other.is_none() {
+                other = Some(outer.happen(cx.waker().clone()));
+                let (done, inner) = wait_for_thread(None, Relaxed);
+                assert!(done.is_some());
+                inner.join().unwrap();
+                return Poll::Pending;
+            }
+            assert!(outer.happened(Relaxed), "polled again without a wake-up");
+            Poll::Ready(())
+        });
+        other.unwrap().join().unwrap();
+    });
+}
