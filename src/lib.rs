@@ -9,6 +9,7 @@ mod sync;
 mod primitives;
 
 pub use primitives::parker::block_on;
+pub use primitives::oneshot;
 
 /// For the models of `loom-tests/` alone.
 #[cfg(offthread_loom)]

@@ -7,3 +7,4 @@
 pub mod cache_padded;
 pub mod waker_slot;
 pub mod parker;
+pub mod oneshot;

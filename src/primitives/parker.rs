@@ -288,6 +288,11 @@ pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Contex
 /// Any future will do, whoever wakes it. One that is ready at once, and leaves its waker alone, costs no allocation and no
 /// system call.
 ///
+/// ```
+/// let (sender, receiver) = offthread::oneshot::channel();
+/// std::thread::spawn(move || sender.send("from a thread"));
+/// assert_eq!(offthread::block_on(receiver), Ok("from a thread"));
+/// ```
 ///
 /// # Panics
 /// If the future panics, with its panic.

@@ -1,0 +1,351 @@
+//! Models of `src/primitives/oneshot.rs`: every way to end one side, against every way to end the other.
+//!
+//! What every model forbids: a value dropped twice or never, memory freed twice or never (`common::model` counts both),
+//! and a side that touches memory which the other one has freed.
+
+mod common;
+
+use std::sync::Arc as StdArc;
+use std::task::Poll;
+
+use common::{Counted, Drops, Note, model, poll_once};
+use loom::thread;
+use offthread::block_on;
+use offthread::oneshot::{self, Closed, Receiver, Sender, TryRecvError};
+
+/// Runs the sender's side in a thread and the receiver's side here; then the one value must have been dropped once.
+fn sides<S>(
+    send: impl Fn(Sender<Counted>, Counted) -> S + Copy + Send + Sync + 'static,
+    receive: impl Fn(Receiver<Counted>) + Copy + Send + Sync + 'static,
+    check: impl Fn(S) + Send + Sync + 'static,
+) where
+    S: 'static,
+{
+    model(move || {
+        let drops = Drops::default();
+        let (sender, receiver) = oneshot::channel();
+        let value = drops.value(7);
+        let sending = thread::spawn(move || send(sender, value));
+        receive(receiver);
+        check(sending.join().unwrap());
+        assert_eq!(drops.count(), 1, "the value must be dropped once");
+    });
+}
+
+/// The sender's ways to end.
+fn send(sender: Sender<Counted>, value: Counted) -> bool {
+    match sender.send(value) {
+        Ok(()) => true,
+        Err(value) => {
+            assert_eq!(value.number, 7, "another value came back");
+            false
+        }
+    }
+}
+
+fn drop_sender(sender: Sender<Counted>, value: Counted) {
+    drop(sender);
+    drop(value);
+}
+
+fn wait_for_close(mut sender: Sender<Counted>, value: Counted) -> bool {
+    block_on(sender.closed());
+    assert!(sender.is_closed());
+    send(sender, value)
+}
+
+/// The receiver's ways to end.
+fn awaited(receiver: Receiver<Counted>) -> Option<usize> {
+    block_on(receiver).ok().map(|value| value.number)
+}
+
+/// The number, or why there is none.
+fn tried(receiver: &mut Receiver<Counted>) -> Result<usize, TryRecvError> {
+    receiver.try_recv().map(|value| value.number)
+}
+
+fn polled_then_dropped(mut receiver: Receiver<Counted>) {
+    let _ = poll_once(&mut receiver);
+    drop(receiver);
+}
+
+/// Polled until there is something to see: with one waker, then with another one.
+fn polled_twice(mut receiver: Receiver<Counted>) -> Option<usize> {
+    let (first, old) = poll_once(&mut receiver);
+    let result = match first {
+        Poll::Ready(result) => result,
+        Poll::Pending => block_on(receiver),
+    };
+    assert!(StdArc::strong_count(&old) == 1 || old.wakes() == 0, "a waker was kept after it was woken");
+    result.ok().map(|value| value.number)
+}
+
+/// Forbids: the receiver waits for a value that has been sent, or gets another one.
+#[test]
+fn send_poll() {
+    sides(send, |receiver| assert_eq!(awaited(receiver), Some(7)), |sent| assert!(sent));
+}
+
+/// Forbids: the same, for a thread that blocks.
+#[test]
+fn send_recv_blocking() {
+    sides(send, |receiver| assert_eq!(receiver.recv_blocking().map(|value| value.number), Ok(7)), |sent| assert!(sent));
+}
+
+/// Forbids: the waker that was replaced is woken in place of the new one.
+#[test]
+fn replaced_waker() {
+    sides(send, |receiver| assert_eq!(polled_twice(receiver), Some(7)), |sent| assert!(sent));
+}
+
+/// Forbids: the memory is freed while the sender is still at the waker that the receiver has left there.
+#[test]
+fn send_drop_after_poll() {
+    sides(send, polled_then_dropped, drop);
+}
+
+/// Forbids: a receiver that is dropped as the value is sent forgets it.
+#[test]
+fn send_drop() {
+    sides(send, drop, drop);
+}
+
+/// Forbids: a receiver that looks sees a value that is not there yet, or, having seen none, loses it.
+#[test]
+fn send_try_recv() {
+    sides(
+        send,
+        |mut receiver| match tried(&mut receiver) {
+            Ok(number) => {
+                assert_eq!(number, 7);
+                assert_eq!(tried(&mut receiver), Err(TryRecvError::Closed), "received twice");
+            }
+            Err(error) => {
+                assert_eq!(error, TryRecvError::Empty, "closed, but the sender is sending");
+                assert_eq!(awaited(receiver), Some(7));
+            }
+        },
+        |sent| assert!(sent),
+    );
+}
+
+/// Forbids: a value that was sent as the receiver closed is both received and given back, or neither.
+#[test]
+fn send_close() {
+    model(|| {
+        let drops = Drops::default();
+        let (sender, mut receiver) = oneshot::channel();
+        let value = drops.value(7);
+        let sending = thread::spawn(move || send(sender, value));
+        receiver.close();
+        let received = tried(&mut receiver);
+        assert_ne!(received, Err(TryRecvError::Empty), "closed, so nothing more can come");
+        let sent = sending.join().unwrap();
+        assert_eq!(sent, received.is_ok());
+        drop(receiver);
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Forbids: the same, with the receiver's waker still there.
+#[test]
+fn send_poll_close() {
+    model(|| {
+        let drops = Drops::default();
+        let (sender, mut receiver) = oneshot::channel();
+        let value = drops.value(7);
+        let sending = thread::spawn(move || send(sender, value));
+        let (polled, waker) = poll_once(&mut receiver);
+        if polled.is_ready() {
+            drop(polled);
+        } else {
+            receiver.close();
+            let received = tried(&mut receiver).is_ok();
+            assert_eq!(sending.join().unwrap(), received);
+            drop(receiver);
+            assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
+            assert_eq!(drops.count(), 1);
+            return;
+        }
+        sending.join().unwrap();
+    });
+}
+
+/// Forbids: the receiver waits for a sender that was dropped.
+#[test]
+fn drop_poll() {
+    sides(drop_sender, |receiver| assert_eq!(awaited(receiver), None), drop);
+}
+
+/// Forbids: the same, for a thread that blocks.
+#[test]
+fn drop_recv_blocking() {
+    sides(drop_sender, |receiver| assert!(receiver.recv_blocking().is_err()), drop);
+}
+
+/// Forbids: the same, for the waker that was registered last.
+#[test]
+fn drop_replaced_waker() {
+    sides(drop_sender, |receiver| assert_eq!(polled_twice(receiver), None), drop);
+}
+
+/// Forbids: both sides free the memory, or neither does.
+#[test]
+fn drop_drop() {
+    sides(drop_sender, drop, drop);
+}
+
+/// Forbids: the same, with the sender still at the receiver's waker.
+#[test]
+fn drop_drop_after_poll() {
+    sides(drop_sender, polled_then_dropped, drop);
+}
+
+/// Forbids: a receiver that looks sees something else than nothing or the end.
+#[test]
+fn drop_try_recv() {
+    sides(
+        drop_sender,
+        |mut receiver| {
+            if tried(&mut receiver) == Err(TryRecvError::Empty) {
+                assert_eq!(awaited(receiver), None);
+            }
+        },
+        drop,
+    );
+}
+
+/// Forbids: closing a channel whose sender is being dropped leaves it open.
+#[test]
+fn drop_close() {
+    sides(
+        drop_sender,
+        |mut receiver| {
+            receiver.close();
+            assert_eq!(tried(&mut receiver), Err(TryRecvError::Closed));
+        },
+        drop,
+    );
+}
+
+/// Forbids: a sender that waits for the receiver to close is not woken by it, or can send after it.
+#[test]
+fn closed_close() {
+    model(|| {
+        let drops = Drops::default();
+        let (sender, mut receiver) = oneshot::channel();
+        let value = drops.value(7);
+        let waiting = thread::spawn(move || wait_for_close(sender, value));
+        receiver.close();
+        assert!(!waiting.join().unwrap());
+        // Only now, since being dropped closes too.
+        assert_eq!(awaited(receiver), None);
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Forbids: the same, for a receiver that is dropped; or it frees the memory while the sender waits.
+#[test]
+fn closed_drop() {
+    sides(wait_for_close, drop, |sent| assert!(!sent));
+}
+
+/// Forbids: the same, for one that is dropped after it has been polled.
+#[test]
+fn closed_drop_after_poll() {
+    sides(wait_for_close, polled_then_dropped, |sent| assert!(!sent));
+}
+
+/// Forbids: a sender that gives up waiting for the close leaves its waker behind, or loses its right to send.
+#[test]
+fn cancelled_closed() {
+    model(|| {
+        let drops = Drops::default();
+        let (mut sender, receiver) = oneshot::channel();
+        let value = drops.value(7);
+        let sending = thread::spawn(move || {
+            let (polled, waker) = poll_once(&mut Box::pin(sender.closed()));
+            assert!(polled.is_pending());
+            assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
+            send(sender, value)
+        });
+        assert_eq!(awaited(receiver), Some(7));
+        assert!(sending.join().unwrap());
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Forbids: a sender that knows that the receiver has closed does not see what was done before.
+#[test]
+fn close_publishes() {
+    model(|| {
+        let note = Note::new();
+        let (sender, mut receiver) = oneshot::channel::<()>();
+        let closing = thread::spawn({
+            let note = note.clone();
+            move || {
+                note.write();
+                receiver.close();
+                receiver
+            }
+        });
+        if sender.is_closed() {
+            assert!(note.is_written());
+        }
+        drop(closing.join().unwrap());
+    });
+}
+
+/// Forbids: a receiver that sees the end does not see what the sender did before.
+#[test]
+fn drop_publishes() {
+    model(|| {
+        let note = Note::new();
+        let (sender, mut receiver) = oneshot::channel::<()>();
+        let dropping = thread::spawn({
+            let note = note.clone();
+            move || {
+                note.write();
+                drop(sender);
+            }
+        });
+        if receiver.try_recv() == Err(TryRecvError::Closed) {
+            assert!(note.is_written());
+        } else {
+            assert_eq!(block_on(&mut receiver), Err(Closed));
+            assert!(note.is_written());
+        }
+        dropping.join().unwrap();
+    });
+}
+
+/// Forbids: a receiver's waker outlives the receiver, though its sender lives on.
+#[test]
+fn dropped_receiver_leaves_no_waker() {
+    model(|| {
+        let (sender, mut receiver) = oneshot::channel::<()>();
+        let (polled, waker) = poll_once(&mut receiver);
+        assert!(polled.is_pending());
+        let dropping = thread::spawn(move || drop(receiver));
+        dropping.join().unwrap();
+        assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
+        drop(sender);
+    });
+}
+
+/// Forbids: the wake-up of a sender that waits is lost although it polls with another waker in between.
+#[test]
+fn closed_with_another_waker() {
+    model(|| {
+        let (mut sender, receiver) = oneshot::channel::<()>();
+        let dropping = thread::spawn(move || drop(receiver));
+        {
+            let mut closed = Box::pin(sender.closed());
+            if poll_once(&mut closed).0.is_pending() {
+                block_on(closed);
+            }
+        }
+        assert!(sender.is_closed());
+        dropping.join().unwrap();
+    });
+}
