@@ -10,6 +10,7 @@ mod primitives;
 
 pub use primitives::parker::block_on;
 pub use primitives::oneshot;
+pub use primitives::spsc;
 
 /// For the models of `loom-tests/` alone.
 #[cfg(offthread_loom)]

@@ -8,3 +8,4 @@ pub mod cache_padded;
 pub mod waker_slot;
 pub mod parker;
 pub mod oneshot;
+pub mod spsc;

@@ -1,0 +1,433 @@
+//! Models of `src/primitives/spsc.rs`: what the two ends can do at once, in channels for one item and for two.
+//!
+//! What every model forbids, besides what it says: an item that is dropped twice or never, and a slot that both ends
+//! touch at once.
+
+mod common;
+
+use std::sync::Arc as StdArc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use common::{Counted, CountingWaker, Drops, Note, model, poll_once};
+use loom::thread;
+use offthread::block_on;
+use offthread::internals::Sleeper;
+use offthread::spsc::{self, Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError};
+
+/// A channel whose `items` items are sent by a thread as `send` does it, and received here as `receive` does it. Then
+/// each must have been dropped once.
+fn ends<S: 'static>(
+    max_size: usize,
+    items: usize,
+    send: impl Fn(Sender<Counted>, Vec<Counted>) -> S + Copy + Send + Sync + 'static,
+    receive: impl Fn(Receiver<Counted>, Sending<S>) + Copy + Send + Sync + 'static,
+) {
+    model(move || {
+        let drops = Drops::default();
+        let (sender, receiver) = spsc::channel(max_size);
+        let values = (0..items).map(|number| drops.value(number)).collect();
+        let sending = thread::spawn(move || send(sender, values));
+        receive(receiver, Sending(sending));
+        assert_eq!(drops.count(), items, "each item must be dropped once");
+    });
+}
+
+/// The sender's thread, to be joined when the receiving side has done its part.
+struct Sending<S>(thread::JoinHandle<S>);
+
+impl<S> Sending<S> {
+    fn join(self) -> S {
+        self.0.join().unwrap()
+    }
+}
+
+/// Sends all; how many were accepted.
+fn send_all(mut sender: Sender<Counted>, values: Vec<Counted>) -> usize {
+    let mut accepted = 0;
+    for value in values {
+        let number = value.number;
+        match sender.send_blocking(value) {
+            Ok(()) => accepted += 1,
+            Err(error) => assert_eq!(error.0.number, number, "another item came back"),
+        }
+    }
+    accepted
+}
+
+/// Receives until the end; the numbers must come in order.
+fn receive_all(receiver: &mut Receiver<Counted>) -> usize {
+    let mut received = 0;
+    while let Some(value) = receiver.recv_blocking() {
+        assert_eq!(value.number, received, "out of order");
+        received += 1;
+    }
+    received
+}
+
+/// Forbids: an item is received before it is in its slot, out of order, or never.
+#[test]
+fn send_recv() {
+    ends(2, 2, send_all, |mut receiver, sending| {
+        assert_eq!(receive_all(&mut receiver), 2);
+        assert_eq!(sending.join(), 2);
+    });
+}
+
+/// Forbids: with room for one, so that both ends sleep in turn, a wake-up is lost.
+#[test]
+fn both_sleep_in_turn() {
+    ends(1, 3, send_all, |mut receiver, sending| {
+        assert_eq!(receive_all(&mut receiver), 3);
+        assert_eq!(sending.join(), 3);
+    });
+}
+
+/// Forbids: the same, for two that await.
+#[test]
+fn both_await_in_turn() {
+    ends(
+        1,
+        2,
+        |mut sender, values| {
+            block_on(async {
+                for value in values {
+                    sender.send(value).await.unwrap();
+                }
+            });
+        },
+        |mut receiver, sending| {
+            block_on(async {
+                let mut received = 0;
+                while let Some(value) = receiver.recv().await {
+                    assert_eq!(value.number, received);
+                    received += 1;
+                }
+                assert_eq!(received, 2);
+            });
+            sending.join();
+        },
+    );
+}
+
+/// Forbids: the sender writes into a slot that the receiver has not left yet.
+#[test]
+fn slots_are_reused() {
+    ends(
+        1,
+        2,
+        |mut sender, values| {
+            for mut value in values {
+                while let Err(error) = sender.try_send(value) {
+                    let TrySendError::Full(back) = error else { panic!("closed") };
+                    value = back;
+                    thread::yield_now();
+                }
+            }
+        },
+        |mut receiver, sending| {
+            for number in 0..2 {
+                let value = loop {
+                    match receiver.try_recv() {
+                        Ok(value) => break value,
+                        Err(error) => assert_eq!(error, TryRecvError::Empty),
+                    }
+                    thread::yield_now();
+                };
+                assert_eq!(value.number, number);
+            }
+            sending.join();
+        },
+    );
+}
+
+/// Forbids: a batch that is handed back as one leaves a sleeping sender asleep, or loses an item.
+#[test]
+fn recv_many() {
+    ends(2, 3, send_all, |mut receiver, sending| {
+        let mut batch = Vec::new();
+        while block_on(receiver.recv_many(&mut batch, 2)) > 0 {}
+        assert_eq!(batch.iter().map(|value| value.number).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(sending.join(), 3);
+    });
+}
+
+/// Forbids: an item that is sent as the receiver closes is both received and given back, or neither.
+#[test]
+fn send_close() {
+    for max_size in [1, 2] {
+        ends(max_size, 2, send_all, |mut receiver, sending| {
+            receiver.close();
+            let received = receive_all(&mut receiver);
+            assert_eq!(sending.join(), received);
+        });
+    }
+}
+
+/// Forbids: the same, after an item was received.
+#[test]
+fn send_recv_close() {
+    ends(1, 3, send_all, |mut receiver, sending| {
+        assert_eq!(receiver.recv_blocking().map(|value| value.number), Some(0));
+        receiver.close();
+        let left = receiver.try_recv().map(|value| value.number);
+        assert!(matches!(left, Ok(1) | Err(TryRecvError::Closed)), "{left:?}");
+        assert_eq!(receiver.try_recv().map(|value| value.number), Err(TryRecvError::Closed));
+        assert_eq!(sending.join(), 1 + usize::from(left.is_ok()));
+    });
+}
+
+/// Forbids: a sender that waits for room sleeps on when the receiver closes, or its item is lost.
+#[test]
+fn close_wakes_sender() {
+    ends(1, 2, send_all, |mut receiver, sending| {
+        receiver.close();
+        let accepted = sending.join();
+        assert!(accepted <= 1, "sent more than there is room for");
+        assert_eq!(receive_all(&mut receiver), accepted);
+    });
+}
+
+/// Forbids: the same, for a receiver that is dropped; and items in the ring are forgotten.
+#[test]
+fn send_drop() {
+    for max_size in [1, 2] {
+        ends(max_size, 2, send_all, |receiver, sending| {
+            drop(receiver);
+            sending.join();
+        });
+    }
+}
+
+/// Forbids: a receiver that waits for an item sleeps on when the sender is dropped.
+#[test]
+fn drop_wakes_receiver() {
+    ends(
+        1,
+        1,
+        |sender, values| drop((sender, values)),
+        |mut receiver, sending| {
+            assert_eq!(receive_all(&mut receiver), 0);
+            sending.join();
+        },
+    );
+}
+
+/// Forbids: an item that was sent before the sender closed is not received.
+#[test]
+fn close_after_send() {
+    ends(
+        2,
+        1,
+        |mut sender, values| {
+            for value in values {
+                sender.try_send(value).unwrap();
+            }
+            sender.close();
+            sender
+        },
+        |mut receiver, sending| {
+            assert_eq!(receive_all(&mut receiver), 1);
+            drop(sending.join());
+        },
+    );
+}
+
+/// Forbids: both ends closing at once, one of them asleep a moment ago, confuses either.
+#[test]
+fn close_close() {
+    ends(
+        1,
+        1,
+        |mut sender, mut values| {
+            let sent = sender.try_send(values.remove(0)).is_ok();
+            sender.close();
+            assert!(sender.is_closed());
+            sent
+        },
+        |mut receiver, sending| {
+            receiver.close();
+            assert!(receiver.is_closed());
+            let received = receive_all(&mut receiver) == 1;
+            assert_eq!(sending.join(), received);
+        },
+    );
+}
+
+/// Forbids: a cancelled `recv` takes an item with it, or leaves its waker behind.
+#[test]
+fn cancelled_recv() {
+    ends(1, 2, send_all, |mut receiver, sending| {
+        let (polled, waker) = poll_once(&mut Box::pin(receiver.recv()));
+        let first = usize::from(polled.is_ready());
+        drop(polled);
+        for number in first..2 {
+            assert_eq!(receiver.recv_blocking().map(|value| value.number), Some(number));
+        }
+        assert_eq!(sending.join(), 2);
+        assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
+    });
+}
+
+/// Forbids: a cancelled `send` leaves its item in the channel, drops it twice, or leaves its waker behind.
+#[test]
+fn cancelled_send() {
+    ends(
+        1,
+        3,
+        |mut sender, values| {
+            let mut accepted = Vec::new();
+            let mut wakers = Vec::new();
+            for value in values {
+                let number = value.number;
+                let (polled, waker) = poll_once(&mut Box::pin(sender.send(value)));
+                if polled.is_ready() {
+                    accepted.push(number);
+                }
+                wakers.push(waker);
+            }
+            (accepted, wakers)
+        },
+        |mut receiver, sending| {
+            let mut received = Vec::new();
+            while let Some(value) = receiver.recv_blocking() {
+                received.push(value.number);
+            }
+            let (accepted, wakers) = sending.join();
+            assert_eq!(accepted, received);
+            assert!(wakers.iter().all(|waker| StdArc::strong_count(waker) == 1), "a waker was kept");
+        },
+    );
+}
+
+/// Forbids: a cancelled `recv` or `send` leaves its waker behind, when nobody comes to wake it.
+#[test]
+fn cancelled_attempts_leave_no_waker() {
+    model(|| {
+        let (mut sender, mut receiver) = spsc::channel(1);
+        let (polled, waker) = poll_once(&mut Box::pin(receiver.recv()));
+        assert!(polled.is_pending());
+        assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept by the receiver");
+        let sending = thread::spawn(move || {
+            sender.try_send(1).unwrap();
+            let (polled, waker) = poll_once(&mut Box::pin(sender.send(2)));
+            assert!(polled.is_pending());
+            assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept by the sender");
+        });
+        sending.join().unwrap();
+        assert_eq!(receiver.recv_blocking(), Some(1));
+        assert_eq!(receiver.recv_blocking(), None);
+    });
+}
+
+/// Forbids: the waker that `poll_recv` was given first is woken in place of the last one.
+#[test]
+fn replaced_waker() {
+    ends(1, 1, send_all, |mut receiver, sending| {
+        let (_, first) = CountingWaker::new();
+        match receiver.poll_recv(&mut Context::from_waker(&first)) {
+            Poll::Ready(item) => assert_eq!(item.unwrap().number, 0),
+            Poll::Pending => {
+                let item = block_on(std::future::poll_fn(|cx| receiver.poll_recv(cx)));
+                assert_eq!(item.unwrap().number, 0);
+            }
+        }
+        assert_eq!(sending.join(), 1);
+    });
+}
+
+/// Forbids: a `send_timeout` whose time is up as the room appears loses its item, or sends it twice.
+#[test]
+fn timeout_against_recv() {
+    model(|| {
+        let drops = Drops::default();
+        let (mut sender, mut receiver) = spsc::channel(1);
+        sender.try_send(drops.value(0)).unwrap();
+        let sleeper = Sleeper::current();
+        let clock = thread::spawn(move || sleeper.expire());
+        let receiving = thread::spawn(move || {
+            assert_eq!(receiver.try_recv().unwrap().number, 0);
+            receiver
+        });
+        let sent = match sender.send_timeout(drops.value(1), Duration::from_secs(1)) {
+            Ok(()) => true,
+            Err(SendTimeoutError::Timeout(value)) => {
+                assert_eq!(value.number, 1);
+                false
+            }
+            Err(SendTimeoutError::Closed(_)) => panic!("closed"),
+        };
+        clock.join().unwrap();
+        let mut receiver = receiving.join().unwrap();
+        assert_eq!(receiver.try_recv().is_ok(), sent);
+        assert_eq!(drops.count(), 2);
+    });
+}
+
+/// Forbids: an end that sees that the other has closed does not see what that one did before.
+#[test]
+fn close_publishes() {
+    for sender_closes in [true, false] {
+        model(move || {
+            let note = Note::new();
+            let (mut sender, mut receiver) = spsc::channel::<()>(1);
+            let other = note.clone();
+            if sender_closes {
+                let closing = thread::spawn(move || {
+                    other.write();
+                    drop(sender);
+                });
+                assert_eq!(receiver.recv_blocking(), None);
+                assert!(note.is_written());
+                closing.join().unwrap();
+            } else {
+                let closing = thread::spawn(move || {
+                    other.write();
+                    receiver.close();
+                    receiver
+                });
+                // The second one waits for room.
+                if sender.try_send(()).is_err() || sender.send_blocking(()).is_err() {
+                    assert!(note.is_written());
+                } else {
+                    panic!("two items in a channel for one");
+                }
+                drop(closing.join().unwrap());
+            }
+        });
+    }
+}
+
+/// Forbids: an end that is moved to another thread while the other one sleeps takes the wake-up with it.
+#[test]
+fn moved_between_threads() {
+    ends(
+        1,
+        2,
+        |mut sender, mut values| {
+            sender.send_blocking(values.remove(0)).unwrap();
+            let moved = thread::spawn(move || {
+                sender.send_blocking(values.remove(0)).unwrap();
+            });
+            moved.join().unwrap();
+        },
+        |mut receiver, sending| {
+            assert_eq!(receive_all(&mut receiver), 2);
+            sending.join();
+        },
+    );
+}
+
+/// Forbids: a deadline of the past makes a blocked sender wait.
+#[test]
+fn timeout_alone() {
+    model(|| {
+        let (mut sender, receiver) = spsc::channel(1);
+        sender.try_send(1).unwrap();
+        Sleeper::current().expire();
+        let start = Instant::now();
+        assert_eq!(sender.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
+        assert!(start.elapsed() < Duration::from_secs(60));
+        assert_eq!(receiver.len(), 1);
+    });
+}

@@ -1,0 +1,847 @@
+//! A bounded channel from one producer to one consumer, either of which may block or await.
+//!
+//! ```
+//! let (mut sender, mut receiver) = offthread::spsc::channel(2);
+//! std::thread::spawn(move || {
+//!     for line in ["one", "two", "three"] {
+//!         if sender.send_blocking(line).is_err() {
+//!             break; // nobody listens any more
+//!         }
+//!     }
+//! });
+//! offthread::block_on(async {
+//!     let mut lines = Vec::new();
+//!     while let Some(line) = receiver.recv().await {
+//!         lines.push(line);
+//!     }
+//!     assert_eq!(lines, ["one", "two", "three"]);
+//! });
+//! ```
+//!
+//! Never more than `max_size` items wait in the channel. An item whose send returned `Ok` is received, unless the
+//! receiver is dropped; once the receiver has seen the end, no send returns `Ok`. What one end does, the other sees at
+//! once: after a `recv` there is room for a `try_send`. Both ends may be moved between threads, and from blocking to
+//! async use and back, at any time.
+//!
+//! | | room, or an item | full, or empty | the other end is closed |
+//! |---|---|---|---|
+//! | `send` | `Ok` | waits | `Err(SendError(item))` |
+//! | `try_send` | `Ok` | `Err(Full(item))` | `Err(Closed(item))` |
+//! | `recv` | `Some(item)` | waits | what is left, then `None` |
+//! | `try_recv` | `Ok(item)` | `Err(Empty)` | what is left, then `Err(Closed)` |
+// The five parts of the head, for those who maintain it; what is above is the module's public documentation.
+//
+// # What it promises
+// Items come out in the order they went in, each once; `max_size` is exact; a side that waits is woken by the very next
+// thing that the other one does, if that lets it go on.
+//
+// # State machine
+// A ring of `max_size` slots and two counters, which only grow (and wrap): `tail` counts the items that the sender has
+// put in, `head` those that the receiver has taken out. Each end keeps its own counter, the slot that comes next, and
+// what it last saw of the other's counter, so that it looks there only when it finds nothing left to do.
+//
+//      slots    . . . # # # # # . .          # holds an item: tail - head of them
+//                     ^         ^
+//                    head      tail
+//
+// A `Counter` is one word: the count, and two flags in its low bits. One side, the owner, advances it; the other one,
+// the peer, watches it.
+//
+//      | count ............................ | CLOSED | WAITING |
+//
+//      advance  owner   count + n           learns: does the peer wait? is the channel closed?
+//      close    either  sets CLOSED         learns the same, and the count
+//      watch    peer    sets WAITING        learns the count, and whether the channel is closed
+//      wake     owner   clears WAITING, then takes the waker from the slot and wakes it
+//
+// Each is one atomic read-modify-write on the one word, so there is an order of all of them that both sides agree on.
+//
+// # Who may touch what
+// 1. The slots of the items `head..tail` are the receiver's, the others the sender's. Whoever advances its counter hands
+//    over the slots that it advances past.
+// 2. `tail`'s CLOSED decides. An item that was counted before it belongs to the receiver, for ever; one that was counted
+//    after it, and the sender learns this by the very same operation, is still the sender's. The receiver that sets it
+//    never looks at `tail` again.
+// 3. `head`'s CLOSED only tells a sender that waits for room to look at `tail`.
+// 4. WAITING is set by the peer after it has put its waker into the slot, and cleared by the owner before it takes the
+//    waker out. So a waker that was put there too late for one wake has its flag set for the next; and who takes a waker
+//    that came too early wakes it for nothing, which is harmless.
+//
+// # Synchronisation edges
+// | id | release side | acquire side | publishes | model |
+// |---|---|---|---|---|
+// | S1 | `advance` of `tail` | `load` and `close` by the receiver | the items in the slots | `send_recv` |
+// | S2 | `advance` of `head` | `load` by the sender | the slots, empty again | `slots_are_reused` |
+// | S3 | `close` by the sender | `load` by the receiver | what the sender did before | `close_publishes` |
+// | S4 | `close` by the receiver | `load`, `advance` by the sender | what the receiver did before | `close_publishes` |
+//
+// WAITING itself orders nothing: the slot's own edges do, as in `oneshot`.
+//
+// # What can go wrong
+// * A wake between the look and the sleep: `both_sleep_in_turn`.
+// * The receiver closes while the sender sends: received or given back, never both or neither: `send_close`.
+// * It closes while the sender waits for room (aiomisc 227): `close_wakes_sender`.
+// * The receiver is dropped with items in the ring, while the sender sends (RUSTSEC-2025-0024): `send_drop`.
+// * An item's `Drop` panics: the counter has moved on before: `tests::item_that_panics_in_drop`.
+// * A waker panics, or uses the end that wakes it: an end's own fields are right before: `tests::waker_that_panics`.
+// * A cancelled `recv` or `send` (kanal 24): nothing was handed over yet: `cancelled_recv`, `cancelled_send`.
+// * The counters wrap: `tests::counters_wrap`.
+//
+// Each side keeping a copy of the other's counter is due to FastForward (Giacomoni et al., 2008) and MCRingBuffer (Lee et
+// al., 2009).
+
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use std::{error, fmt, iter};
+
+use crate::primitives::cache_padded::CachePadded;
+use crate::primitives::parker;
+use crate::primitives::waker_slot::WakerSlot;
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::{self, Arc, UnsafeCell};
+
+/// The peer waits for this counter to change.
+const WAITING: usize = 1;
+/// The channel is closed.
+const CLOSED: usize = 2;
+/// One item.
+const ONE: usize = 4;
+
+/// What was read of a counter: the count, in steps of [`ONE`], and the two flags.
+#[derive(Clone, Copy)]
+#[must_use]
+struct Seen(usize);
+
+impl Seen {
+    fn count(self) -> usize {
+        self.0 & !(ONE - 1)
+    }
+
+    fn is_closed(self) -> bool {
+        self.0 & CLOSED != 0
+    }
+
+    fn is_waiting(self) -> bool {
+        self.0 & WAITING != 0
+    }
+}
+
+/// One side's progress, and the place where the other side waits for it.
+struct Counter {
+    word: AtomicUsize,
+    peer: WakerSlot,
+}
+
+impl Counter {
+    fn new(count: usize) -> Self {
+        Self { word: AtomicUsize::new(count), peer: WakerSlot::default() }
+    }
+
+    fn load(&self) -> Seen {
+        // ORDERING: Acquire [S1, S2, S3, S4]: pairs with `advance` and `close`; the slots that were advanced past are ours.
+        Seen(self.word.load(Acquire))
+    }
+
+    /// Owner: hands over the next `n` slots. What the word was before; `notify` is due once the owner's fields are right.
+    fn advance(&self, n: usize) -> Seen {
+        // ORDERING: AcqRel: Release [S1, S2]: pairs with `load` and `close`; publishes the slots. Acquire [S4]: pairs with
+        // `close`; what the receiver did before it closed is seen.
+        Seen(self.word.fetch_add(n * ONE, AcqRel))
+    }
+
+    /// Either side: closes. What the word was before; `notify` is due, as after `advance`.
+    fn close(&self) -> Seen {
+        // ORDERING: AcqRel: Release [S3, S4]: pairs with `load` and `advance`; publishes what was done before.
+        // Acquire [S1]: pairs with `advance`; the slots are ours.
+        Seen(self.word.fetch_or(CLOSED, AcqRel))
+    }
+
+    /// Wakes the peer if it waited. This runs users' code, which may use this very end, or panic.
+    fn notify(&self, before: Seen) {
+        if before.is_waiting() {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        // ORDERING: Relaxed: it must not come after the `take` in `wake` (rule 4), and does not, since that releases.
+        self.word.fetch_and(!WAITING, Relaxed);
+        self.peer.wake();
+    }
+
+    /// Peer: asks for a wake-up at the next change from the count `seen` on. False: there has been one already.
+    fn watch(&self, cx: &mut Context<'_>, seen: usize) -> bool {
+        self.peer.register(cx.waker());
+        // ORDERING: Relaxed: it cannot come before the registration, which acquires; and the slot's own edges order the
+        // waker. If there is something to see, the caller looks again, with `load`.
+        self.word.fetch_or(WAITING, Relaxed) & !WAITING == seen
+    }
+
+    /// Peer: does not wait any more; its waker is dropped. The flag may stay, for a wake that finds nobody.
+    fn unwatch(&self) {
+        drop(self.peer.take());
+    }
+}
+
+struct Shared<T> {
+    /// Owned by the sender.
+    tail: CachePadded<Counter>,
+    /// Owned by the receiver.
+    head: CachePadded<Counter>,
+    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+// SAFETY: an item is moved from the sender's thread to the receiver's and never shared (rules 1 and 2).
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// How far `tail` is before `head` when all slots are taken.
+    fn full(&self) -> usize {
+        self.slots.len() * ONE
+    }
+
+    fn slot_after(&self, slot: usize) -> usize {
+        if slot + 1 == self.slots.len() { 0 } else { slot + 1 }
+    }
+}
+
+/// Makes a channel for at most `max_size` items at a time.
+///
+/// See the [module](self) for what its two ends do. One allocation for the items, and one for the rest.
+///
+/// # Panics
+/// If `max_size` is 0, or if there is no memory for so many items.
+pub fn channel<T>(max_size: usize) -> (Sender<T>, Receiver<T>) {
+    channel_at(max_size, 0)
+}
+
+/// A channel that has already carried `carried` items, so that its counters can be seen to wrap.
+fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
+    assert!(max_size > 0, "spsc::channel: max_size is 0, but a channel needs room for at least one item");
+    let can_be_counted = max_size <= usize::MAX / ONE;
+    let Some(slots) = can_be_counted.then(|| sync::slots(max_size).ok()).flatten() else {
+        panic!("spsc::channel: max_size is {max_size}: more than there is memory for, or than can be counted");
+    };
+    let count = carried.wrapping_mul(ONE);
+    let shared =
+        Arc::new(Shared { tail: CachePadded(Counter::new(count)), head: CachePadded(Counter::new(count)), slots });
+    (
+        Sender { shared: shared.clone(), tail: count, head: count, slot: 0, watching: false, closed: false },
+        Receiver { shared, tail: count, head: count, slot: 0, watching: false, closed: false },
+    )
+}
+
+/// The end that items are put into. Dropping it closes the channel; what is in there can still be received.
+///
+/// ```compile_fail,E0277
+/// fn is_send<T: Send>() {}
+/// is_send::<offthread::spsc::Sender<std::rc::Rc<()>>>();
+/// ```
+/// ```compile_fail,E0599
+/// let (sender, _receiver) = offthread::spsc::channel::<i32>(1);
+/// let _ = sender.clone();
+/// ```
+#[must_use = "dropping the sender closes the channel"]
+pub struct Sender<T> {
+    shared: Arc<Shared<T>>,
+    /// The own counter.
+    tail: usize,
+    /// The receiver's counter, as last seen.
+    head: usize,
+    /// Where the next item goes.
+    slot: usize,
+    /// Whether a waker may still be at `head`.
+    watching: bool,
+    /// What is known of it; stays so.
+    closed: bool,
+}
+
+/// The end that items are taken from. Dropping it closes the channel and drops the items that are in there.
+///
+/// ```compile_fail,E0277
+/// fn is_send<T: Send>() {}
+/// is_send::<offthread::spsc::Receiver<std::rc::Rc<()>>>();
+/// ```
+/// ```compile_fail,E0599
+/// let (_sender, receiver) = offthread::spsc::channel::<i32>(1);
+/// let _ = receiver.clone();
+/// ```
+#[must_use = "dropping the receiver closes the channel, and drops the items in it"]
+pub struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    /// The sender's counter, as last seen; once this end has closed, what it was then.
+    tail: usize,
+    /// The own counter.
+    head: usize,
+    /// Where the next item comes from.
+    slot: usize,
+    /// Whether a waker may still be at `tail`.
+    watching: bool,
+    /// Whether this end has closed.
+    closed: bool,
+}
+
+/// An end that may have left its waker with the other one.
+trait Watch {
+    fn unwatch(&mut self);
+}
+
+/// One attempt to send or receive, which withdraws its waker however it ends: done, timed out or cancelled.
+struct Attempt<'a, W: Watch>(&'a mut W);
+
+impl<W: Watch> Drop for Attempt<'_, W> {
+    fn drop(&mut self) {
+        self.0.unwatch();
+    }
+}
+
+impl<T> Watch for Sender<T> {
+    fn unwatch(&mut self) {
+        if self.watching {
+            self.watching = false;
+            self.shared.head.unwatch();
+        }
+    }
+}
+
+impl<T> Watch for Receiver<T> {
+    fn unwatch(&mut self) {
+        if self.watching {
+            self.watching = false;
+            self.shared.tail.unwatch();
+        }
+    }
+}
+
+impl<T> Sender<T> {
+    fn has_room(&self) -> bool {
+        self.tail.wrapping_sub(self.head) < self.shared.full()
+    }
+
+    /// Ready if there is room, or if the channel is closed: `push` tells which.
+    fn room(&mut self) -> Poll<()> {
+        if self.closed || self.has_room() {
+            return Poll::Ready(());
+        }
+        self.head = self.shared.head.load().count();
+        if self.has_room() {
+            return Poll::Ready(());
+        }
+        self.closed = self.shared.tail.load().is_closed();
+        if self.closed { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.room().is_ready() {
+            return Poll::Ready(());
+        }
+        // Register, then look again.
+        self.watching = true;
+        if self.shared.head.watch(cx, self.head) { Poll::Pending } else { self.room() }
+    }
+
+    /// Puts an item in, after `room` has been ready. It comes back if the channel is closed.
+    fn push(&mut self, item: T) -> Result<(), T> {
+        if self.closed {
+            return Err(item);
+        }
+        let cell = &self.shared.slots[self.slot];
+        // SAFETY: rule 1: there is room, so the slot after the last item is the sender's.
+        cell.with_mut(|cell| unsafe { (*cell).write(item) });
+        let before = self.shared.tail.advance(1);
+        if before.is_closed() {
+            self.closed = true;
+            // SAFETY: rule 2: the item was counted after the channel was closed, so it is still the sender's; it was
+            // written just above.
+            return Err(cell.with(|cell| unsafe { (*cell).assume_init_read() }));
+        }
+        self.tail = self.tail.wrapping_add(ONE);
+        self.slot = self.shared.slot_after(self.slot);
+        self.shared.tail.notify(before);
+        Ok(())
+    }
+
+    /// Sends an item; waits while the channel is full.
+    ///
+    /// # Errors
+    /// The item, if the channel is closed. After `Ok` it is received, unless the receiver is dropped.
+    ///
+    /// # Panics
+    /// If the receiver's waker does; the item has been sent.
+    ///
+    /// # Cancellation
+    /// Dropping the future before it is ready drops the item with it; nothing was sent.
+    ///
+    /// # Synchronization
+    /// What was done before happens before the receiver gets the item; what the receiver did before it closed happens
+    /// before the error.
+    pub async fn send(&mut self, item: T) -> Result<(), SendError<T>> {
+        let attempt = Attempt(self);
+        poll_fn(|cx| attempt.0.poll_room(cx)).await;
+        attempt.0.push(item).map_err(SendError)
+    }
+
+    /// Sends an item; blocks this thread while the channel is full.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Blocking
+    /// On the thread of an event loop this stops the loop, and if the receiver is on that loop, for ever: use `send`
+    /// there.
+    pub fn send_blocking(&mut self, item: T) -> Result<(), SendError<T>> {
+        self.wait_for_room(None);
+        self.push(item).map_err(SendError)
+    }
+
+    /// Sends an item; blocks this thread while the channel is full, but not longer than `timeout`.
+    ///
+    /// `Duration::MAX` means for ever; with a `timeout` of zero this is [`try_send`](Self::try_send).
+    ///
+    /// # Errors
+    /// The item: [`Timeout`](SendTimeoutError::Timeout) if there was no room in time,
+    /// [`Closed`](SendTimeoutError::Closed) if the channel is closed.
+    ///
+    /// # Blocking
+    /// As [`send_blocking`](Self::send_blocking).
+    pub fn send_timeout(&mut self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        if self.room().is_pending() {
+            self.wait_for_room(Instant::now().checked_add(timeout));
+        }
+        self.try_send(item).map_err(|error| match error {
+            TrySendError::Full(item) => SendTimeoutError::Timeout(item),
+            TrySendError::Closed(item) => SendTimeoutError::Closed(item),
+        })
+    }
+
+    /// Blocks until `room` is ready, or until the deadline.
+    fn wait_for_room(&mut self, deadline: Option<Instant>) {
+        let attempt = Attempt(self);
+        parker::poll_until(deadline, |cx| attempt.0.poll_room(cx));
+    }
+
+    /// Sends an item if there is room for it right now. Never blocks.
+    ///
+    /// # Errors
+    /// The item: [`Full`](TrySendError::Full) if there is no room, [`Closed`](TrySendError::Closed) if the channel is
+    /// closed.
+    pub fn try_send(&mut self, item: T) -> Result<(), TrySendError<T>> {
+        match self.room() {
+            Poll::Ready(()) => self.push(item).map_err(TrySendError::Closed),
+            Poll::Pending => Err(TrySendError::Full(item)),
+        }
+    }
+
+    /// Closes the channel: nothing more can be sent, and the receiver sees the end after what is in there.
+    pub fn close(&mut self) {
+        self.closed = true;
+        let before = self.shared.tail.close();
+        self.shared.tail.notify(before);
+    }
+
+    /// Whether either end has closed the channel. It stays so.
+    pub fn is_closed(&self) -> bool {
+        self.shared.tail.load().is_closed()
+    }
+
+    /// How many items are in the channel. The receiver may be taking some away right now; nobody else adds any.
+    pub fn len(&self) -> usize {
+        self.tail.wrapping_sub(self.shared.head.load().count()) / ONE
+    }
+
+    /// Whether no item is in the channel. Until this end sends one, it stays so.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many items the channel holds at the most.
+    pub fn max_size(&self) -> usize {
+        self.shared.slots.len()
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.close();
+        self.unwatch();
+    }
+}
+
+impl<T> Receiver<T> {
+    /// How many items are there: at least one. `None`: the end. Looks at the sender's counter only if it knows of fewer
+    /// than `wanted`.
+    fn available(&mut self, wanted: usize) -> Poll<Option<usize>> {
+        let mut closed = self.closed;
+        if self.known() < wanted && !closed {
+            let tail = self.shared.tail.load();
+            self.tail = tail.count();
+            closed = tail.is_closed();
+        }
+        match self.known() {
+            0 if closed => Poll::Ready(None),
+            0 => Poll::Pending,
+            items => Poll::Ready(Some(items)),
+        }
+    }
+
+    fn known(&self) -> usize {
+        self.tail.wrapping_sub(self.head) / ONE
+    }
+
+    fn poll_available(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Option<usize>> {
+        let available = self.available(wanted);
+        if available.is_ready() {
+            return available;
+        }
+        // Register, then look again.
+        self.watching = true;
+        if self.shared.tail.watch(cx, self.tail) { Poll::Pending } else { self.available(wanted) }
+    }
+
+    /// Takes the next item out of its slot, without handing the slot back.
+    fn read(&mut self) -> T {
+        // SAFETY: rule 1: callers have found an item `available`, so the slot is the receiver's; it is read once, as the
+        // counter moves on.
+        let item = self.shared.slots[self.slot].with(|cell| unsafe { (*cell).assume_init_read() });
+        self.head = self.head.wrapping_add(ONE);
+        self.slot = self.shared.slot_after(self.slot);
+        item
+    }
+
+    /// Hands back the slots of `n` items that were read, and wakes the sender if it waits for room.
+    fn hand_back(&mut self, n: usize) {
+        let before = self.shared.head.advance(n);
+        self.shared.head.notify(before);
+    }
+
+    /// Takes one item out, after one was `available`.
+    fn pop(&mut self) -> T {
+        let item = self.read();
+        self.hand_back(1);
+        item
+    }
+
+    /// Receives the next item; waits while the channel is empty. `None`: it is closed, and nothing is left.
+    ///
+    /// # Cancellation
+    /// Dropping the future loses nothing: no item has been taken before it is ready.
+    ///
+    /// # Synchronization
+    /// What the sender did before it sent the item, or before it closed, happens before this returns.
+    pub async fn recv(&mut self) -> Option<T> {
+        let attempt = Attempt(self);
+        poll_fn(|cx| attempt.0.poll_recv(cx)).await
+    }
+
+    /// As [`recv`](Self::recv), for one who writes a future or a stream by hand.
+    ///
+    /// The waker of the last call that was pending is woken when there is something to see, unless this end was used in
+    /// another way since.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let available = self.poll_available(cx, 1);
+        if available.is_ready() {
+            self.unwatch();
+        }
+        available.map(|items| items.map(|_| self.pop()))
+    }
+
+    /// Receives the next item; blocks this thread while the channel is empty. `None`: it is closed, and nothing is left.
+    ///
+    /// # Blocking
+    /// On the thread of an event loop this stops the loop, and if the sender is on that loop, for ever: use
+    /// [`recv`](Self::recv) there.
+    pub fn recv_blocking(&mut self) -> Option<T> {
+        let attempt = Attempt(self);
+        parker::poll_until(None, |cx| attempt.0.poll_recv(cx)).flatten()
+    }
+
+    /// Receives up to `limit` items at once: what is there, but at least one. Waits while the channel is empty.
+    ///
+    /// Adds them to `buf` and returns how many. 0 is the end: the channel is closed and nothing is left (or `limit` is 0,
+    /// which receives nothing and does not wait).
+    ///
+    /// # Cancellation
+    /// As [`recv`](Self::recv).
+    pub async fn recv_many(&mut self, buf: &mut Vec<T>, limit: usize) -> usize {
+        if limit == 0 {
+            return 0;
+        }
+        let attempt = Attempt(self);
+        let available = poll_fn(|cx| attempt.0.poll_available(cx, limit)).await;
+        let items = available.unwrap_or(0).min(limit);
+        // Before anything is taken: if there is no memory for them, they stay in the channel.
+        buf.reserve(items);
+        buf.extend(iter::repeat_with(|| attempt.0.read()).take(items));
+        if items > 0 {
+            attempt.0.hand_back(items);
+        }
+        items
+    }
+
+    /// The next item, if there is one right now. Never blocks.
+    ///
+    /// # Errors
+    /// [`Empty`](TryRecvError::Empty): one may still come. [`Closed`](TryRecvError::Closed): the channel is closed, and
+    /// nothing is left.
+    pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        match self.available(1) {
+            Poll::Ready(Some(_)) => Ok(self.pop()),
+            Poll::Ready(None) => Err(TryRecvError::Closed),
+            Poll::Pending => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Iterates over the items until the channel is closed and nothing is left. Dropping the iterator loses nothing.
+    ///
+    /// # Blocking
+    /// Each step is a [`recv_blocking`](Self::recv_blocking).
+    pub fn iter(&mut self) -> impl Iterator<Item = T> {
+        iter::from_fn(|| self.recv_blocking())
+    }
+
+    /// Closes the channel: from now on every send gives its item back. What is in there can still be received.
+    pub fn close(&mut self) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        let tail = self.shared.tail.close();
+        self.tail = tail.count();
+        // After `tail`: a sender that waits for room is woken by `head`, and then looks at `tail` (rule 3).
+        let head = self.shared.head.close();
+        self.shared.head.notify(head);
+        // A waker that `poll_recv` was given on this end: it has the end to see.
+        self.shared.tail.notify(tail);
+    }
+
+    /// Whether either end has closed the channel; items may be left. It stays so.
+    pub fn is_closed(&self) -> bool {
+        self.closed || self.shared.tail.load().is_closed()
+    }
+
+    /// How many items are in the channel. The sender may be adding some right now; nobody else takes any away.
+    pub fn len(&self) -> usize {
+        let tail = if self.closed { self.tail } else { self.shared.tail.load().count() };
+        tail.wrapping_sub(self.head) / ONE
+    }
+
+    /// Whether no item is in the channel.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many items the channel holds at the most.
+    pub fn max_size(&self) -> usize {
+        self.shared.slots.len()
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        /// Closes, and drops what is left: also if users' code (a waker, an item's `Drop`) panics on the way.
+        struct Drain<'a, T>(&'a mut Receiver<T>);
+        impl<T> Drain<'_, T> {
+            fn drain(&mut self) {
+                self.0.close();
+                while self.0.known() > 0 {
+                    drop(self.0.pop());
+                }
+            }
+        }
+        impl<T> Drop for Drain<'_, T> {
+            fn drop(&mut self) {
+                self.drain();
+            }
+        }
+        let mut drain = Drain(self);
+        drain.0.unwatch();
+        drain.drain();
+    }
+}
+
+/// The channel is closed; here is the item back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SendError<T>(pub T);
+
+/// Why [`Sender::try_send`] could not send; here is the item back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError<T> {
+    /// There is no room right now.
+    Full(T),
+    /// The channel is closed.
+    Closed(T),
+}
+
+/// Why [`Sender::send_timeout`] could not send; here is the item back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendTimeoutError<T> {
+    /// There was no room in time.
+    Timeout(T),
+    /// The channel is closed.
+    Closed(T),
+}
+
+/// Why [`Receiver::try_recv`] has no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryRecvError {
+    /// There is none right now.
+    Empty,
+    /// The channel is closed, and nothing is left.
+    Closed,
+}
+
+/// Why `recv_timeout` has no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvTimeoutError {
+    /// None came in time.
+    Timeout,
+    /// The channel is closed, and nothing is left.
+    Closed,
+}
+
+const FULL: &str = "the channel is full: wait with `send` or `send_blocking`, or try again later";
+const LATE: &str = "the channel was full for the whole timeout: its receiver does not keep up";
+const ENDED: &str = "the channel is closed: nothing more can be sent, and this item was not";
+const EMPTY: &str = "the channel is empty: wait with `recv` or `recv_blocking`, or try again later";
+const SILENT: &str = "no item came within the timeout; the channel is still open";
+const DRAINED: &str = "the channel is closed and nothing is left in it";
+
+/// `Debug` that shows the variant, and `Display` that says what to do, without asking anything of `T`.
+macro_rules! describe {
+    ($error:ident<T>: $($variant:pat => ($name:literal, $text:expr)),+) => {
+        impl<T> fmt::Debug for $error<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($variant => $name),+ })
+            }
+        }
+        impl<T> fmt::Display for $error<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($variant => $text),+ })
+            }
+        }
+        impl<T> error::Error for $error<T> {}
+    };
+    ($error:ident: $($variant:pat => $text:expr),+) => {
+        impl fmt::Display for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($variant => $text),+ })
+            }
+        }
+        impl error::Error for $error {}
+    };
+}
+
+describe!(SendError<T>: SendError(_) => ("SendError(..)", ENDED));
+describe!(TrySendError<T>: Self::Full(_) => ("Full(..)", FULL), Self::Closed(_) => ("Closed(..)", ENDED));
+describe!(SendTimeoutError<T>: Self::Timeout(_) => ("Timeout(..)", LATE), Self::Closed(_) => ("Closed(..)", ENDED));
+describe!(TryRecvError: Self::Empty => EMPTY, Self::Closed => DRAINED);
+describe!(RecvTimeoutError: Self::Timeout => SILENT, Self::Closed => DRAINED);
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("len", &self.len())
+            .field("max_size", &self.max_size())
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("len", &self.len())
+            .field("max_size", &self.max_size())
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::task::Wake;
+    use std::{cell::Cell, rc::Rc};
+
+    /// The ends of a channel whose counters are about to wrap must not notice.
+    #[test]
+    fn counters_wrap() {
+        for max_size in [1, 2, 3, 7] {
+            for before in 0..2 * max_size {
+                let (mut sender, mut receiver) = channel_at(max_size, (usize::MAX / ONE).wrapping_sub(before));
+                for round in 0..4 * max_size {
+                    for item in 0..max_size {
+                        assert_eq!(sender.len(), item);
+                        assert_eq!(sender.try_send((round, item)), Ok(()));
+                    }
+                    assert_eq!(sender.try_send((round, max_size)), Err(TrySendError::Full((round, max_size))));
+                    for item in 0..max_size {
+                        assert_eq!(receiver.len(), max_size - item);
+                        assert_eq!(receiver.try_recv(), Ok((round, item)));
+                    }
+                    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+                }
+                assert!(!sender.is_closed() && !receiver.is_closed(), "a count has run into the flags");
+                receiver.close();
+                assert!(sender.is_closed());
+            }
+        }
+    }
+
+    /// An item whose `Drop` panics is dropped once, and those behind it are dropped all the same.
+    #[test]
+    fn item_that_panics_in_drop() {
+        struct Item(Rc<Cell<usize>>, bool);
+        impl Drop for Item {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() + 1);
+                assert!(!self.1, "in drop");
+            }
+        }
+        let drops = Rc::new(Cell::new(0));
+        let (mut sender, receiver) = channel(4);
+        for panics in [false, true, false, false] {
+            sender.try_send(Item(drops.clone(), panics)).unwrap();
+        }
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(receiver))).is_err());
+        assert_eq!(drops.get(), 4);
+        assert!(sender.is_closed());
+    }
+
+    /// A waker that panics as it is woken leaves both ends as they must be after the send, the receive, or the close.
+    #[test]
+    fn waker_that_panics() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: std::sync::Arc<Self>) {
+                panic!("in wake");
+            }
+        }
+        let waker = std::sync::Arc::new(Panics).into();
+        let cx = &mut Context::from_waker(&waker);
+        let (mut sender, mut receiver) = channel(2);
+        let panics = |f: &mut dyn FnMut()| assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
+
+        assert!(receiver.poll_recv(cx).is_pending());
+        panics(&mut || drop(sender.try_send(Box::new(1))));
+        assert_eq!(sender.len(), 1);
+        sender.try_send(Box::new(2)).unwrap();
+
+        assert!(sender.poll_room(cx).is_pending());
+        panics(&mut || drop(receiver.try_recv()));
+        assert_eq!((sender.len(), receiver.len()), (1, 1));
+        assert_eq!(receiver.try_recv(), Ok(Box::new(2)));
+
+        assert!(receiver.poll_recv(cx).is_pending());
+        panics(&mut || receiver.close());
+        assert_eq!(sender.try_send(Box::new(3)), Err(TrySendError::Closed(Box::new(3))));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
+    }
+}
