@@ -7,15 +7,19 @@
 // In reading order: a line uses only what stands above it.
 mod sync;
 mod primitives;
+mod pool;
 
 pub use primitives::parker::block_on;
 pub use primitives::oneshot;
 pub use primitives::spsc;
+pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
+pub use pool::ThreadPool;
 
 /// For the models of `loom-tests/` alone.
 #[cfg(offthread_loom)]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::primitives::job::{Ended, Queued, job};
     pub use crate::primitives::parker::poll_until;
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::Sleeper;

@@ -9,3 +9,4 @@ pub mod waker_slot;
 pub mod parker;
 pub mod oneshot;
 pub mod spsc;
+pub mod job;

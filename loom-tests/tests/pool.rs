@@ -1,0 +1,66 @@
+//! Models of `src/pool.rs`: every job that is submitted runs, whatever the workers are about to do.
+
+mod common;
+
+use common::model;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use loom::thread;
+use offthread::{ThreadPool, block_on};
+
+/// Forbids: a job that is submitted while the only worker goes idle is left in the queue.
+#[test]
+fn submit_idle() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let first = pool.spawn(|| 1);
+        let second = pool.spawn(|| 2);
+        assert_eq!(block_on(first) + block_on(second), 3);
+        assert_eq!(block_on(pool.spawn(|| 3)), 3);
+    });
+}
+
+/// Forbids: two threads that submit at once each think that the other one's job gets the only idle worker, or the room
+/// for a new one.
+#[test]
+fn two_submitters() {
+    model(|| {
+        let pool = ThreadPool::new(2);
+        let other = thread::spawn({
+            let pool = pool.clone();
+            move || block_on(pool.spawn(|| 1))
+        });
+        assert_eq!(block_on(pool.spawn(|| 2)), 2);
+        assert_eq!(other.join().unwrap(), 1);
+    });
+}
+
+/// Forbids: dropping the last handle leaves a queued job behind, or a worker asleep.
+#[test]
+fn last_handle() {
+    model(|| {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let pool = ThreadPool::new(1);
+        let jobs = [(); 2].map(|()| {
+            let runs = runs.clone();
+            pool.spawn(move || runs.fetch_add(1, Relaxed))
+        });
+        drop(pool);
+        for job in jobs {
+            block_on(job);
+        }
+        assert_eq!(runs.load(Relaxed), 2);
+    });
+}
+
+/// Forbids: a job that owns the last handle of its own pool hangs, or keeps its worker.
+#[test]
+fn last_handle_in_a_job() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let own = pool.clone();
+        let job = pool.spawn(move || drop(own));
+        drop(pool);
+        block_on(job);
+    });
+}

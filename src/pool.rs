@@ -1,0 +1,215 @@
+//! The threads that run jobs.
+//!
+//! # What it promises
+//! A job that is submitted runs, on one of at most `threads` threads, in the order of submission; whatever happens, its
+//! handle resolves. Threads are started lazily, one for each job that finds no idle one. Dropping the last handle of a
+//! pool lets its queue run empty; then its threads end.
+//!
+//! # How
+//! One lock holds the queue, the idle workers and every count, so that *wake one, start one, or leave it in the queue* is
+//! decided on facts:
+//!
+//! ```text
+//! submit:  push the job, then     an idle worker?  pop it, call it        (it is called once, then it is not idle)
+//!                                 room for one?    count it, start it     (outside the lock; a failure is taken back)
+//!                                 else             a worker takes the job when it comes by
+//!
+//! worker:  RUNNING --- queue empty ---> IDLE --- called ---> RUNNING
+//!             |                           |
+//!             +--- empty and closed ---> ENDED <---+
+//! ```
+//!
+//! 1. `idle` holds exactly the workers that sleep and have not been called. They form a stack: the one that was idle last
+//!    is called first, as its stack and its cache are still warm.
+//! 2. A called worker looks at the queue again; a job may have been taken by another one meanwhile, and then it goes idle
+//!    again. A job is never left behind: every worker looks at the queue, under the lock, before it goes idle.
+//! 3. Each worker sleeps on a `Condvar` of its own: a call is for one, and cannot wake another.
+//! 4. No user code runs under the lock: neither a job nor the `Drop` of one.
+//!
+//! The models are `submit_idle`, `two_submitters` and `last_handle` in `loom-tests/tests/pool.rs`.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::{env, fmt, io};
+
+use crate::primitives::job::{Job, Queued, job};
+use crate::sync::{self, Arc, Condvar, Mutex, OnceLock, thread};
+
+/// A handle of a pool of threads that run jobs. Clones share the pool.
+///
+/// ```
+/// let pool = offthread::ThreadPool::new(4);
+/// assert_eq!(offthread::block_on(pool.spawn(|| 6 * 7)), 42);
+/// ```
+///
+/// Dropping the last handle lets the queue run empty, without waiting for it; then the threads end.
+#[derive(Clone)]
+pub struct ThreadPool {
+    owner: Arc<Owner>,
+}
+
+/// What the handles share. When the last one is dropped, the pool closes.
+struct Owner {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// How many threads there may be.
+    size: usize,
+    state: Mutex<State>,
+    /// Where each worker sleeps, by its number.
+    beds: Box<[Condvar]>,
+}
+
+struct State {
+    queue: VecDeque<Queued>,
+    /// The numbers of the workers that sleep and have not been called, the last to go idle at the end.
+    idle: Vec<usize>,
+    /// The numbers of the workers that do not exist, the next to be started at the end.
+    missing: Vec<usize>,
+    /// No more jobs will come.
+    closed: bool,
+}
+
+/// What a submission has to do once the lock is free.
+enum Next {
+    Call(usize),
+    Start(usize),
+    Leave,
+}
+
+impl ThreadPool {
+    /// A pool of at most `threads` threads. They are started when jobs come.
+    ///
+    /// # Panics
+    /// If `threads` is 0.
+    pub fn new(threads: usize) -> Self {
+        assert!(threads > 0, "ThreadPool::new: threads is 0, but a pool needs at least one");
+        let state =
+            State { queue: VecDeque::new(), idle: Vec::new(), missing: (0..threads).rev().collect(), closed: false };
+        let beds = (0..threads).map(|_| Condvar::new()).collect();
+        let shared = Arc::new(Shared { size: threads, state: Mutex::new(state), beds });
+        Self { owner: Arc::new(Owner { shared }) }
+    }
+
+    /// The pool for whoever names no other, made when it is first asked for. It is never closed.
+    ///
+    /// It has one thread for each thread that the machine can run at once, but at least 4 and at most 32; the environment
+    /// variable `OFFTHREAD_POOL_SIZE` overrides this.
+    ///
+    /// # Panics
+    /// At the first call, if `OFFTHREAD_POOL_SIZE` is set and is not a positive number.
+    pub fn global() -> &'static Self {
+        static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
+        GLOBAL.get_or_init(|| Self::new(global_size()))
+    }
+
+    /// Submits a job, and returns its handle. Never blocks.
+    ///
+    /// The handle resolves to what `job` returns; dropping it cancels the job. If the system refuses to start a thread,
+    /// the pool goes on with those it has; without any, the job resolves with
+    /// [`JoinError::NoThread`](crate::JoinError::NoThread).
+    ///
+    /// # Synchronization
+    /// What was done before happens before the job starts, and all that the job does happens before its handle resolves.
+    pub fn spawn<F, R>(&self, job: F) -> Job<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (queued, handle) = self::job(job);
+        Shared::submit(&self.owner.shared, queued);
+        handle
+    }
+}
+
+fn global_size() -> usize {
+    match env::var_os("OFFTHREAD_POOL_SIZE") {
+        None => sync::cpus().clamp(4, 32),
+        Some(size) => match size.to_str().and_then(|size| size.parse().ok()) {
+            Some(size @ 1..) => size,
+            _ => panic!("OFFTHREAD_POOL_SIZE is {}, but must be a positive number of threads", size.to_string_lossy()),
+        },
+    }
+}
+
+impl Shared {
+    fn submit(this: &Arc<Self>, job: Queued) {
+        let mut state = this.state.lock();
+        state.queue.push_back(job);
+        let next = state.next();
+        drop(state);
+        match next {
+            Next::Call(worker) => this.beds[worker].notify_one(),
+            Next::Start(worker) => Self::start(this, worker),
+            Next::Leave => {}
+        }
+    }
+
+    /// Starts a worker that has been counted.
+    fn start(this: &Arc<Self>, worker: usize) {
+        let shared = this.clone();
+        let started = thread::Builder::new().name("offthread".into()).spawn(move || shared.work(worker));
+        let Err(error) = started else { return };
+        let mut state = this.state.lock();
+        state.missing.push(worker);
+        // Workers that exist look at the queue before they go idle. If there is none, nobody would.
+        let orphans = if state.missing.len() == this.size { state.queue.drain(..).collect() } else { Vec::new() };
+        drop(state);
+        for job in orphans {
+            // An `io::Error` cannot be copied; each job gets one of its own.
+            job.refuse(error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error));
+        }
+    }
+
+    /// What a worker's thread does.
+    fn work(&self, worker: usize) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(job) = state.queue.pop_front() {
+                drop(state);
+                job.run(|_ended| {});
+                state = self.state.lock();
+            } else if state.closed {
+                state.missing.push(worker);
+                return;
+            } else {
+                state.idle.push(worker);
+                while state.idle.contains(&worker) {
+                    state = self.beds[worker].wait(state);
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// Who serves the job that has just been pushed.
+    fn next(&mut self) -> Next {
+        if let Some(worker) = self.idle.pop() {
+            Next::Call(worker)
+        } else if let Some(worker) = self.missing.pop() {
+            Next::Start(worker)
+        } else {
+            Next::Leave
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.closed = true;
+        let called = std::mem::take(&mut state.idle);
+        drop(state);
+        for worker in called {
+            self.shared.beds[worker].notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPool").field("size", &self.owner.shared.size).finish_non_exhaustive()
+    }
+}

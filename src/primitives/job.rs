@@ -1,0 +1,499 @@
+//! A blocking closure that runs once on some thread, and the handle that awaits its result.
+//!
+//! # What it promises
+//! A job's closure runs at most once. It runs, or somebody cancels it before: then it never runs, and it has been dropped
+//! when the cancelling call returns. Either way the handle is resolved exactly once: with the closure's result, with its
+//! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]. Nobody ever waits for a job that nobody will run:
+//! a [`Queued`] that is dropped cancels its job.
+//!
+//! # State machine
+//! ```text
+//!            start                        cancel
+//! QUEUED -------------> CLAIMED ----------------------> CLAIMED|CANCELLED   is_cancelled() turns true in the closure
+//!    |                     ^
+//!    |                     | refuse
+//!    +---------------------+
+//!    | cancel
+//!    +--------------------> CLAIMED|CANCELLED             it never runs
+//! ```
+//! Whoever sets `CLAIMED` first has the claim. The result goes through a [`Core`](oneshot::Core) beside it, in the same
+//! allocation: one `Arc`, which the queue sees as a [`Runnable`] and the handle as a [`Joinable`].
+//!
+//! # Who may touch what
+//! 1. `func` and the sender's side of `result` belong to whoever has the claim.
+//! 2. The receiver's side of `result` belongs to the one handle.
+//!
+//! # Synchronisation edges
+//! | id | release side | acquire side | publishes | model |
+//! |---|---|---|---|---|
+//! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
+//!
+//! The closure goes to the worker through the queue's lock, and the result comes back by the edges of `oneshot`; so the
+//! claim itself only has to be taken by one.
+//!
+//! # What can go wrong
+//! * Cancelled while a worker starts it: it runs, or it is dropped, never both or neither: `cancel_start`.
+//! * The handle is dropped while the job runs or ends: the result is dropped once: `drop_run`.
+//! * Cancelled from two threads at once: one of them did it: `cancel_cancel`.
+//! * The closure, its result, or a panic's payload panics in `Drop`, or the handle's waker panics: see [`contain`].
+
+use std::any::Any;
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::{error, fmt, io, mem};
+
+use crate::primitives::{oneshot, parker};
+use crate::sync::atomic::AtomicU8;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{UnsafeCell, thread_local};
+
+const CLAIMED: u8 = 1;
+const CANCELLED: u8 = 2;
+
+/// Who has the job, and whether it was cancelled.
+struct Claim(AtomicU8);
+
+impl Claim {
+    fn new() -> Self {
+        Self(AtomicU8::new(0))
+    }
+
+    /// Whether the caller has the claim now, to run the job or to refuse it.
+    #[must_use]
+    fn start(&self) -> bool {
+        // ORDERING: Relaxed: that only one caller gets true is all it takes (see the head).
+        self.0.fetch_or(CLAIMED, Relaxed) & CLAIMED == 0
+    }
+
+    /// Cancels. Whether the caller has the claim now: then the job never starts.
+    #[must_use]
+    fn cancel(&self) -> bool {
+        // ORDERING: Release [J1]: pairs with `is_cancelled`; publishes what the canceller did before.
+        self.0.fetch_or(CLAIMED | CANCELLED, Release) & CLAIMED == 0
+    }
+
+    fn is_cancelled(&self) -> bool {
+        // ORDERING: Acquire [J1]: pairs with `cancel`.
+        self.0.load(Acquire) & CANCELLED != 0
+    }
+}
+
+thread_local! {
+    /// The job that this thread runs: the innermost, if a job runs another one.
+    static CURRENT: Cell<Option<NonNull<Claim>>> = const { Cell::new(None) };
+}
+
+/// Whether the job that this code runs in was cancelled, or its handle dropped.
+///
+/// A closure cannot be interrupted. One that runs for long asks from time to time whether anyone still wants its result,
+/// and returns early if not. Outside a job: false.
+///
+/// ```
+/// use offthread::{ThreadPool, is_cancelled};
+///
+/// let (started, has_started) = std::sync::mpsc::channel();
+/// let job = ThreadPool::new(1).spawn(move || {
+///     started.send(()).unwrap();
+///     while !is_cancelled() {
+///         std::thread::yield_now(); // a bit of the work
+///     }
+///     "stopped early"
+/// });
+/// has_started.recv().unwrap();
+/// assert!(!job.cancel()); // too late to keep it from running, but it is told
+/// assert_eq!(job.wait(), "stopped early");
+/// ```
+pub fn is_cancelled() -> bool {
+    // SAFETY: the pointer is there while `JobCell::run` borrows what it points to, on this very thread.
+    CURRENT.with(Cell::get).is_some_and(|claim| unsafe { claim.as_ref() }.is_cancelled())
+}
+
+/// A closure and its result.
+struct JobCell<F, R> {
+    claim: Claim,
+    func: UnsafeCell<Option<F>>,
+    result: oneshot::Core<Result<R, JoinError>>,
+}
+
+// SAFETY: `func` is touched by one thread, the one that has the claim (rule 1), and dropped or called there; the result
+// goes through `Core`.
+unsafe impl<F: Send, R: Send> Sync for JobCell<F, R> {}
+
+/// A job as its queue sees it.
+pub trait Runnable: Send + Sync {
+    /// Runs the job unless it was cancelled. Says how it ended after its closure is gone and before its handle resolves.
+    fn run(&self, ended: &mut dyn FnMut(Ended));
+    /// Cancels the job. True: it had not started, and never will.
+    fn cancel(&self) -> bool;
+    /// Resolves the job without running it, unless it was cancelled: no thread could be had.
+    fn refuse(&self, error: io::Error);
+}
+
+/// A job as its handle sees it.
+trait Joinable<R>: Runnable {
+    fn result(&self) -> &oneshot::Core<Result<R, JoinError>>;
+}
+
+/// How a job that ran has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its closure returned.
+    Succeeded,
+    /// Its closure panicked.
+    Panicked,
+}
+
+impl<F, R> JobCell<F, R> {
+    /// # Safety
+    /// The caller has the claim, and calls this once, before it resolves the job.
+    unsafe fn take_func(&self) -> Option<F> {
+        // SAFETY: rule 1.
+        self.func.with_mut(|func| unsafe { (*func).take() })
+    }
+
+    /// Hands the result to the handle, or drops it if the handle is gone.
+    ///
+    /// # Safety
+    /// The caller has the claim, and calls this once.
+    unsafe fn resolve(&self, result: Result<R, JoinError>) {
+        // The memory belongs to an `Arc`, so it does not matter who is last. What panics here is the handle's waker, with
+        // the value delivered, or the `Drop` of a value that nobody wants.
+        // SAFETY: rule 1: one claim, one send.
+        contain(|| match unsafe { oneshot::Core::send(&raw const self.result, result) } {
+            Ok(left) => left.wake(),
+            Err(unwanted) => drop(unwanted),
+        });
+    }
+}
+
+impl<F: FnOnce() -> R + Send, R: Send> Runnable for JobCell<F, R> {
+    fn run(&self, ended: &mut dyn FnMut(Ended)) {
+        /// Puts the outer job back, also after a panic.
+        struct Outer(Option<NonNull<Claim>>);
+        impl Drop for Outer {
+            fn drop(&mut self) {
+                CURRENT.with(|current| current.set(self.0));
+            }
+        }
+        if !self.claim.start() {
+            return;
+        }
+        // SAFETY: rule 1, the claim has just been made.
+        let func = unsafe { self.take_func() };
+        let outer = Outer(CURRENT.with(|current| current.replace(Some(NonNull::from(&self.claim)))));
+        let result = catch_unwind(AssertUnwindSafe(|| func.map(|func| func())));
+        drop(outer);
+        let result = match result {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => unreachable!("the claim was made twice"),
+            Err(payload) => Err(JoinError::Panicked(Panic(payload))),
+        };
+        ended(if result.is_ok() { Ended::Succeeded } else { Ended::Panicked });
+        // SAFETY: as above.
+        unsafe { self.resolve(result) };
+    }
+
+    fn cancel(&self) -> bool {
+        let claimed = self.claim.cancel();
+        if claimed {
+            // SAFETY: rule 1, the claim has just been made.
+            let func = unsafe { self.take_func() };
+            // Before the handle resolves; and if its `Drop` panics, the handle resolves all the same.
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));
+            // SAFETY: as above.
+            unsafe { self.resolve(Err(JoinError::Cancelled)) };
+            if let Err(payload) = dropped {
+                resume_unwind(payload);
+            }
+        }
+        claimed
+    }
+
+    fn refuse(&self, error: io::Error) {
+        if self.claim.start() {
+            // SAFETY: rule 1, the claim has just been made.
+            let func = unsafe { self.take_func() };
+            contain(|| drop(func));
+            // SAFETY: as above.
+            unsafe { self.resolve(Err(JoinError::NoThread(error))) };
+        }
+    }
+}
+
+impl<F: FnOnce() -> R + Send, R: Send> Joinable<R> for JobCell<F, R> {
+    fn result(&self) -> &oneshot::Core<Result<R, JoinError>> {
+        &self.result
+    }
+}
+
+/// Runs users' code (a `Drop`, a waker) whose panic must not come through, and which nobody hears of but the panic hook.
+pub fn contain(work: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+        // A payload whose `Drop` panics too is given up: that panic's payload might do the same, for ever.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            mem::forget(payload);
+        }
+    }
+}
+
+/// A job that waits to be run. Dropping it cancels the job.
+#[must_use = "dropping it cancels the job"]
+pub struct Queued(Option<Arc<dyn Runnable>>);
+
+impl Queued {
+    /// Runs the job on this thread, unless it was cancelled. `ended`, which must not panic, is called after the closure is
+    /// gone and before the handle resolves.
+    pub fn run(mut self, mut ended: impl FnMut(Ended)) {
+        if let Some(job) = self.0.take() {
+            job.run(&mut ended);
+            // The handle may have left its waker in there.
+            contain(|| drop(job));
+        }
+    }
+
+    /// Resolves the job with [`JoinError::NoThread`].
+    pub fn refuse(mut self, error: io::Error) {
+        if let Some(job) = self.0.take() {
+            job.refuse(error);
+        }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if let Some(job) = self.0.take() {
+            // Whatever the closure's `Drop` does: this may be a worker.
+            contain(|| {
+                job.cancel();
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queued").finish_non_exhaustive()
+    }
+}
+
+/// Makes a job: what is to be run, and its handle. One allocation.
+pub fn job<F, R>(func: F) -> (Queued, Job<R>)
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let cell =
+        Arc::new(JobCell { claim: Claim::new(), func: UnsafeCell::new(Some(func)), result: oneshot::Core::new() });
+    (Queued(Some(cell.clone())), Job(Outcome(Some(cell))))
+}
+
+/// The handle of a blocking closure that runs in a thread: a future of what it returns.
+///
+/// ```
+/// # offthread::block_on(async {
+/// let job = offthread::ThreadPool::global().spawn(|| 6 * 7);
+/// assert_eq!(job.await, 42);
+/// # });
+/// ```
+///
+/// # Panics
+/// Awaiting it resumes the job's panic, if it panicked; it panics if the job was cancelled, or if no thread could be
+/// started for it. Await [`outcome`](Self::outcome) to get these as values.
+///
+/// # Cancellation
+/// Dropping it cancels the job: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out. The result of a job that
+/// has finished is dropped with it, right there. If the `Drop` of the closure or of the result panics, this does.
+///
+/// # Synchronization
+/// All that the job did happens before its handle resolves.
+#[must_use = "dropping the handle cancels the job; `detach` it to let it run without anyone waiting"]
+pub struct Job<R>(Outcome<R>);
+
+/// What became of a job: a future of `Result<R, JoinError>`. From [`Job::outcome`].
+///
+/// # Cancellation
+/// Dropping it cancels the job, as dropping the [`Job`] does.
+#[must_use = "dropping it cancels the job"]
+pub struct Outcome<R>(
+    /// `None` once it has been resolved, or has been detached.
+    Option<Arc<dyn Joinable<R>>>,
+);
+
+impl<R> Job<R> {
+    /// Cancels the job. True: it had not started; it never will, and its closure has been dropped.
+    ///
+    /// False: it has started (it cannot be interrupted, but [`is_cancelled`] turns true in it, and the handle still yields
+    /// what it returns), or it was finished or cancelled before.
+    ///
+    /// # Panics
+    /// If the closure's `Drop` does.
+    pub fn cancel(&self) -> bool {
+        self.0.0.as_ref().is_some_and(|cell| cell.cancel())
+    }
+
+    /// Lets the job run without anyone waiting. Its result is dropped in its thread.
+    pub fn detach(mut self) {
+        if let Some(cell) = self.0.0.take() {
+            // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
+            drop(unsafe { cell.result().abandon() });
+        }
+    }
+
+    /// Whether the result is there: then awaiting it, or [`wait`](Self::wait), returns at once.
+    pub fn is_finished(&self) -> bool {
+        self.0.0.as_ref().is_none_or(|cell| cell.result().is_finished())
+    }
+
+    /// What becomes of the job, as a value: its result, its panic, or why it did not run.
+    pub fn outcome(self) -> Outcome<R> {
+        self.0
+    }
+
+    /// Blocks this thread until the job has finished, and returns its result.
+    ///
+    /// # Panics
+    /// As awaiting it does.
+    ///
+    /// # Blocking
+    /// On the thread of an event loop this stops the loop for as long; await the job there.
+    pub fn wait(self) -> R {
+        parker::block_on(self)
+    }
+}
+
+impl<R> Outcome<R> {
+    /// Blocks this thread until the job has finished, and returns what became of it.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    ///
+    /// # Blocking
+    /// As [`Job::wait`].
+    pub fn wait(self) -> Result<R, JoinError> {
+        parker::block_on(self)
+    }
+}
+
+impl<R> Future for Job<R> {
+    type Output = R;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
+        Pin::new(&mut self.0).poll(cx).map(|outcome| match outcome {
+            Ok(value) => value,
+            Err(JoinError::Panicked(panic)) => panic.resume(),
+            Err(error) => panic!("{error}; to get this as a value, await the job's `outcome()`"),
+        })
+    }
+}
+
+impl<R> Future for Outcome<R> {
+    type Output = Result<R, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(cell) = &self.0 else { panic!("a job's handle was polled again after it had given its result") };
+        // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
+        let Poll::Ready(result) = (unsafe { cell.result().poll(cx) }) else { return Poll::Pending };
+        self.0 = None;
+        match result {
+            Ok(outcome) => Poll::Ready(outcome),
+            Err(oneshot::Closed) => unreachable!("every claim is followed by a result"),
+        }
+    }
+}
+
+impl<R> Drop for Outcome<R> {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            // The waker first, so that cancelling does not wake the very task that drops this.
+            // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
+            let unwanted = unsafe { cell.result().abandon() };
+            cell.cancel();
+            drop(unwanted);
+        }
+    }
+}
+
+/// Why a job has no result. Carried by [`Outcome`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The closure panicked.
+    Panicked(Panic),
+    /// The job was cancelled before it started, or its pool was closed.
+    Cancelled,
+    /// The system refused to start a thread, and there was none that could have run it.
+    NoThread(io::Error),
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(panic) => panic.fmt(f),
+            Self::Cancelled => f.write_str("the job was cancelled before it started, or its pool was closed"),
+            Self::NoThread(error) => write!(f, "no thread could be started for the job: {error}"),
+        }
+    }
+}
+
+impl error::Error for JoinError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::NoThread(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A panic that was caught in a thread: its payload, which can only be taken out, so that it may be shared.
+pub struct Panic(Box<dyn Any + Send>);
+
+// SAFETY: all that a shared `Panic` gives is `message`, which looks at the payload's type, and into it only if it is a
+// `&str` or a `String`, which may be shared.
+unsafe impl Sync for Panic {}
+
+impl Panic {
+    /// The payload, as `std::panic::catch_unwind` would have given it.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.0
+    }
+
+    /// What the panic said, if its payload is a text: always so for `panic!` with a message.
+    pub fn message(&self) -> &str {
+        let text = self.0.downcast_ref::<&str>().copied();
+        text.or_else(|| self.0.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+    }
+
+    /// Goes on with the panic, on this thread. The panic hook is not called again.
+    pub fn resume(self) -> ! {
+        resume_unwind(self.0)
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Panic").field(&self.message()).finish()
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the job panicked: {}", self.message())
+    }
+}
+
+impl<R> fmt::Debug for Job<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("is_finished", &self.is_finished()).finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for Outcome<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome").finish_non_exhaustive()
+    }
+}
