@@ -1,19 +1,75 @@
 //! Runs blocking code in threads and hands the results to async code, and back. std alone: no dependency, under any
 //! executor or none.
+//!
+//! A blocking closure becomes awaitable:
+//!
+//! ```
+//! use offthread::{block_on, threaded};
+//!
+//! let text = block_on(async { threaded(|| std::fs::read_to_string("Cargo.toml")).await });
+//! assert!(text.unwrap().contains("offthread"));
+//! ```
+//!
+//! Many run at once, in a pool, and their results come in order:
+//!
+//! ```
+//! use offthread::{ThreadPool, block_on, gather};
+//!
+//! let pool = ThreadPool::new(4);
+//! let lengths = block_on(gather(["one", "two", "three"].map(|word| pool.spawn(move || word.len()))));
+//! assert_eq!(lengths, [3, 3, 5]);
+//! ```
+//!
+//! A thread sends items to async code, or the other way round, through a channel of bounded size:
+//!
+//! ```
+//! use offthread::{block_on, spsc};
+//!
+//! let (mut sender, mut receiver) = spsc::channel(2);
+//! std::thread::spawn(move || (0..5).try_for_each(|n| sender.send_blocking(n)));
+//! let sum = block_on(async {
+//!     let mut sum = 0;
+//!     while let Some(n) = receiver.recv().await {
+//!         sum += n;
+//!     }
+//!     sum
+//! });
+//! assert_eq!(sum, 10);
+//! ```
+//!
+//! # Blocking code in threads
+//! [`threaded`] and [`Threaded`]; [`ThreadPool`]; [`Job`], its handle, and [`Outcome`], what became of it as a value;
+//! [`is_cancelled`], for the code inside; [`JoinError`] and [`Panic`], why there is no result.
+//!
+//! # Async code
+//! [`block_on`]; [`gather`]; [`sleep`], [`sleep_until`] and [`timeout`].
+//!
+//! # Between the two
+//! [`spsc`], a bounded channel; [`oneshot`], a channel for one value.
+//!
+//! # How far it can be trusted
+//! All unsafe code and every atomic operation of the crate are in `src/primitives/`. Each file there opens with what it
+//! promises and how; loom models in `loom-tests/` check it, and each weakened ordering and each missing wake-up that we
+//! could think of makes a model fail.
 
 // With loom in std's place, nothing may go round `sync`: see `clippy.toml`.
 #![cfg_attr(offthread_loom, warn(clippy::disallowed_types, clippy::disallowed_methods))]
 
-// In reading order: a line uses only what stands above it.
+// In reading order: a line uses only what stands above it (`tests/layers.rs` holds that).
 mod sync;
 mod primitives;
 mod pool;
+mod time;
+mod gather;
+mod threaded;
 
-pub use primitives::parker::block_on;
-pub use primitives::oneshot;
-pub use primitives::spsc;
-pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
+pub use gather::gather;
 pub use pool::ThreadPool;
+pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
+pub use primitives::parker::block_on;
+pub use primitives::{oneshot, spsc};
+pub use threaded::{Threaded, threaded};
+pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout};
 
 /// For the models of `loom-tests/` alone.
 #[cfg(offthread_loom)]

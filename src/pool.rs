@@ -38,8 +38,11 @@ use crate::sync::{self, Arc, Condvar, Mutex, OnceLock, thread};
 /// A handle of a pool of threads that run jobs. Clones share the pool.
 ///
 /// ```
-/// let pool = offthread::ThreadPool::new(4);
-/// assert_eq!(offthread::block_on(pool.spawn(|| 6 * 7)), 42);
+/// use offthread::{ThreadPool, block_on, gather};
+///
+/// let pool = ThreadPool::new(4);
+/// let squares = block_on(gather((0..10).map(|n: u64| pool.spawn(move || n * n))));
+/// assert_eq!(squares.iter().sum::<u64>(), 285);
 /// ```
 ///
 /// Dropping the last handle lets the queue run empty, without waiting for it; then the threads end.

@@ -296,7 +296,7 @@ where
 ///
 /// ```
 /// # offthread::block_on(async {
-/// let job = offthread::ThreadPool::global().spawn(|| 6 * 7);
+/// let job = offthread::threaded(|| 6 * 7).async_call();
 /// assert_eq!(job.await, 42);
 /// # });
 /// ```

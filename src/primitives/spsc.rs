@@ -696,7 +696,7 @@ pub enum TryRecvError {
     Closed,
 }
 
-/// Why `recv_timeout` has no item.
+/// Why [`Receiver::recv_timeout`] has no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvTimeoutError {
     /// None came in time.
