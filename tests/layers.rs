@@ -1,0 +1,183 @@
+//! The house rules that a compiler does not check: who may import whom, where unsafe code may stand, and that the
+//! models which the core's comments name exist.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules from top to bottom: a lower one may use a higher one, never the other way round.
+const ORDER: &[&str] = &[
+    "sync",
+    "primitives::cache_padded",
+    "primitives::waker_slot",
+    "primitives::parker",
+    "primitives::oneshot",
+    "primitives::spsc",
+    "primitives::job",
+    "context",
+    "pool",
+    "separate",
+    "event_loop",
+    "time",
+    "gather",
+    "sync_await",
+    "threaded",
+    "iterable",
+    "macros",
+];
+
+/// Every source file, with its path below `src/`.
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    found.sort();
+    assert!(found.len() > 8, "only {found:?} found");
+    found
+        .into_iter()
+        .map(|path| (path.strip_prefix(&root).unwrap().into(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// Where a module path stands in the list. `primitives` alone, and what is deeper than the list, count as their parent.
+fn place(module: &str) -> Option<usize> {
+    ORDER.iter().position(|known| module == *known || module.starts_with(&format!("{known}::")))
+}
+
+/// A file's module path: `primitives/spsc.rs` is `primitives::spsc`, `event_loop/mod.rs` is `event_loop`.
+fn module_of(path: &Path) -> String {
+    let parts: Vec<_> = path.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    parts.join("::").trim_end_matches("::mod").to_owned()
+}
+
+/// The code, without comments and without what follows `#[cfg(test)]`.
+fn code(text: &str) -> String {
+    let code = text.split("\n#[cfg(test)]").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |all, line| all + line + "\n")
+}
+
+/// All module paths that a file names with `crate::`, braces expanded one level: `crate::a::{b, c::D}` is `a::b`, `a::c::D`.
+fn imports(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+        match rest[path.len()..].strip_prefix('{') {
+            Some(group) => {
+                let group = &group[..group.find("};").expect("a group in a `use` ends with `};`")];
+                found
+                    .extend(group.split(',').map(|item| format!("{path}{}", item.trim_matches([' ', '\n', '{', '}']))));
+            }
+            None => found.push(path),
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_point_up() {
+    let mut checked = 0;
+    for (path, text) in sources() {
+        let module = module_of(&path);
+        if module == "lib" || module == "primitives" {
+            continue; // they only list modules
+        }
+        let own = place(&module).unwrap_or_else(|| panic!("{}: not in the list of layers", path.display()));
+        for import in imports(&code(&text)) {
+            let other = place(&import)
+                .unwrap_or_else(|| panic!("{}: `crate::{import}` names no module of the list", path.display()));
+            let inside = import.starts_with(module.split("::").next().unwrap()) && !import.starts_with("primitives");
+            assert!(other < own || inside, "{}: imports `crate::{import}`, which is below it", path.display());
+            checked += 1;
+        }
+        assert!(!code(&text).contains("super::") || module == "sync", "{}: name modules by `crate::`", path.display());
+    }
+    assert!(checked > 20, "only {checked} imports found: is the search broken?");
+}
+
+#[test]
+fn the_rules_of_imports_are_read_right() {
+    assert_eq!(imports("use crate::sync::{self, Arc};"), ["sync::self", "sync::Arc"]);
+    assert_eq!(imports("use crate::primitives::{oneshot, parker};"), ["primitives::oneshot", "primitives::parker"]);
+    assert_eq!(imports("fn f() -> crate::pool::X"), ["pool::X"]);
+    assert_eq!(place("primitives::spsc::Sender"), place("primitives::spsc"));
+    assert_eq!(place("nonsense"), None);
+    assert_eq!(module_of(Path::new("event_loop/mod.rs")), "event_loop");
+}
+
+#[test]
+fn unsafe_stays_in_the_core() {
+    for (path, text) in sources() {
+        let trusted = path.starts_with("primitives") || path == Path::new("sync.rs");
+        let forbids = text.lines().any(|line| line == "#![forbid(unsafe_code)]");
+        if path == Path::new("lib.rs") {
+            continue; // its attributes would reach every module
+        }
+        assert!(trusted || forbids, "{}: lacks `#![forbid(unsafe_code)]`", path.display());
+        let is_unsafe = code(&text).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
+        assert!(trusted || !is_unsafe, "{}: unsafe code outside the core", path.display());
+    }
+}
+
+#[test]
+fn lib_lists_the_modules_in_order() {
+    let listed = |text: &str| -> Vec<String> {
+        let names = text.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
+        names.filter_map(|name| name.strip_suffix(';')).map(str::to_owned).collect()
+    };
+    let all = sources();
+    let text = |name: &str| &all.iter().find(|(path, _)| path == Path::new(name)).unwrap().1;
+    let mut modules = Vec::new();
+    for module in listed(text("lib.rs")) {
+        if module == "primitives" {
+            modules.extend(listed(text("primitives/mod.rs")).into_iter().map(|name| format!("primitives::{name}")));
+        } else {
+            modules.push(module);
+        }
+    }
+    let places: Vec<_> = modules.iter().map(|module| place(module).expect("every module is in the list")).collect();
+    assert!(places.len() > 8 && places.is_sorted(), "{modules:?}");
+}
+
+/// Every `model` in a table of edges or a list of races in the head of a file of the core is a test in the file's twin.
+#[test]
+fn named_models_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let twins = root.join("loom-tests/tests");
+    if !twins.exists() {
+        return; // the packaged crate comes without its models
+    }
+    let mut checked = 0;
+    for (path, text) in sources() {
+        if !path.starts_with("primitives") || path.ends_with("mod.rs") || path.ends_with("cache_padded.rs") {
+            continue;
+        }
+        let models = fs::read_to_string(twins.join(path.file_name().unwrap())).unwrap();
+        for line in text.lines().take_while(|line| line.is_empty() || line.starts_with("//")) {
+            // The last column of a table, or what follows the last colon of a list.
+            let line = line.trim_start_matches(['/', '!', ' ']).trim_end_matches([' ', '|', '.']);
+            let is_edge = line.starts_with("| ") && line[2..].starts_with(char::is_uppercase) && line.contains("| `");
+            let named = if is_edge {
+                line.rsplit('|').next()
+            } else if line.starts_with("* ") {
+                line.rsplit_once(": ").map(|(_, names)| names)
+            } else {
+                None
+            };
+            for name in named.unwrap_or_default().split(',') {
+                let Some(name) = name.trim().strip_prefix('`').and_then(|name| name.strip_suffix('`')) else {
+                    continue;
+                };
+                let (place, name) = name.strip_prefix("tests::").map_or((&models, name), |name| (&text, name));
+                assert!(place.contains(&format!("fn {name}()")), "{}: there is no `{name}`", path.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 30, "only {checked} names found: is the search broken?");
+}
