@@ -129,6 +129,16 @@ mod imp {
         Instant::now() >= deadline
     }
 
+    /// Gives another thread, on another core, the time to do something small: some hundreds of nanoseconds, without a
+    /// system call and without touching memory that it may be writing to.
+    pub(crate) fn pause() {
+        if cpus() > 1 {
+            for _ in 0..16 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
     /// How many threads can run at once.
     pub(crate) fn cpus() -> usize {
         // Asking costs several system calls, and the answer hardly ever changes.
@@ -209,6 +219,9 @@ mod imp {
     pub(crate) fn is_past(_: Instant) -> bool {
         Sleeper::current().0.0.lock().unwrap().expired
     }
+
+    /// A model has no time to give.
+    pub(crate) fn pause() {}
 
     /// One: a model neither spins nor yields before it sleeps.
     pub(crate) fn cpus() -> usize {

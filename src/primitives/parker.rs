@@ -130,7 +130,7 @@ impl Wake for Parker {
     }
 }
 
-/// How many times to yield before sleeping: many while answers are quick, none when they are slow.
+/// How many times to pause or yield before sleeping: many while answers are quick, none when they are slow.
 ///
 /// A wait that was short, in whichever way it was spent, makes it worth trying again; each one that was long halves it, so
 /// that a thread that waits for long jobs soon goes to sleep at once.
@@ -138,8 +138,9 @@ impl Wake for Parker {
 struct Patience(u32);
 
 impl Patience {
-    /// Each is a system call of well under a microsecond when no other thread wants the core.
     const MOST: Self = Self(64);
+    /// So many of them only pause; the others yield, which is a system call, but lets a thread run that needs this core.
+    const PAUSES: u32 = 4;
     /// What a hand-over takes between two threads that both go to sleep, and a bit. No more is spent on yielding either.
     const SHORT: Duration = Duration::from_micros(50);
 
@@ -174,13 +175,17 @@ impl Waiter {
         let start = Instant::now();
         let is_late = || deadline.is_some_and(sync::is_past);
         // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
-        let yields = if sync::cpus() > 1 { self.patience.0 } else { 0 };
-        for _ in 0..yields {
+        let turns = if sync::cpus() > 1 { self.patience.0 } else { 0 };
+        for turn in 0..turns {
             // On a busy machine a single yield may take milliseconds.
             if start.elapsed() >= Patience::SHORT || is_late() {
                 break;
             }
-            thread::yield_now();
+            if turn < Patience::PAUSES {
+                sync::pause()
+            } else {
+                thread::yield_now()
+            }
             if self.parker.consume() {
                 self.patience = self.patience.after(start.elapsed());
                 return true;

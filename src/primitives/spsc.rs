@@ -341,6 +341,11 @@ impl<T> Sender<T> {
         if self.room().is_ready() {
             return Poll::Ready(());
         }
+        // As in `poll_available`.
+        sync::pause();
+        if self.room().is_ready() {
+            return Poll::Ready(());
+        }
         // Register, then look again.
         self.watching = true;
         if self.shared.head.watch(cx, self.head) { Poll::Pending } else { self.room() }
@@ -495,6 +500,13 @@ impl<T> Receiver<T> {
     }
 
     fn poll_available(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Option<usize>> {
+        let available = self.available(wanted);
+        if available.is_ready() {
+            return available;
+        }
+        // If the other end is at work, it has put several items in after a pause: which is cheaper for both than to be
+        // asked for each of them.
+        sync::pause();
         let available = self.available(wanted);
         if available.is_ready() {
             return available;
