@@ -40,6 +40,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -50,7 +51,7 @@ use std::{error, fmt, io, mem};
 use crate::primitives::{oneshot, parker};
 use crate::sync::atomic::AtomicU8;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{UnsafeCell, thread_local};
+use crate::sync::{Mutex, UnsafeCell, thread_local};
 
 const CLAIMED: u8 = 1;
 const CANCELLED: u8 = 2;
@@ -289,7 +290,7 @@ where
 {
     let cell =
         Arc::new(JobCell { claim: Claim::new(), func: UnsafeCell::new(Some(func)), result: oneshot::Core::new() });
-    (Queued(Some(cell.clone())), Job(Outcome(Some(cell))))
+    (Queued(Some(cell.clone())), Job(Outcome { cell: Some(cell), _result: PhantomData }))
 }
 
 /// The handle of a blocking closure that runs in a thread: a future of what it returns.
@@ -319,10 +320,15 @@ pub struct Job<R>(Outcome<R>);
 /// # Cancellation
 /// Dropping it cancels the job, as dropping the [`Job`] does.
 #[must_use = "dropping it cancels the job"]
-pub struct Outcome<R>(
+pub struct Outcome<R> {
     /// `None` once it has been resolved, or has been detached.
-    Option<Arc<dyn Joinable<R>>>,
-);
+    cell: Option<Arc<dyn Joinable<R>>>,
+    /// Send and Sync where `R` is Send, as a mutex is: a shared handle gives no access to the result.
+    _result: PhantomData<Mutex<R>>,
+}
+
+/// Nothing in here is ever pinned.
+impl<R> Unpin for Outcome<R> {}
 
 impl<R> Job<R> {
     /// Cancels the job. True: it had not started; it never will, and its closure has been dropped.
@@ -333,12 +339,12 @@ impl<R> Job<R> {
     /// # Panics
     /// If the closure's `Drop` does.
     pub fn cancel(&self) -> bool {
-        self.0.0.as_ref().is_some_and(|cell| cell.cancel())
+        self.0.cell.as_ref().is_some_and(|cell| cell.cancel())
     }
 
     /// Lets the job run without anyone waiting. Its result is dropped in its thread.
     pub fn detach(mut self) {
-        if let Some(cell) = self.0.0.take() {
+        if let Some(cell) = self.0.cell.take() {
             // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
             drop(unsafe { cell.result().abandon() });
         }
@@ -346,7 +352,7 @@ impl<R> Job<R> {
 
     /// Whether the result is there: then awaiting it, or [`wait`](Self::wait), returns at once.
     pub fn is_finished(&self) -> bool {
-        self.0.0.as_ref().is_none_or(|cell| cell.result().is_finished())
+        self.0.cell.as_ref().is_none_or(|cell| cell.result().is_finished())
     }
 
     /// What becomes of the job, as a value: its result, its panic, or why it did not run.
@@ -395,10 +401,10 @@ impl<R> Future for Outcome<R> {
     type Output = Result<R, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(cell) = &self.0 else { panic!("a job's handle was polled again after it had given its result") };
+        let Some(cell) = &self.cell else { panic!("a job's handle was polled again after it had given its result") };
         // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
         let Poll::Ready(result) = (unsafe { cell.result().poll(cx) }) else { return Poll::Pending };
-        self.0 = None;
+        self.cell = None;
         match result {
             Ok(outcome) => Poll::Ready(outcome),
             Err(oneshot::Closed) => unreachable!("every claim is followed by a result"),
@@ -408,7 +414,7 @@ impl<R> Future for Outcome<R> {
 
 impl<R> Drop for Outcome<R> {
     fn drop(&mut self) {
-        if let Some(cell) = self.0.take() {
+        if let Some(cell) = self.cell.take() {
             // The waker first, so that cancelling does not wake the very task that drops this.
             // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
             let unwanted = unsafe { cell.result().abandon() };
