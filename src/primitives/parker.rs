@@ -45,7 +45,7 @@
 //! first gives its core away some dozens of times, and looks after each. That pays only if answers are quick: see
 //! [`Patience`].
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::IntoFuture;
 use std::mem::ManuallyDrop;
 use std::pin::pin;
@@ -157,9 +157,9 @@ struct Waiter {
 }
 
 impl Waiter {
-    /// This thread's, or a new one if it has none or an outer call is using it.
+    /// One of this thread's, or a new one if outer calls are using them all.
     fn of_this_thread() -> Self {
-        CACHE.try_with(Cell::take).ok().flatten().unwrap_or_else(Self::new)
+        CACHE.try_with(|cache| cache.borrow_mut().pop()).ok().flatten().unwrap_or_else(Self::new)
     }
 
     fn new() -> Self {
@@ -198,8 +198,8 @@ impl Waiter {
 }
 
 thread_local! {
-    /// The waiter of this thread while no call uses it: so that no call allocates but a thread's first, and nested ones.
-    static CACHE: Cell<Option<Waiter>> = const { Cell::new(None) };
+    /// The waiters of this thread that no call uses: so that none allocates but the first of each depth of nesting.
+    static CACHE: RefCell<Vec<Waiter>> = const { RefCell::new(Vec::new()) };
     /// Its address tells threads that are alive at the same time apart.
     static HERE: u8 = const { 0 };
 }
@@ -261,7 +261,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         if let Some(waiter) = self.waiter.get_mut().take() {
             // If the thread is ending and has no cache any more, the waiter ends too.
-            let _ = CACHE.try_with(|cache| cache.set(Some(waiter)));
+            let _ = CACHE.try_with(|cache| cache.borrow_mut().push(waiter));
         }
     }
 }

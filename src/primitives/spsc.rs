@@ -224,6 +224,8 @@ pub fn channel<T>(max_size: usize) -> (Sender<T>, Receiver<T>) {
 /// A channel that has already carried `carried` items, so that its counters can be seen to wrap.
 fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
     assert!(max_size > 0, "spsc::channel: max_size is 0, but a channel needs room for at least one item");
+    // Asked now for `sync::pause`: the first time costs system calls, and an allocation.
+    sync::cpus();
     let can_be_counted = max_size <= usize::MAX / ONE;
     let Some(slots) = can_be_counted.then(|| sync::slots(max_size).ok()).flatten() else {
         panic!("spsc::channel: max_size is {max_size}: more than there is memory for, or than can be counted");
