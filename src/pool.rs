@@ -30,9 +30,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::{env, fmt, io};
+use std::{env, fmt, io, mem};
 
 use crate::primitives::job::{Job, Queued, job};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{self, Arc, Condvar, Mutex, OnceLock, thread};
 
 /// A handle of a pool of threads that run jobs. Clones share the pool.
@@ -60,24 +62,29 @@ struct Shared {
     /// How many threads there may be.
     size: usize,
     state: Mutex<State>,
-    /// Where each worker sleeps, by its number.
-    beds: Box<[Condvar]>,
 }
 
 struct State {
     queue: VecDeque<Queued>,
-    /// The numbers of the workers that sleep and have not been called, the last to go idle at the end.
-    idle: Vec<usize>,
-    /// The numbers of the workers that do not exist, the next to be started at the end.
-    missing: Vec<usize>,
+    /// The workers that sleep and have not been called, the last to go idle at the end.
+    idle: Vec<Arc<Bed>>,
+    /// How many workers there are, those included that are about to start.
+    threads: usize,
     /// No more jobs will come.
     closed: bool,
 }
 
+/// Where one worker sleeps.
+struct Bed {
+    condvar: Condvar,
+    /// Whether it has been called. Touched under the lock alone.
+    called: AtomicBool,
+}
+
 /// What a submission has to do once the lock is free.
 enum Next {
-    Call(usize),
-    Start(usize),
+    Call(Arc<Bed>),
+    Start,
     Leave,
 }
 
@@ -88,10 +95,8 @@ impl ThreadPool {
     /// If `threads` is 0.
     pub fn new(threads: usize) -> Self {
         assert!(threads > 0, "ThreadPool::new: threads is 0, but a pool needs at least one");
-        let state =
-            State { queue: VecDeque::new(), idle: Vec::new(), missing: (0..threads).rev().collect(), closed: false };
-        let beds = (0..threads).map(|_| Condvar::new()).collect();
-        let shared = Arc::new(Shared { size: threads, state: Mutex::new(state), beds });
+        let state = State { queue: VecDeque::new(), idle: Vec::new(), threads: 0, closed: false };
+        let shared = Arc::new(Shared { size: threads, state: Mutex::new(state) });
         Self { owner: Arc::new(Owner { shared }) }
     }
 
@@ -140,24 +145,24 @@ impl Shared {
     fn submit(this: &Arc<Self>, job: Queued) {
         let mut state = this.state.lock();
         state.queue.push_back(job);
-        let next = state.next();
+        let next = state.next(this.size);
         drop(state);
         match next {
-            Next::Call(worker) => this.beds[worker].notify_one(),
-            Next::Start(worker) => Self::start(this, worker),
+            Next::Call(bed) => bed.condvar.notify_one(),
+            Next::Start => Self::start(this),
             Next::Leave => {}
         }
     }
 
     /// Starts a worker that has been counted.
-    fn start(this: &Arc<Self>, worker: usize) {
+    fn start(this: &Arc<Self>) {
         let shared = this.clone();
-        let started = thread::Builder::new().name("offthread".into()).spawn(move || shared.work(worker));
+        let started = thread::Builder::new().name("offthread".into()).spawn(move || shared.work());
         let Err(error) = started else { return };
         let mut state = this.state.lock();
-        state.missing.push(worker);
+        state.threads -= 1;
         // Workers that exist look at the queue before they go idle. If there is none, nobody would.
-        let orphans = if state.missing.len() == this.size { state.queue.drain(..).collect() } else { Vec::new() };
+        let orphans = if state.threads == 0 { mem::take(&mut state.queue) } else { VecDeque::new() };
         drop(state);
         for job in orphans {
             // An `io::Error` cannot be copied; each job gets one of its own.
@@ -166,7 +171,8 @@ impl Shared {
     }
 
     /// What a worker's thread does.
-    fn work(&self, worker: usize) {
+    fn work(&self) {
+        let bed = Arc::new(Bed { condvar: Condvar::new(), called: AtomicBool::new(false) });
         let mut state = self.state.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {
@@ -174,12 +180,13 @@ impl Shared {
                 job.run(|_ended| {});
                 state = self.state.lock();
             } else if state.closed {
-                state.missing.push(worker);
+                state.threads -= 1;
                 return;
             } else {
-                state.idle.push(worker);
-                while state.idle.contains(&worker) {
-                    state = self.beds[worker].wait(state);
+                bed.called.store(false, Relaxed);
+                state.idle.push(bed.clone());
+                while !bed.called.load(Relaxed) {
+                    state = bed.condvar.wait(state);
                 }
             }
         }
@@ -188,11 +195,13 @@ impl Shared {
 
 impl State {
     /// Who serves the job that has just been pushed.
-    fn next(&mut self) -> Next {
-        if let Some(worker) = self.idle.pop() {
-            Next::Call(worker)
-        } else if let Some(worker) = self.missing.pop() {
-            Next::Start(worker)
+    fn next(&mut self, size: usize) -> Next {
+        if let Some(bed) = self.idle.pop() {
+            bed.called.store(true, Relaxed);
+            Next::Call(bed)
+        } else if self.threads < size {
+            self.threads += 1;
+            Next::Start
         } else {
             Next::Leave
         }
@@ -203,10 +212,13 @@ impl Drop for Owner {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
         state.closed = true;
-        let called = std::mem::take(&mut state.idle);
+        let called = mem::take(&mut state.idle);
+        for bed in &called {
+            bed.called.store(true, Relaxed);
+        }
         drop(state);
-        for worker in called {
-            self.shared.beds[worker].notify_one();
+        for bed in called {
+            bed.condvar.notify_one();
         }
     }
 }

@@ -190,8 +190,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/parker.rs",
         name: "nested calls share a waiter",
-        find: "CACHE.try_with(Cell::take).ok().flatten()",
-        replace: "CACHE.try_with(|cache| {\n            let waiter = cache.take();\n            let copy = waiter.as_ref().map(|w| Self { parker: w.parker.clone(), waker: w.waker.clone(), patience: w.patience });\n            cache.set(waiter);\n            copy\n        }).ok().flatten()",
+        find: "CACHE.try_with(|cache| cache.borrow_mut().pop()).ok().flatten()",
+        replace: "CACHE.try_with(|cache| {\n            cache.borrow().last().map(|w| Self { parker: w.parker.clone(), waker: w.waker.clone(), patience: w.patience })\n        }).ok().flatten()",
         model: "nested",
     },
     Logic {
@@ -484,21 +484,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool.rs",
         name: "nobody is called",
-        find: "            Next::Call(worker) => this.beds[worker].notify_one(),",
+        find: "            Next::Call(bed) => bed.condvar.notify_one(),",
         replace: "            Next::Call(_) => {}",
         model: "submit_idle",
     },
     Logic {
         file: "src/pool.rs",
         name: "the worker that is called stays in the list of idle ones",
-        find: "        if let Some(worker) = self.idle.pop() {",
-        replace: "        if let Some(&worker) = self.idle.last() {",
+        find: "        if let Some(bed) = self.idle.pop() {",
+        replace: "        if let Some(bed) = self.idle.last().cloned() {",
         model: "submit_idle",
     },
     Logic {
         file: "src/pool.rs",
         name: "the last handle calls nobody",
-        find: "        for worker in called {\n            self.shared.beds[worker].notify_one();\n        }",
+        find: "        for bed in called {\n            bed.condvar.notify_one();\n        }",
         replace: "        drop(called);",
         model: "submit_idle",
     },
