@@ -24,6 +24,8 @@
 //! # Who may touch what
 //! 1. `sleeper` is written by the owner alone, once, before it first goes to `PARKED`.
 //! 2. Anyone who has found `PARKED` may read it, from then on.
+//! 3. `by_itself` is touched on the owner's thread alone. (A thread that comes to have the address by which an ended one was
+//!    known may touch that one's, which nobody reads any more.)
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
@@ -54,8 +56,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::sync::atomic::AtomicU8;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU8};
 use crate::sync::{self, Mutex, Sleeper, UnsafeCell, thread, thread_local};
 
 const EMPTY: u8 = 0;
@@ -64,6 +66,10 @@ const PARKED: u8 = 2;
 
 /// What wakers point to.
 struct Parker {
+    /// The owner's thread, as `here` tells it.
+    owner: usize,
+    /// The owner has woken itself. Touched on its thread alone, so that this costs no read-modify-write.
+    by_itself: AtomicBool,
     state: AtomicU8,
     sleeper: UnsafeCell<Option<Sleeper>>,
 }
@@ -72,11 +78,17 @@ struct Parker {
 unsafe impl Sync for Parker {}
 
 impl Parker {
-    fn new() -> Self {
-        Self { state: AtomicU8::new(EMPTY), sleeper: UnsafeCell::new(None) }
+    fn new(owner: usize) -> Self {
+        Self { owner, by_itself: AtomicBool::new(false), state: AtomicU8::new(EMPTY), sleeper: UnsafeCell::new(None) }
     }
 
     fn notify(&self) {
+        if here() == self.owner {
+            // The owner is awake: it is here.
+            // ORDERING: Relaxed: read by this very thread (rule 3).
+            self.by_itself.store(true, Relaxed);
+            return;
+        }
         // ORDERING: AcqRel: Release [P1, P3]: pairs with `consume` and the end of `wait`; publishes what the waker's
         // caller did. Acquire [P2]: pairs with the step to PARKED; `sleeper` is there.
         if self.state.swap(NOTIFIED, AcqRel) == PARKED {
@@ -91,6 +103,12 @@ impl Parker {
 
     /// Owner only: whether there was a notification. It is used up.
     fn consume(&self) -> bool {
+        // ORDERING: Relaxed: written by this very thread (rule 3).
+        if self.by_itself.load(Relaxed) {
+            // ORDERING: as above.
+            self.by_itself.store(false, Relaxed);
+            return true;
+        }
         // ORDERING: Relaxed: only a hint that the exchange is worth trying; nothing is read because of it.
         self.state.load(Relaxed) == NOTIFIED
             // ORDERING: Acquire [P1]: pairs with `notify`; the poll that follows sees what came before the wake.
@@ -159,11 +177,12 @@ struct Waiter {
 impl Waiter {
     /// One of this thread's, or a new one if outer calls are using them all.
     fn of_this_thread() -> Self {
-        CACHE.try_with(|cache| cache.borrow_mut().pop()).ok().flatten().unwrap_or_else(Self::new)
+        CACHE.try_with(|cache| cache.borrow_mut().pop()).ok().flatten().unwrap_or_else(|| Self::new(here()))
     }
 
-    fn new() -> Self {
-        let parker = Arc::new(Parker::new());
+    /// A new one, to be owned by that thread.
+    fn new(owner: usize) -> Self {
+        let parker = Arc::new(Parker::new(owner));
         Self { waker: parker.clone().into(), parker, patience: Patience::MOST }
     }
 
@@ -182,9 +201,9 @@ impl Waiter {
                 break;
             }
             if turn < Patience::PAUSES {
-                sync::pause()
+                sync::pause();
             } else {
-                thread::yield_now()
+                thread::yield_now();
             }
             if self.parker.consume() {
                 self.patience = self.patience.after(start.elapsed());
@@ -228,7 +247,7 @@ impl Call {
 
     /// Gives access to the waiter. Any thread may ask for it during the first poll: `&Waker` is `Sync`.
     fn with_waiter<R>(&self, f: impl FnOnce(&mut Waiter) -> R) -> R {
-        let make = || if here() == self.thread { Waiter::of_this_thread() } else { Waiter::new() };
+        let make = || if here() == self.thread { Waiter::of_this_thread() } else { Waiter::new(self.thread) };
         f(self.waiter.lock().get_or_insert_with(make))
     }
 
