@@ -89,15 +89,18 @@ impl State {
     const UNWANTED: Self = Self(8);
     const GONE: Self = Self(16);
 
+    #[inline]
     fn with(self, bit: Self) -> Self {
         Self(self.0 | bit.0)
     }
 
+    #[inline]
     fn has(self, bit: Self) -> bool {
         self.0 & bit.0 != 0
     }
 
     /// The sender has finished, and does not touch the memory any more.
+    #[inline]
     fn sender_has_left(self) -> bool {
         self.has(Self::VALUE.with(Self::CLOSED)) && !self.has(Self::WAITING)
     }
@@ -122,6 +125,7 @@ pub(crate) struct Left {
 
 impl Left {
     /// Wakes the receiver, if it waits and is still there.
+    #[inline]
     pub(crate) fn wake(self) {
         match self.waker {
             Some(waker) if self.last == Last::No => waker.wake(),
@@ -321,10 +325,25 @@ struct Channel<T> {
 }
 
 impl<T> Channel<T> {
+    /// A new channel, made in its place: a copy of what was just written piece by piece would wait for the pieces, and
+    /// that takes as long as all the rest of making it.
+    fn allocate() -> NonNull<Self> {
+        let this = NonNull::from(Box::leak(Box::<Self>::new_uninit())).cast::<Self>();
+        // SAFETY: the memory is there, aligned, and nobody else's; each of the four fields is written once.
+        unsafe {
+            let this = this.as_ptr();
+            (&raw mut (*this).core.state).write(AtomicU8::new(State::EMPTY.0));
+            (&raw mut (*this).core.waker).write(WakerSlot::default());
+            (&raw mut (*this).core.value).write(UnsafeCell::new(MaybeUninit::uninit()));
+            (&raw mut (*this).closed).write(WakerSlot::default());
+        }
+        this
+    }
+
     /// # Safety
     /// The caller was told that it is the last, and does not touch the channel again.
     unsafe fn free(this: NonNull<Self>) {
-        // SAFETY: it comes from a `Box` that `channel` leaked, and is freed once: only one side is told to (rule 3).
+        // SAFETY: it comes from the `Box` in `allocate`, and is freed once: only one side is told to (rule 3).
         let mut channel = unsafe { Box::from_raw(this.as_ptr()) };
         // Dropping the box does this too; by hand, the models notice if the other side is still at a slot.
         channel.core.waker.clear();
@@ -336,7 +355,7 @@ impl<T> Channel<T> {
 ///
 /// See the [module](self) for what its two ends do.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let channel = NonNull::from(Box::leak(Box::new(Channel { core: Core::new(), closed: WakerSlot::default() })));
+    let channel = Channel::allocate();
     (Sender { channel }, Receiver { channel: Some(channel) })
 }
 

@@ -62,6 +62,7 @@ unsafe impl Sync for WakerSlot {}
 
 /// An empty slot.
 impl Default for WakerSlot {
+    #[inline]
     fn default() -> Self {
         Self { state: AtomicU8::new(IDLE), waker: UnsafeCell::new(None) }
     }
@@ -117,6 +118,7 @@ impl WakerSlot {
     }
 
     /// Drops the waker, for one who has the slot alone.
+    #[inline]
     pub fn clear(&mut self) {
         // SAFETY: `&mut self`: nobody else is here.
         self.waker.with_mut(|cell| unsafe { *cell = None });
