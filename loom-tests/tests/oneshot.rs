@@ -256,23 +256,32 @@ fn closed_drop_after_poll() {
     sides(wait_for_close, polled_then_dropped, |sent| assert!(!sent));
 }
 
-/// Forbids: a sender that gives up waiting for the close leaves its waker behind, or loses its right to send.
+/// Forbids: a sender that gives up waiting for the close leaves its waker behind, or loses its right to send; whichever way
+/// the receiver waits for the value.
 #[test]
 fn cancelled_closed() {
-    model(|| {
-        let drops = Drops::default();
-        let (mut sender, receiver) = oneshot::channel();
-        let value = drops.value(7);
-        let sending = thread::spawn(move || {
-            let (polled, waker) = poll_once(&mut Box::pin(sender.closed()));
-            assert!(polled.is_pending());
-            assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
-            send(sender, value)
+    let receivers: [fn(Receiver<Counted>) -> Option<usize>; 4] = [
+        awaited,
+        polled_twice,
+        |receiver| receiver.recv_blocking().ok().map(|value| value.number),
+        |mut receiver| tried(&mut receiver).ok().or_else(|| awaited(receiver)),
+    ];
+    for receive in receivers {
+        model(move || {
+            let drops = Drops::default();
+            let (mut sender, receiver) = oneshot::channel();
+            let value = drops.value(7);
+            let sending = thread::spawn(move || {
+                let (polled, waker) = poll_once(&mut Box::pin(sender.closed()));
+                assert!(polled.is_pending());
+                assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
+                send(sender, value)
+            });
+            assert_eq!(receive(receiver), Some(7));
+            assert!(sending.join().unwrap());
+            assert_eq!(drops.count(), 1);
         });
-        assert_eq!(awaited(receiver), Some(7));
-        assert!(sending.join().unwrap());
-        assert_eq!(drops.count(), 1);
-    });
+    }
 }
 
 /// Forbids: a sender that knows that the receiver has closed does not see what was done before.

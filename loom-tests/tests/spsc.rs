@@ -431,3 +431,98 @@ fn timeout_alone() {
         assert_eq!(receiver.len(), 1);
     });
 }
+
+/// What the sender's side of the matrix does with its items; which ones were accepted.
+type SenderSide = fn(Sender<Counted>, Vec<Counted>) -> Vec<usize>;
+
+/// What the receiver's side does; which items it has got, or `None` if it was dropped with what was in the channel.
+type ReceiverSide = fn(Receiver<Counted>) -> Option<Vec<usize>>;
+
+/// Every way to use one end against every way to use the other, in channels for one item and for two.
+///
+/// Forbids: an item whose sending succeeded is not received, one whose sending failed is; and either side hangs.
+fn matrix(send: SenderSide) {
+    fn drain(receiver: &mut Receiver<Counted>) -> Vec<usize> {
+        receiver.iter().map(|value| value.number).collect()
+    }
+    let receivers: [ReceiverSide; 5] = [
+        |mut receiver| Some(drain(&mut receiver)),
+        |mut receiver| {
+            receiver.close();
+            Some(drain(&mut receiver))
+        },
+        |receiver| {
+            drop(receiver);
+            None
+        },
+        |mut receiver| {
+            let (polled, _) = poll_once(&mut Box::pin(receiver.recv()));
+            let first = if let Poll::Ready(Some(value)) = polled { Some(value.number) } else { None };
+            Some(first.into_iter().chain(drain(&mut receiver)).collect())
+        },
+        |mut receiver| {
+            // Polled by hand, so that the waker is still there when this end closes.
+            let (_, waker) = CountingWaker::new();
+            let polled = receiver.poll_recv(&mut Context::from_waker(&waker));
+            let first = if let Poll::Ready(Some(value)) = polled { Some(value.number) } else { None };
+            receiver.close();
+            Some(first.into_iter().chain(drain(&mut receiver)).collect())
+        },
+    ];
+    for max_size in [1, 2] {
+        for receive in receivers {
+            ends(max_size, 2, send, move |receiver, sending| {
+                let received = receive(receiver);
+                let accepted = sending.join();
+                if let Some(received) = received {
+                    assert_eq!(received, accepted);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn matrix_send() {
+    matrix(|mut sender, values| {
+        let accepts = |value: Counted| {
+            let number = value.number;
+            sender.send_blocking(value).is_ok().then_some(number)
+        };
+        values.into_iter().filter_map(accepts).collect()
+    });
+}
+
+#[test]
+fn matrix_try_send_and_close() {
+    matrix(|mut sender, values| {
+        let accepts = |value: Counted| {
+            let number = value.number;
+            sender.try_send(value).is_ok().then_some(number)
+        };
+        let accepted = values.into_iter().filter_map(accepts).collect();
+        sender.close();
+        assert!(sender.is_closed());
+        accepted
+    });
+}
+
+#[test]
+fn matrix_drop() {
+    matrix(|sender, values| {
+        drop((sender, values));
+        Vec::new()
+    });
+}
+
+#[test]
+fn matrix_cancelled_send() {
+    matrix(|mut sender, values| {
+        let accepts = |value: Counted| {
+            let number = value.number;
+            let (polled, _) = poll_once(&mut Box::pin(sender.send(value)));
+            matches!(polled, Poll::Ready(Ok(()))).then_some(number)
+        };
+        values.into_iter().filter_map(accepts).collect()
+    });
+}
