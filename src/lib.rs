@@ -38,11 +38,11 @@
 //! ```
 //!
 //! # Blocking code in threads
-//! [`threaded`] and [`Threaded`]; [`ThreadPool`]; [`Job`], its handle, and [`Outcome`], what became of it as a value;
+//! [`threaded()`] and [`Threaded`]; [`ThreadPool`]; [`Job`], its handle, and [`Outcome`], what became of it as a value;
 //! [`is_cancelled`], for the code inside; [`JoinError`] and [`Panic`], why there is no result.
 //!
 //! # Async code
-//! [`block_on`]; [`gather`]; [`sleep`], [`sleep_until`] and [`timeout`].
+//! [`block_on`]; [`gather()`]; [`sleep`], [`sleep_until`] and [`timeout`].
 //!
 //! # Between the two
 //! [`spsc`], a bounded channel; [`oneshot`], a channel for one value.

@@ -6,7 +6,7 @@ use common::model;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
-use offthread::{ThreadPool, block_on};
+use offthread::{ThreadPool, block_on, oneshot};
 
 /// Forbids: a job that is submitted while the only worker goes idle is left in the queue.
 #[test]
@@ -32,6 +32,21 @@ fn two_submitters() {
         });
         assert_eq!(block_on(pool.spawn(|| 2)), 2);
         assert_eq!(other.join().unwrap(), 1);
+    });
+}
+
+/// Forbids: two jobs, of which the first waits for the second, get one idle worker between them, though the pool may have
+/// two.
+#[test]
+fn two_jobs_two_threads() {
+    model(|| {
+        let pool = ThreadPool::new(2);
+        block_on(pool.spawn(|| ()));
+        let (sender, receiver) = oneshot::channel();
+        let first = pool.spawn(|| receiver.recv_blocking());
+        let second = pool.spawn(|| sender.send(7));
+        assert_eq!(block_on(first), Ok(7));
+        assert_eq!(block_on(second), Ok(()));
     });
 }
 

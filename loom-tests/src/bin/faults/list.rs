@@ -157,7 +157,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "a notification is used twice",
         find: "            && self.state.compare_exchange(NOTIFIED, EMPTY, Acquire, Relaxed).is_ok()",
         replace: "            && self.state.compare_exchange(NOTIFIED, NOTIFIED, Acquire, Relaxed).is_ok()",
-        model: "wake_during_poll",
+        model: "stale_waker",
     },
     Logic {
         file: "src/primitives/parker.rs",
@@ -493,7 +493,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "the worker that is called stays in the list of idle ones",
         find: "        if let Some(bed) = self.idle.pop() {",
         replace: "        if let Some(bed) = self.idle.last().cloned() {",
-        model: "submit_idle",
+        model: "two_jobs_two_threads",
     },
     Logic {
         file: "src/pool.rs",
