@@ -75,7 +75,7 @@ pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout};
 #[cfg(offthread_loom)]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::primitives::job::{Ended, Queued, job};
+    pub use crate::primitives::job::{Ended, Queued, Worker, job};
     pub use crate::primitives::parker::poll_until;
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::Sleeper;

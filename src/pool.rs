@@ -10,21 +10,26 @@
 //! decided on facts:
 //!
 //! ```text
-//! submit:  push the job, then     an idle worker?  pop it, call it        (it is called once, then it is not idle)
+//! submit:  push the job, then     enough looking?  leave it to them
+//!                                 an idle worker?  pop it, call it        (it is called once, then it is not idle)
 //!                                 room for one?    count it, start it     (outside the lock; a failure is taken back)
 //!                                 else             a worker takes the job when it comes by
 //!
-//! worker:  RUNNING --- queue empty ---> IDLE --- called ---> RUNNING
-//!             |                           |
-//!             +--- empty and closed ---> ENDED <---+
+//! worker:  RUNNING --- its job has ended ---> LOOKING --- takes the next job ---> RUNNING
+//!                                               |  ^
+//!                                  queue empty  v  |  called
+//!                                               IDLE          LOOKING, empty and closed ---> ENDED
 //! ```
 //!
 //! 1. `idle` holds exactly the workers that sleep and have not been called. They form a stack: the one that was idle last
 //!    is called first, as its stack and its cache are still warm.
 //! 2. A called worker looks at the queue again; a job may have been taken by another one meanwhile, and then it goes idle
 //!    again. A job is never left behind: every worker looks at the queue, under the lock, before it goes idle.
-//! 3. Each worker sleeps on a `Condvar` of its own: a call is for one, and cannot wake another.
-//! 4. No user code runs under the lock: neither a job nor the `Drop` of one.
+//! 3. A worker is looking from just before its job's handle resolves until it takes the lock to look at the queue. So who
+//!    submits a job as soon as the one before has resolved is served by the same thread. One that has to drop an unwanted
+//!    result first is not looking while it does, for that may take long.
+//! 4. Each worker sleeps on a `Condvar` of its own: a call is for one, and cannot wake another.
+//! 5. No user code runs under the lock: neither a job nor the `Drop` of one.
 //!
 //! The models are `submit_idle`, `two_submitters` and `last_handle` in `loom-tests/tests/pool.rs`.
 #![forbid(unsafe_code)]
@@ -32,7 +37,7 @@
 use std::collections::VecDeque;
 use std::{env, fmt, io, mem};
 
-use crate::primitives::job::{Job, Queued, job};
+use crate::primitives::job::{Ended, Job, Queued, Worker, job};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{self, Arc, Condvar, Mutex, OnceLock, thread};
@@ -68,6 +73,8 @@ struct State {
     queue: VecDeque<Queued>,
     /// The workers that sleep and have not been called, the last to go idle at the end.
     idle: Vec<Arc<Bed>>,
+    /// How many workers are about to look at the queue. Each takes a job if there is one.
+    looking: usize,
     /// How many workers there are, those included that are about to start.
     threads: usize,
     /// No more jobs will come.
@@ -95,7 +102,7 @@ impl ThreadPool {
     /// If `threads` is 0.
     pub fn new(threads: usize) -> Self {
         assert!(threads > 0, "ThreadPool::new: threads is 0, but a pool needs at least one");
-        let state = State { queue: VecDeque::new(), idle: Vec::new(), threads: 0, closed: false };
+        let state = State { queue: VecDeque::new(), idle: Vec::new(), looking: 0, threads: 0, closed: false };
         let shared = Arc::new(Shared { size: threads, state: Mutex::new(state) });
         Self { owner: Arc::new(Owner { shared }) }
     }
@@ -147,6 +154,10 @@ impl Shared {
         state.queue.push_back(job);
         let next = state.next(this.size);
         drop(state);
+        Self::go_on(this, next);
+    }
+
+    fn go_on(this: &Arc<Self>, next: Next) {
         match next {
             Next::Call(bed) => bed.condvar.notify_one(),
             Next::Start => Self::start(this),
@@ -157,7 +168,7 @@ impl Shared {
     /// Starts a worker that has been counted.
     fn start(this: &Arc<Self>) {
         let shared = this.clone();
-        let started = thread::Builder::new().name("offthread".into()).spawn(move || shared.work());
+        let started = thread::Builder::new().name("offthread".into()).spawn(move || Self::work(&shared));
         let Err(error) = started else { return };
         let mut state = this.state.lock();
         state.threads -= 1;
@@ -171,14 +182,17 @@ impl Shared {
     }
 
     /// What a worker's thread does.
-    fn work(&self) {
+    fn work(this: &Arc<Self>) {
         let bed = Arc::new(Bed { condvar: Condvar::new(), called: AtomicBool::new(false) });
-        let mut state = self.state.lock();
+        let mut state = this.state.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                job.run(|_ended| {});
-                state = self.state.lock();
+                let mut turn = Turn { shared: this, looking: false };
+                job.run(&mut turn);
+                let looking = turn.looking;
+                state = this.state.lock();
+                state.looking -= usize::from(looking);
             } else if state.closed {
                 state.threads -= 1;
                 return;
@@ -193,9 +207,36 @@ impl Shared {
     }
 }
 
+/// A worker, while it runs a job.
+struct Turn<'a> {
+    shared: &'a Arc<Shared>,
+    /// Whether it is counted among those that look for a job.
+    looking: bool,
+}
+
+impl Worker for Turn<'_> {
+    fn ended(&mut self, _how: Ended) {
+        self.shared.state.lock().looking += 1;
+        self.looking = true;
+    }
+
+    fn busy(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.looking -= 1;
+        self.looking = false;
+        // A job may have been left to this worker.
+        let next = state.next(self.shared.size);
+        drop(state);
+        Shared::go_on(self.shared, next);
+    }
+}
+
 impl State {
-    /// Who serves the job that has just been pushed.
+    /// Who serves the last job of the queue: all others have somebody.
     fn next(&mut self, size: usize) -> Next {
+        if self.looking >= self.queue.len() {
+            return Next::Leave;
+        }
         if let Some(bed) = self.idle.pop() {
             bed.called.store(true, Relaxed);
             Next::Call(bed)

@@ -7,7 +7,7 @@ use common::{Counted, Drops, Note, model, poll_once};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
-use offthread::internals::{Ended, Queued, job};
+use offthread::internals::{Ended, Queued, Worker, job};
 use offthread::{Job, JoinError, block_on, is_cancelled};
 
 /// A job that owns one counted value and returns another; and how often it has run.
@@ -32,19 +32,33 @@ fn watched() -> Watched {
     Watched { queued, handle, runs, closures, results }
 }
 
-impl Watched {
-    /// Runs the job in a thread; whether `ended` was called for it.
-    fn run(queued: Queued) -> thread::JoinHandle<bool> {
-        thread::spawn(move || {
-            let mut ended = false;
-            queued.run(|how| {
-                assert_eq!(how, Ended::Succeeded);
-                assert!(!ended, "ended twice");
-                ended = true;
-            });
-            ended
-        })
+/// Notes what a worker is told.
+#[derive(Default)]
+struct Told {
+    ended: Vec<Ended>,
+    busy: usize,
+}
+
+impl Worker for Told {
+    fn ended(&mut self, how: Ended) {
+        self.ended.push(how);
     }
+
+    fn busy(&mut self) {
+        assert_eq!(self.ended.len(), 1, "busy before the end");
+        self.busy += 1;
+    }
+}
+
+/// Runs the job in a thread; whether it ran there. It must be told so, once.
+fn run(queued: Queued) -> thread::JoinHandle<bool> {
+    thread::spawn(move || {
+        let mut told = Told::default();
+        queued.run(&mut told);
+        assert!(matches!(told.ended[..], [] | [Ended::Succeeded]), "{:?}", told.ended);
+        assert!(told.busy <= told.ended.len());
+        !told.ended.is_empty()
+    })
 }
 
 /// Forbids: the handle waits for a job that has finished, or gets its result before the closure is gone.
@@ -52,7 +66,7 @@ impl Watched {
 fn run_await() {
     model(|| {
         let Watched { queued, handle, runs, closures, results } = watched();
-        let worker = Watched::run(queued);
+        let worker = run(queued);
         assert_eq!(block_on(handle).number, 7);
         assert_eq!(closures.count(), 1, "the closure outlived its result");
         assert!(worker.join().unwrap());
@@ -66,7 +80,7 @@ fn run_await() {
 fn cancel_start() {
     model(|| {
         let Watched { queued, handle, runs, closures, results } = watched();
-        let worker = Watched::run(queued);
+        let worker = run(queued);
         let cancelled = handle.cancel();
         if cancelled {
             assert_eq!(closures.count(), 1, "cancelled, but its closure is still there");
@@ -86,7 +100,7 @@ fn cancel_start() {
 fn drop_run() {
     model(|| {
         let Watched { queued, handle, runs, closures, results } = watched();
-        let worker = Watched::run(queued);
+        let worker = run(queued);
         drop(handle);
         worker.join().unwrap();
         assert_eq!((closures.count(), results.count()), (1, runs.load(Relaxed)));
@@ -98,7 +112,7 @@ fn drop_run() {
 fn poll_drop_run() {
     model(|| {
         let Watched { queued, mut handle, runs, closures, results } = watched();
-        let worker = Watched::run(queued);
+        let worker = run(queued);
         drop(poll_once(&mut handle));
         drop(handle);
         worker.join().unwrap();
@@ -111,7 +125,7 @@ fn poll_drop_run() {
 fn detach_run() {
     model(|| {
         let Watched { queued, handle, runs, closures, results } = watched();
-        let worker = Watched::run(queued);
+        let worker = run(queued);
         handle.detach();
         assert!(worker.join().unwrap());
         assert_eq!((runs.load(Relaxed), closures.count(), results.count()), (1, 1, 1));
@@ -173,7 +187,7 @@ fn cancel_publishes() {
             let note = note.clone();
             move || assert!(!is_cancelled() || note.is_written())
         });
-        let worker = thread::spawn(move || queued.run(|how| assert_eq!(how, Ended::Succeeded)));
+        let worker = run(queued);
         note.write();
         handle.cancel();
         worker.join().unwrap();
@@ -190,7 +204,7 @@ fn is_finished() {
             let note = note.clone();
             move || note.write()
         });
-        let worker = thread::spawn(move || queued.run(|_| {}));
+        let worker = run(queued);
         if handle.is_finished() {
             assert!(note.is_written());
             assert!(poll_once(&mut handle).0.is_ready(), "finished, but there is no result");
@@ -208,7 +222,7 @@ fn running_job_is_told() {
                 thread::yield_now();
             }
         });
-        let worker = thread::spawn(move || queued.run(|_| {}));
+        let worker = run(queued);
         drop(handle);
         worker.join().unwrap();
     });

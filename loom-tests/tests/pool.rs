@@ -50,6 +50,45 @@ fn two_jobs_two_threads() {
     });
 }
 
+/// Forbids: a job that is submitted as soon as the one before has resolved gets a thread of its own, though that one's is
+/// free.
+#[test]
+fn one_after_another() {
+    model(|| {
+        let pool = ThreadPool::new(2);
+        let first = block_on(pool.spawn(|| thread::current().id()));
+        let second = block_on(pool.spawn(|| thread::current().id()));
+        assert_eq!(first, second);
+    });
+}
+
+/// Forbids: a job is left to a worker that is about to look for one, but drops a result first, and that `Drop` waits for
+/// the very job.
+#[test]
+fn result_whose_drop_waits_for_the_next_job() {
+    struct Waits(Option<oneshot::Receiver<()>>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            if let Some(receiver) = self.0.take() {
+                receiver.recv_blocking().unwrap();
+            }
+        }
+    }
+    model(|| {
+        let pool = ThreadPool::new(2);
+        let (sender, receiver) = oneshot::channel();
+        let (go, gone) = oneshot::channel();
+        let first = pool.spawn(|| {
+            gone.recv_blocking().unwrap();
+            Waits(Some(receiver))
+        });
+        // Only then, so that the result is dropped in the worker.
+        first.detach();
+        go.send(()).unwrap();
+        block_on(pool.spawn(|| sender.send(()))).unwrap();
+    });
+}
+
 /// Forbids: dropping the last handle leaves a queued job behind, or a worker asleep.
 #[test]
 fn last_handle() {

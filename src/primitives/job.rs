@@ -127,8 +127,8 @@ unsafe impl<F: Send, R: Send> Sync for JobCell<F, R> {}
 
 /// A job as its queue sees it.
 pub trait Runnable: Send + Sync {
-    /// Runs the job unless it was cancelled. Says how it ended after its closure is gone and before its handle resolves.
-    fn run(&self, ended: &mut dyn FnMut(Ended));
+    /// Runs the job unless it was cancelled.
+    fn run(&self, worker: &mut dyn Worker);
     /// Cancels the job. True: it had not started, and never will.
     fn cancel(&self) -> bool;
     /// Resolves the job without running it, unless it was cancelled: no thread could be had.
@@ -138,6 +138,15 @@ pub trait Runnable: Send + Sync {
 /// A job as its handle sees it.
 trait Joinable<R>: Runnable {
     fn result(&self) -> &oneshot::Core<Result<R, JoinError>>;
+}
+
+/// Who runs jobs. Its functions must not panic.
+pub trait Worker {
+    /// The job's closure is gone, and its handle resolves next: whoever waits for that may act on it before this worker
+    /// does anything else.
+    fn ended(&mut self, how: Ended);
+    /// Nobody wanted the result, and its `Drop` runs next, for as long as it likes.
+    fn busy(&mut self);
 }
 
 /// How a job that ran has ended.
@@ -157,23 +166,21 @@ impl<F, R> JobCell<F, R> {
         self.func.with_mut(|func| unsafe { (*func).take() })
     }
 
-    /// Hands the result to the handle, or drops it if the handle is gone.
+    /// Hands the result to the handle, or back if that is gone.
     ///
     /// # Safety
     /// The caller has the claim, and calls this once.
-    unsafe fn resolve(&self, result: Result<R, JoinError>) {
-        // The memory belongs to an `Arc`, so it does not matter who is last. What panics here is the handle's waker, with
-        // the value delivered, or the `Drop` of a value that nobody wants.
+    unsafe fn resolve(&self, result: Result<R, JoinError>) -> Result<(), Result<R, JoinError>> {
+        // The memory belongs to an `Arc`, so it does not matter who is last.
         // SAFETY: rule 1: one claim, one send.
-        contain(|| match unsafe { oneshot::Core::send(&raw const self.result, result) } {
-            Ok(left) => left.wake(),
-            Err(unwanted) => drop(unwanted),
-        });
+        let left = unsafe { oneshot::Core::send(&raw const self.result, result) }?;
+        contain(|| left.wake());
+        Ok(())
     }
 }
 
 impl<F: FnOnce() -> R + Send, R: Send> Runnable for JobCell<F, R> {
-    fn run(&self, ended: &mut dyn FnMut(Ended)) {
+    fn run(&self, worker: &mut dyn Worker) {
         /// Puts the outer job back, also after a panic.
         struct Outer(Option<NonNull<Claim>>);
         impl Drop for Outer {
@@ -194,9 +201,12 @@ impl<F: FnOnce() -> R + Send, R: Send> Runnable for JobCell<F, R> {
             Ok(None) => unreachable!("the claim was made twice"),
             Err(payload) => Err(JoinError::Panicked(Panic(payload))),
         };
-        ended(if result.is_ok() { Ended::Succeeded } else { Ended::Panicked });
+        worker.ended(if result.is_ok() { Ended::Succeeded } else { Ended::Panicked });
         // SAFETY: as above.
-        unsafe { self.resolve(result) };
+        if let Err(unwanted) = unsafe { self.resolve(result) } {
+            worker.busy();
+            contain(|| drop(unwanted));
+        }
     }
 
     fn cancel(&self) -> bool {
@@ -207,7 +217,7 @@ impl<F: FnOnce() -> R + Send, R: Send> Runnable for JobCell<F, R> {
             // Before the handle resolves; and if its `Drop` panics, the handle resolves all the same.
             let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));
             // SAFETY: as above.
-            unsafe { self.resolve(Err(JoinError::Cancelled)) };
+            let _handle_is_gone = unsafe { self.resolve(Err(JoinError::Cancelled)) };
             if let Err(payload) = dropped {
                 resume_unwind(payload);
             }
@@ -221,7 +231,7 @@ impl<F: FnOnce() -> R + Send, R: Send> Runnable for JobCell<F, R> {
             let func = unsafe { self.take_func() };
             contain(|| drop(func));
             // SAFETY: as above.
-            unsafe { self.resolve(Err(JoinError::NoThread(error))) };
+            let _handle_is_gone = unsafe { self.resolve(Err(JoinError::NoThread(error))) };
         }
     }
 }
@@ -247,11 +257,10 @@ pub fn contain(work: impl FnOnce()) {
 pub struct Queued(Option<Arc<dyn Runnable>>);
 
 impl Queued {
-    /// Runs the job on this thread, unless it was cancelled. `ended`, which must not panic, is called after the closure is
-    /// gone and before the handle resolves.
-    pub fn run(mut self, mut ended: impl FnMut(Ended)) {
+    /// Runs the job on this thread, unless it was cancelled.
+    pub fn run(mut self, worker: &mut dyn Worker) {
         if let Some(job) = self.0.take() {
-            job.run(&mut ended);
+            job.run(worker);
             // The handle may have left its waker in there.
             contain(|| drop(job));
         }

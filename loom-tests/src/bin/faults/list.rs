@@ -435,7 +435,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a cancelled job is not resolved",
-        find: "            unsafe { self.resolve(Err(JoinError::Cancelled)) };",
+        find: "            let _handle_is_gone = unsafe { self.resolve(Err(JoinError::Cancelled)) };",
         replace: "",
         model: "cancel_start",
     },
@@ -449,8 +449,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "the result is forgotten when nobody wants it",
-        find: "            Err(unwanted) => drop(unwanted),",
-        replace: "            Err(unwanted) => mem::forget(unwanted),",
+        find: "            contain(|| drop(unwanted));",
+        replace: "            mem::forget(unwanted);",
         model: "drop_run",
     },
     Logic {
@@ -494,6 +494,41 @@ pub(crate) const LOGIC: &[Logic] = &[
         find: "        if let Some(bed) = self.idle.pop() {",
         replace: "        if let Some(bed) = self.idle.last().cloned() {",
         model: "two_jobs_two_threads",
+    },
+    Logic {
+        file: "src/pool.rs",
+        name: "a worker does not say that it will look",
+        find: "        self.shared.state.lock().looking += 1;\n        self.looking = true;",
+        replace: "",
+        model: "one_after_another",
+    },
+    Logic {
+        file: "src/pool.rs",
+        name: "a worker that drops a result still counts as looking",
+        find: "        let next = state.next(self.shared.size);\n        drop(state);\n        Shared::go_on(self.shared, next);",
+        replace: "        drop(state);",
+        model: "result_whose_drop_waits_for_the_next_job",
+    },
+    Logic {
+        file: "src/pool.rs",
+        name: "a worker counts as looking for ever",
+        find: "                state.looking -= usize::from(looking);",
+        replace: "                let _ = looking;",
+        model: "two_jobs_two_threads",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "a worker is not told that nobody wants the result",
+        find: "            worker.busy();\n",
+        replace: "",
+        model: "result_whose_drop_waits_for_the_next_job",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "a worker is told of the end too late",
+        find: "        worker.ended(if result.is_ok() { Ended::Succeeded } else { Ended::Panicked });\n        // SAFETY: as above.\n        if let Err(unwanted) = unsafe { self.resolve(result) } {",
+        replace: "        let how = if result.is_ok() { Ended::Succeeded } else { Ended::Panicked };\n        // SAFETY: as above.\n        let resolved = unsafe { self.resolve(result) };\n        worker.ended(how);\n        if let Err(unwanted) = resolved {",
+        model: "one_after_another",
     },
     Logic {
         file: "src/pool.rs",
