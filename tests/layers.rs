@@ -144,7 +144,8 @@ fn lib_lists_the_modules_in_order() {
     assert!(places.len() > 8 && places.is_sorted(), "{modules:?}");
 }
 
-/// Every `model` in a table of edges or a list of races in the head of a file of the core is a test in the file's twin.
+/// Every `model` in a table of edges or a list of races in the head of a file of the core is a test in the file's twin,
+/// and the table in `loom-tests/README.md` has each edge.
 #[test]
 fn named_models_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -152,6 +153,7 @@ fn named_models_exist() {
     if !twins.exists() {
         return; // the packaged crate comes without its models
     }
+    let table = fs::read_to_string(root.join("loom-tests/README.md")).unwrap();
     let mut checked = 0;
     for (path, text) in sources() {
         if !path.starts_with("primitives") || path.ends_with("mod.rs") || path.ends_with("cache_padded.rs") {
@@ -163,6 +165,10 @@ fn named_models_exist() {
             let line = line.trim_start_matches(['/', '!', ' ']).trim_end_matches([' ', '|', '.']);
             let is_edge = line.starts_with("| ") && line[2..].starts_with(char::is_uppercase) && line.contains("| `");
             let named = if is_edge {
+                let columns: Vec<_> = line.split('|').map(str::trim).collect();
+                let stem = path.file_stem().unwrap().to_str().unwrap();
+                let row = format!("| `{stem}` | {} | {} | {} |", columns[1], columns[4], columns[5]);
+                assert!(table.contains(&row), "loom-tests/README.md lacks the row {row}");
                 line.rsplit('|').next()
             } else if line.starts_with("* ") {
                 line.rsplit_once(": ").map(|(_, names)| names)
