@@ -1,0 +1,446 @@
+//! What offthread costs, beside what std alone offers for the same purpose.
+//!
+//! ```sh
+//! cargo run --release --example bench                # all of it, some 15 seconds
+//! cargo run --release --example bench -- spsc        # the workloads with `spsc` in their names
+//! cargo run --release --example bench -- --quick     # a first look
+//! ```
+//!
+//! | workload | one operation | offthread | std |
+//! |---|---|---|---|
+//! | job round trip | start a job, wait for its result | a pool of 4, `block_on` | a thread a job |
+//! | 100 000 jobs | the same, but all are started before the first is awaited | a pool of 4 | 4 threads, one queue of boxed closures, a channel for each answer |
+//! | oneshot, one thread | make a channel, send a value, receive it | `oneshot` | `sync_channel(1)` |
+//! | oneshot ping-pong | there and back between two threads, over two new channels | `oneshot` | `sync_channel(1)` |
+//! | `block_on`, ready | wait for a future that is ready | `block_on` | a poll by hand |
+//! | spsc, *n* slots | hand a `u64` from a thread to the main one | `spsc`, sent blocking and awaited | `sync_channel` |
+//!
+//! Two of std's need a word. A thread for each of 100 000 jobs is no alternative, so there it is the pool that one
+//! writes with std. And a poll by hand cannot wait for anything: it is the floor, not an alternative.
+//!
+//! # How it measures
+//! The two sides take turns, round by round, so that whatever else the machine does hits both. A round repeats a
+//! batch of operations until its time is up; a batch sets up its own threads, which its many operations outweigh, and
+//! checks its result. The first round of each side is a warm-up and does not count.
+//!
+//! # How to read it
+//! * **ns/op** is the median of the rounds, and **ratio** that of the medians: below 1, offthread is the faster one.
+//! * **CPU** is the processor time of all threads, over all rounds. A wait that spins shows here and nowhere else.
+//!   `-`: too little for the clock that there is (see [`cpu_time`]).
+//! * **allocs/op** is counted in one batch of its own, which is not timed. The threads that the batch sets up are in
+//!   it.
+//!
+//! Trust the ratios rather than the nanoseconds, and no ratio from one run alone. On an idle machine the ratio of a
+//! workload on one thread moves by a tenth from run to run. With threads it may move several-fold, as it makes a
+//! great difference whether two threads share a core or have one each, and that is up to the system and to what else
+//! runs. So compare a few runs, and take no ratio between 0.7 and 1.4 for a difference. The allocations hardly move.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "std is what is measured against")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+Usage: bench [--quick] [NAME]
+
+Measures offthread against std and prints a table in Markdown.
+
+  NAME     measure only the workloads with NAME in their names
+  --quick  3 short rounds instead of 7
+  --help   print this text
+";
+
+/// Two ways to do the same: each does so many operations, numbered from 0, and returns the sum of the numbers.
+struct Workload {
+    name: &'static str,
+    /// How many operations make a batch: at least a millisecond's worth, or setting up would count.
+    batch: u32,
+    ours: fn(u32) -> u64,
+    std: fn(u32) -> u64,
+}
+
+#[rustfmt::skip] // a table
+const WORKLOADS: [Workload; 8] = [
+    Workload { name: "job round trip", batch: 2_000, ours: ours::round_trip, std: std_alone::round_trip },
+    Workload { name: "100 000 jobs", batch: 100_000, ours: ours::many_jobs, std: std_alone::many_jobs },
+    Workload { name: "oneshot, one thread", batch: 100_000, ours: ours::oneshot, std: std_alone::oneshot },
+    Workload { name: "oneshot ping-pong", batch: 2_000, ours: ours::ping_pong, std: std_alone::ping_pong },
+    Workload { name: "block_on, ready", batch: 1_000_000, ours: ours::ready, std: std_alone::ready },
+    Workload { name: "spsc, 2 slots", batch: 20_000, ours: ours::stream::<2>, std: std_alone::stream::<2> },
+    Workload { name: "spsc, 64 slots", batch: 200_000, ours: ours::stream::<64>, std: std_alone::stream::<64> },
+    Workload { name: "spsc, 1024 slots", batch: 500_000, ours: ours::stream::<1024>, std: std_alone::stream::<1024> },
+];
+
+/// offthread's side.
+mod ours {
+    use std::future::ready as ready_future;
+    use std::hint::black_box;
+    use std::thread;
+
+    use offthread::{ThreadPool, block_on, oneshot, spsc};
+
+    pub fn round_trip(ops: u32) -> u64 {
+        let pool = ThreadPool::new(4);
+        (0..ops.into()).map(|n: u64| block_on(pool.spawn(move || n))).sum()
+    }
+
+    pub fn many_jobs(ops: u32) -> u64 {
+        let pool = ThreadPool::new(4);
+        let jobs: Vec<_> = (0..ops.into()).map(|n: u64| pool.spawn(move || n)).collect();
+        block_on(async {
+            let mut sum = 0;
+            for job in jobs {
+                sum += job.await;
+            }
+            sum
+        })
+    }
+
+    pub fn oneshot(ops: u32) -> u64 {
+        let pass = |n: u64| {
+            let (sender, receiver) = oneshot::channel();
+            sender.send(n).unwrap();
+            receiver.recv_blocking().unwrap()
+        };
+        (0..ops.into()).map(pass).sum()
+    }
+
+    /// Each message brings the channel for the next one the other way.
+    struct Ping(u64, oneshot::Sender<Pong>);
+    struct Pong(u64, oneshot::Sender<Ping>);
+
+    pub fn ping_pong(ops: u32) -> u64 {
+        let (mut to_echo, mut from_main) = oneshot::channel();
+        let echo = thread::spawn(move || {
+            while let Ok(Ping(n, to_main)) = from_main.recv_blocking() {
+                let (to_echo, next) = oneshot::channel();
+                assert!(to_main.send(Pong(n, to_echo)).is_ok());
+                from_main = next;
+            }
+        });
+        let mut sum = 0;
+        for n in 0..ops.into() {
+            let (to_main, from_echo) = oneshot::channel();
+            assert!(to_echo.send(Ping(n, to_main)).is_ok());
+            let Pong(n, next) = block_on(from_echo).unwrap();
+            sum += n;
+            to_echo = next;
+        }
+        drop(to_echo);
+        echo.join().unwrap();
+        sum
+    }
+
+    pub fn ready(ops: u32) -> u64 {
+        (0..ops.into()).map(|n: u64| block_on(black_box(ready_future(n)))).sum()
+    }
+
+    pub fn stream<const SLOTS: usize>(ops: u32) -> u64 {
+        let (mut sender, mut receiver) = spsc::channel(SLOTS);
+        let producer = thread::spawn(move || (0..ops.into()).for_each(|n: u64| sender.send_blocking(n).unwrap()));
+        let sum = block_on(async {
+            let mut sum = 0;
+            while let Some(n) = receiver.recv().await {
+                sum += n;
+            }
+            sum
+        });
+        producer.join().unwrap();
+        sum
+    }
+}
+
+/// The other side: what one writes without offthread. For a single value `sync_channel(1)` is the cheaper of std's
+/// channels; for the answers of the pool `channel` is.
+mod std_alone {
+    use std::future::{Future, ready as ready_future};
+    use std::hint::black_box;
+    use std::pin::pin;
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::task::{Context, Poll, Waker};
+    use std::thread;
+
+    pub fn round_trip(ops: u32) -> u64 {
+        (0..ops.into()).map(|n: u64| thread::spawn(move || n).join().unwrap()).sum()
+    }
+
+    pub fn many_jobs(ops: u32) -> u64 {
+        let (queue, queued) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let queued = Arc::new(Mutex::new(queued));
+        let worker = || {
+            let queued = queued.clone();
+            thread::spawn(move || {
+                loop {
+                    // A statement of its own: the lock must be free again while the job runs.
+                    let job = queued.lock().unwrap().recv();
+                    let Ok(job) = job else { return };
+                    job();
+                }
+            })
+        };
+        let workers = [(); 4].map(|()| worker());
+        let submit = |n: u64| {
+            let (answer, answers) = mpsc::channel();
+            queue.send(Box::new(move || answer.send(n).unwrap())).unwrap();
+            answers
+        };
+        let answers: Vec<_> = (0..ops.into()).map(submit).collect();
+        let sum = answers.into_iter().map(|answer| answer.recv().unwrap()).sum();
+        drop(queue);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        sum
+    }
+
+    pub fn oneshot(ops: u32) -> u64 {
+        let pass = |n: u64| {
+            let (sender, receiver) = mpsc::sync_channel(1);
+            sender.send(n).unwrap();
+            receiver.recv().unwrap()
+        };
+        (0..ops.into()).map(pass).sum()
+    }
+
+    /// Each message brings the channel for the next one the other way.
+    struct Ping(u64, mpsc::SyncSender<Pong>);
+    struct Pong(u64, mpsc::SyncSender<Ping>);
+
+    pub fn ping_pong(ops: u32) -> u64 {
+        let (mut to_echo, mut from_main) = mpsc::sync_channel(1);
+        let echo = thread::spawn(move || {
+            while let Ok(Ping(n, to_main)) = from_main.recv() {
+                let (to_echo, next) = mpsc::sync_channel(1);
+                assert!(to_main.send(Pong(n, to_echo)).is_ok());
+                from_main = next;
+            }
+        });
+        let mut sum = 0;
+        for n in 0..ops.into() {
+            let (to_main, from_echo) = mpsc::sync_channel(1);
+            assert!(to_echo.send(Ping(n, to_main)).is_ok());
+            let Pong(n, next) = from_echo.recv().unwrap();
+            sum += n;
+            to_echo = next;
+        }
+        drop(to_echo);
+        echo.join().unwrap();
+        sum
+    }
+
+    pub fn ready(ops: u32) -> u64 {
+        let mut cx = Context::from_waker(Waker::noop());
+        let poll = |n: u64| match pin!(black_box(ready_future(n))).poll(&mut cx) {
+            Poll::Ready(n) => n,
+            Poll::Pending => unreachable!("it is ready"),
+        };
+        (0..ops.into()).map(poll).sum()
+    }
+
+    pub fn stream<const SLOTS: usize>(ops: u32) -> u64 {
+        let (sender, receiver) = mpsc::sync_channel(SLOTS);
+        let producer = thread::spawn(move || (0..ops.into()).for_each(|n: u64| sender.send(n).unwrap()));
+        let sum = receiver.iter().sum();
+        producer.join().unwrap();
+        sum
+    }
+}
+
+/// How many rounds each side gets, and how long one lasts at least. An odd number of rounds has a middle one.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: u32,
+    round: Duration,
+}
+
+const FULL: Effort = Effort { rounds: 7, round: Duration::from_millis(80) };
+const QUICK: Effort = Effort { rounds: 3, round: Duration::from_millis(10) };
+
+const COLUMNS: [&str; 7] =
+    ["ours ns/op", "std ns/op", "ratio", "ours CPU ns/op", "std CPU ns/op", "ours allocs/op", "std allocs/op"];
+
+fn main() -> ExitCode {
+    let (mut effort, mut name) = (FULL, None);
+    for argument in std::env::args_os().skip(1) {
+        match argument.to_str() {
+            Some("--quick") => effort = QUICK,
+            Some("--help") => {
+                print!("{USAGE}");
+                return ExitCode::SUCCESS;
+            }
+            Some(text) if !text.starts_with('-') && name.is_none() => name = Some(text.to_owned()),
+            _ => return misuse(&format!("unexpected argument {}", argument.to_string_lossy())),
+        }
+    }
+    let name = name.unwrap_or_default();
+    let chosen: Vec<_> = WORKLOADS.iter().filter(|workload| workload.name.contains(&name)).collect();
+    if chosen.is_empty() {
+        let names = WORKLOADS.map(|workload| workload.name).join("; ");
+        return misuse(&format!("no workload with {name} in its name; there are: {names}"));
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("bench: built without --release, the numbers mean nothing");
+    }
+    print_cells("workload", COLUMNS);
+    print_cells("---", COLUMNS.map(|_| "---:"));
+    for workload in chosen {
+        measure(workload, effort);
+    }
+    let cpus = std::thread::available_parallelism().map_or_else(|_| "unknown".into(), |cpus| cpus.to_string());
+    println!("\nMedians of {} rounds of {:?} or more; CPUs: {cpus}.", effort.rounds, effort.round);
+    ExitCode::SUCCESS
+}
+
+fn misuse(problem: &str) -> ExitCode {
+    eprint!("bench: {problem}\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// Measures both sides in turn, and prints their row of the table.
+fn measure(workload: &'static Workload, effort: Effort) {
+    let [mut ours, mut std] = [workload.ours, workload.std].map(|run| Side { workload, run, rounds: Vec::new() });
+    for side in [&ours, &std] {
+        side.round(effort.round); // the warm-up
+    }
+    for _ in 0..effort.rounds {
+        for side in [&mut ours, &mut std] {
+            let round = side.round(effort.round);
+            side.rounds.push(round);
+        }
+    }
+    print_row(workload.name, &ours, &std);
+}
+
+/// One of the two sides of a workload, and what has been measured.
+struct Side {
+    workload: &'static Workload,
+    run: fn(u32) -> u64,
+    rounds: Vec<Round>,
+}
+
+struct Round {
+    ops: f64,
+    wall: Duration,
+    cpu: Option<Duration>,
+}
+
+impl Side {
+    fn run_batch(&self) {
+        let Workload { name, batch, .. } = *self.workload;
+        let sum: u64 = (0..batch.into()).sum();
+        assert_eq!((self.run)(batch), sum, "{name}: an operation was lost, or done twice");
+    }
+
+    fn round(&self, time: Duration) -> Round {
+        let mut ops = 0.0;
+        let (cpu_before, start) = (cpu_time(), Instant::now());
+        while start.elapsed() < time {
+            self.run_batch();
+            ops += f64::from(self.workload.batch);
+        }
+        let wall = start.elapsed();
+        Round { ops, wall, cpu: cpu_time().zip(cpu_before).and_then(|(after, before)| after.checked_sub(before)) }
+    }
+
+    fn allocations_per_op(&self) -> f64 {
+        ALLOCATIONS.store(0, Relaxed);
+        COUNTING.store(true, Relaxed);
+        self.run_batch();
+        COUNTING.store(false, Relaxed);
+        f64::from(ALLOCATIONS.load(Relaxed)) / f64::from(self.workload.batch)
+    }
+
+    /// Nanoseconds: the median.
+    fn wall_per_op(&self) -> f64 {
+        let mut rounds: Vec<_> = self.rounds.iter().map(|round| round.wall.as_secs_f64() * 1e9 / round.ops).collect();
+        rounds.sort_by(f64::total_cmp);
+        rounds[rounds.len() / 2]
+    }
+
+    /// Nanoseconds: all rounds together, as one may be too short for the clock. `None` if all together are, too.
+    fn cpu_per_op(&self) -> Option<f64> {
+        let cpu: Duration = self.rounds.iter().map(|round| round.cpu).sum::<Option<_>>()?;
+        let ops: f64 = self.rounds.iter().map(|round| round.ops).sum();
+        let error: Duration = self.rounds.iter().map(|_| CPU_TIME_ERROR).sum();
+        (cpu > error).then(|| cpu.as_secs_f64() * 1e9 / ops)
+    }
+}
+
+/// How much [`cpu_time`] may be off in one round: less than a tick for each of its two terms.
+const CPU_TIME_ERROR: Duration = Duration::from_millis(20);
+
+/// The CPU time of this process so far. Linux only: std has no such clock.
+///
+/// The precise counters in `/proc/self/task/*/schedstat` vanish with their threads, and here threads come and go.
+/// `/proc/self/stat` includes those that have ended. The sum of its two terms is what the scheduler has measured, but
+/// each is rounded down to ticks of 10 ms. Over 7 rounds of 80 ms on one core that is a few per cent as a rule, and
+/// 25 at worst.
+fn cpu_time() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses, which may contain anything.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let (user, system) = (ticks()?, ticks()?);
+    Some(Duration::from_millis((user + system) * 10))
+}
+
+fn print_row(name: &str, ours: &Side, std: &Side) {
+    let sides = [ours, std];
+    let nanos = |nanos: f64| if nanos < 100.0 { format!("{nanos:.1}") } else { format!("{nanos:.0}") };
+    let wall = sides.map(Side::wall_per_op);
+    let ratio = format!("{:.2}", wall[0] / wall[1]);
+    let [ours_wall, std_wall] = wall.map(nanos);
+    let [ours_cpu, std_cpu] = sides.map(|side| side.cpu_per_op().map_or("-".into(), nanos));
+    let [ours_allocs, std_allocs] = sides.map(|side| format!("{:.2}", side.allocations_per_op()));
+    print_cells(name, [&ours_wall, &std_wall, &ratio, &ours_cpu, &std_cpu, &ours_allocs, &std_allocs]);
+}
+
+fn print_cells(first: &str, others: [&str; 7]) {
+    println!("| {first:19} | {} |", others.map(|cell| format!("{cell:>14}")).join(" | "));
+}
+
+/// The system's allocator, which counts while it is told to: in timed rounds, all it adds is one look at a flag.
+struct Counting;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicU32 = AtomicU32::new(0);
+
+impl Counting {
+    fn count() {
+        if COUNTING.load(Relaxed) {
+            ALLOCATIONS.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call is passed on to `System` as it is; counting neither allocates nor panics.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        Self::count();
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(block, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
