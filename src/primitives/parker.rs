@@ -16,7 +16,7 @@
 //!     |                    |                                  | v
 //!     +--------------------+             wait: about to sleep +-- EMPTY
 //! ```
-//! One `Parker` belongs to one thread at a time, its owner, who alone goes to `EMPTY` and to `PARKED`. Anyone may
+//! One `Parker` belongs to one thread, its owner, who alone goes to `EMPTY` and to `PARKED`. Anyone may
 //! notify. The state is the parker's own and not the thread's park token, since code inside a poll may eat the token
 //! (a mutex or a channel of std that blocks there, or `thread::park` itself). So a return from sleep means nothing
 //! until the state says so.
@@ -44,8 +44,8 @@
 //!
 //! # Why it yields before it sleeps
 //! A sleep and a wake cost tens of microseconds; another thread that is just about to answer needs one. So the owner
-//! first gives its core away some dozens of times, and looks after each. That pays only if answers are quick: see
-//! [`Patience`].
+//! first pauses a few times, then gives its core away some dozens of times, and looks after each. That pays only if
+//! answers are quick: see [`Patience`].
 
 use std::cell::RefCell;
 use std::future::IntoFuture;

@@ -13,7 +13,7 @@
 //!      |  ^    -------------->  ^ <---------------------   (another take leaves it as it is)
 //!      |  |    register: unlock |       take: unlock
 //! take |  |                     |
-//!      v  |                     | register: unlock, take its own waker back and wake it
+//!      v  |                     | register: take its own waker back, unlock, and wake it
 //! REGISTERING | TAKING ---------+
 //! ```
 //!
