@@ -1,0 +1,232 @@
+//! Which public type is `Send`, `Sync`, `Unpin`, `Debug`, an error, or none of it: for contents that may be shared
+//! (`i32`), contents that may be sent alone (`Cell`), and contents that must stay where they are (`Rc`).
+//!
+//! A bound that is too wide is unsound (known bug 38), one that is too narrow makes a type useless in a task that
+//! moves between threads.
+
+#![forbid(unsafe_code)]
+
+use offthread::{Elapsed, Job, JoinError, Outcome, Panic, Sleep, ThreadPool, Threaded, gather, oneshot, spsc, timeout};
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt::Debug;
+use std::future::{Future, IntoFuture};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Whether a type has a trait, as a value: so that a false one fails the test of its name and no other.
+macro_rules! has {
+    ($type:ty: $($bound:tt)+) => {{
+        #[allow(dead_code, reason = "one of the two constants is not used: that is the answer")]
+        trait Otherwise {
+            const HAS: bool = false;
+        }
+        impl<T> Otherwise for T {}
+        struct Probe<T>(std::marker::PhantomData<T>);
+        // A constant of the type itself comes before one of a trait, where its bound holds.
+        #[allow(dead_code, reason = "as above")]
+        impl<T: $($bound)+> Probe<T> {
+            const HAS: bool = true;
+        }
+        Probe::<$type>::HAS
+    }};
+}
+
+/// Send, Sync.
+macro_rules! threads {
+    ($type:ty) => {
+        (has!($type: Send), has!($type: Sync))
+    };
+}
+
+type Shared = i32;
+type Sendable = Cell<i32>;
+type Local = Rc<i32>;
+
+const ALL: (bool, bool) = (true, true);
+const NONE: (bool, bool) = (false, false);
+
+/// The probe itself, on types whose answers are known.
+#[test]
+fn the_probe_tells_the_truth() {
+    assert_eq!(threads!(Shared), ALL);
+    assert_eq!(threads!(Sendable), (true, false));
+    assert_eq!(threads!(Local), NONE);
+    assert!(has!(Shared: Unpin) && !has!(std::marker::PhantomPinned: Unpin));
+    assert!(has!(Shared: Debug) && !has!(Opaque: Debug));
+    assert!(has!(std::fmt::Error: Error) && !has!(Shared: Error));
+}
+
+/// Not even `Debug`.
+struct Opaque;
+
+/// An end has its items to itself: no method that takes `&self` hands one out. So what may be sent is enough.
+#[test]
+fn the_ends_of_a_oneshot_are_send_and_sync_where_the_value_is_send() {
+    assert_eq!(threads!(oneshot::Sender<Shared>), ALL);
+    assert_eq!(threads!(oneshot::Sender<Sendable>), ALL);
+    assert_eq!(threads!(oneshot::Sender<Local>), NONE);
+    assert_eq!(threads!(oneshot::Receiver<Shared>), ALL);
+    assert_eq!(threads!(oneshot::Receiver<Sendable>), ALL);
+    assert_eq!(threads!(oneshot::Receiver<Local>), NONE);
+}
+
+/// As above.
+#[test]
+fn the_ends_of_a_channel_are_send_and_sync_where_the_items_are_send() {
+    assert_eq!(threads!(spsc::Sender<Shared>), ALL);
+    assert_eq!(threads!(spsc::Sender<Sendable>), ALL);
+    assert_eq!(threads!(spsc::Sender<Local>), NONE);
+    assert_eq!(threads!(spsc::Receiver<Shared>), ALL);
+    assert_eq!(threads!(spsc::Receiver<Sendable>), ALL);
+    assert_eq!(threads!(spsc::Receiver<Local>), NONE);
+}
+
+/// "A handle of an `R` that is `Send` but not `Sync` is itself `Send`."
+#[test]
+fn a_job_is_send_where_its_result_is() {
+    assert_eq!(threads!(Job<Shared>), ALL);
+    assert!(has!(Job<Sendable>: Send));
+    assert_eq!(threads!(Outcome<Shared>), ALL);
+    assert!(has!(Outcome<Sendable>: Send));
+}
+
+/// "Exactly where their contents allow."
+#[test]
+fn a_job_is_not_send_where_its_result_is_not() {
+    assert!(!has!(Job<Local>: Send));
+    assert!(!has!(Outcome<Local>: Send));
+}
+
+#[test]
+fn errors_of_channels_are_as_their_items() {
+    assert_eq!(threads!(spsc::SendError<Shared>), ALL);
+    assert_eq!(threads!(spsc::SendError<Sendable>), (true, false));
+    assert_eq!(threads!(spsc::SendError<Local>), NONE);
+    assert_eq!(threads!(spsc::TrySendError<Shared>), ALL);
+    assert_eq!(threads!(spsc::TrySendError<Sendable>), (true, false));
+    assert_eq!(threads!(spsc::TrySendError<Local>), NONE);
+    assert_eq!(threads!(spsc::SendTimeoutError<Shared>), ALL);
+    assert_eq!(threads!(spsc::SendTimeoutError<Sendable>), (true, false));
+    assert_eq!(threads!(spsc::SendTimeoutError<Local>), NONE);
+}
+
+/// The contents of a panic need not be `Sync`; a `Panic` is all the same, "so `?` works with any error box".
+#[test]
+fn what_holds_nothing_of_the_users_may_go_anywhere() {
+    assert_eq!(threads!(spsc::TryRecvError), ALL);
+    assert_eq!(threads!(spsc::RecvTimeoutError), ALL);
+    assert_eq!(threads!(oneshot::TryRecvError), ALL);
+    assert_eq!(threads!(oneshot::Closed), ALL);
+    assert_eq!(threads!(JoinError), ALL);
+    assert_eq!(threads!(Panic), ALL);
+    assert_eq!(threads!(Elapsed), ALL);
+    assert_eq!(threads!(Sleep), ALL);
+    assert_eq!(threads!(ThreadPool), ALL);
+}
+
+#[test]
+fn a_threaded_call_is_as_its_function() {
+    assert_eq!(threads!(Threaded<fn() -> i32>), ALL);
+    assert!(has!(Threaded<Sendable>: Send) && !has!(Threaded<Sendable>: Sync));
+    assert_eq!(threads!(Threaded<Local>), NONE);
+}
+
+/// Names and bounds of the design: the values that are not delivered need not be `Debug`, nor even `Send`.
+#[test]
+fn every_error_is_an_error() {
+    assert!(has!(spsc::SendError<Opaque>: Error));
+    assert!(has!(spsc::TrySendError<Opaque>: Error));
+    assert!(has!(spsc::SendTimeoutError<Opaque>: Error));
+    assert!(has!(spsc::SendError<Local>: Error));
+    assert!(has!(spsc::TryRecvError: Error));
+    assert!(has!(spsc::RecvTimeoutError: Error));
+    assert!(has!(oneshot::TryRecvError: Error));
+    assert!(has!(oneshot::Closed: Error));
+    assert!(has!(Elapsed: Error));
+    assert!(has!(JoinError: Error));
+    assert!(has!(JoinError: Into<Box<dyn Error + Send + Sync>>));
+    assert!(has!(spsc::TrySendError<Opaque>: Into<Box<dyn Error + Send + Sync>>));
+}
+
+/// Named types, with contents that are neither `Debug` nor `Unpin`.
+#[test]
+fn every_named_type_is_debug() {
+    assert!(has!(oneshot::Sender<Opaque>: Debug));
+    assert!(has!(oneshot::Receiver<Opaque>: Debug));
+    assert!(has!(oneshot::Closed: Debug));
+    assert!(has!(oneshot::TryRecvError: Debug));
+    assert!(has!(spsc::Sender<Opaque>: Debug));
+    assert!(has!(spsc::Receiver<Opaque>: Debug));
+    assert!(has!(spsc::SendError<Opaque>: Debug));
+    assert!(has!(spsc::TrySendError<Opaque>: Debug));
+    assert!(has!(spsc::SendTimeoutError<Opaque>: Debug));
+    assert!(has!(spsc::TryRecvError: Debug));
+    assert!(has!(spsc::RecvTimeoutError: Debug));
+    assert!(has!(Job<Opaque>: Debug));
+    assert!(has!(Outcome<Opaque>: Debug));
+    assert!(has!(JoinError: Debug));
+    assert!(has!(Panic: Debug));
+    assert!(has!(Threaded<Opaque>: Debug));
+    assert!(has!(ThreadPool: Debug));
+    assert!(has!(Sleep: Debug));
+    assert!(has!(Elapsed: Debug));
+}
+
+/// None of the handles holds its contents in place.
+#[test]
+fn every_named_type_is_unpin() {
+    type Pinned = std::marker::PhantomPinned;
+    assert!(has!(oneshot::Sender<Pinned>: Unpin));
+    assert!(has!(oneshot::Receiver<Pinned>: Unpin));
+    assert!(has!(spsc::Sender<Pinned>: Unpin));
+    assert!(has!(spsc::Receiver<Pinned>: Unpin));
+    assert!(has!(Job<Pinned>: Unpin));
+    assert!(has!(Outcome<Pinned>: Unpin));
+    assert!(has!(Sleep: Unpin));
+    assert!(has!(ThreadPool: Unpin));
+    assert!(has!(Threaded<fn()>: Unpin));
+    assert!(has!(Panic: Unpin));
+    assert!(has!(JoinError: Unpin));
+    assert!(has!(Elapsed: Unpin));
+}
+
+#[test]
+fn ends_and_handles_are_not_clone_but_a_pool_is() {
+    assert!(has!(ThreadPool: Clone));
+    assert!(!has!(oneshot::Sender<Shared>: Clone));
+    assert!(!has!(oneshot::Receiver<Shared>: Clone));
+    assert!(!has!(spsc::Sender<Shared>: Clone));
+    assert!(!has!(spsc::Receiver<Shared>: Clone));
+    assert!(!has!(Job<Shared>: Clone));
+    assert!(!has!(Outcome<Shared>: Clone));
+}
+
+#[test]
+fn the_futures_have_the_outputs_that_the_design_names() {
+    assert!(has!(Job<Sendable>: Future<Output = Sendable>));
+    assert!(has!(Outcome<Sendable>: Future<Output = Result<Sendable, JoinError>>));
+    assert!(has!(oneshot::Receiver<Sendable>: Future<Output = Result<Sendable, oneshot::Closed>>));
+    assert!(has!(Sleep: Future<Output = ()>));
+    assert!(has!(Threaded<fn() -> Sendable>: IntoFuture<Output = Sendable>));
+    assert!(has!(Threaded<fn() -> Sendable>: IntoFuture<IntoFuture = Job<Sendable>>));
+}
+
+/// An executor of many threads takes the futures of `async fn`s only if they are `Send`.
+#[test]
+fn the_futures_of_async_functions_are_send_where_their_contents_are() {
+    fn is_send(future: impl Send) {
+        drop(future);
+    }
+    let (mut sender, mut receiver) = spsc::channel::<Sendable>(1);
+    is_send(sender.send(Cell::new(1)));
+    is_send(receiver.recv());
+    is_send(receiver.recv_many(&mut Vec::new(), 1));
+    is_send(receiver.recv_timeout(Duration::MAX));
+    let (mut sender, receiver) = oneshot::channel::<Sendable>();
+    is_send(sender.closed());
+    is_send(timeout(Duration::MAX, receiver));
+    is_send(gather([async { Cell::new(1) }]));
+    is_send(timeout(Duration::MAX, ThreadPool::new(1).spawn(|| Cell::new(1))));
+    is_send(async { offthread::threaded(|| Cell::new(1)).await });
+}
