@@ -51,10 +51,10 @@ use std::cell::RefCell;
 use std::future::IntoFuture;
 use std::mem::ManuallyDrop;
 use std::pin::pin;
-use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::{Duration, Instant};
+use std::{mem, ptr};
 
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU8};
@@ -151,19 +151,44 @@ impl Wake for Parker {
 /// How many times to pause or yield before sleeping: many while answers are quick, none when they are slow.
 ///
 /// A wait that was short, in whichever way it was spent, makes it worth trying again; each one that was long halves it, so
-/// that a thread that waits for long jobs soon goes to sleep at once.
+/// that a thread that waits for long jobs soon goes to sleep at once. And where a single yield takes long, others want the
+/// core: then yielding costs a turn of the scheduler's, while a sleeper is put back at once. So a number of waits go without,
+/// and twice as many each time that it happens again.
 #[derive(Clone, Copy)]
-struct Patience(u32);
+struct Patience {
+    turns: u32,
+    /// How many waits are to go without.
+    rest: u32,
+    /// How many it was the last time.
+    last_rest: u32,
+}
 
 impl Patience {
-    const MOST: Self = Self(64);
+    const NEW: Self = Self { turns: Self::MOST, rest: 0, last_rest: 0 };
+    const MOST: u32 = 64;
     /// So many of them only pause; the others yield, which is a system call, but lets a thread run that needs this core.
     const PAUSES: u32 = 4;
     /// What a hand-over takes between two threads that both go to sleep, and a bit. No more is spent on yielding either.
     const SHORT: Duration = Duration::from_micros(50);
+    /// Longer than any yield takes when nobody else wants the core.
+    const SLOW_YIELD: Duration = Duration::from_micros(20);
+    const LONGEST_REST: u32 = 1024;
 
-    fn after(self, wait: Duration) -> Self {
-        if wait < Self::SHORT { Self::MOST } else { Self(self.0 / 2) }
+    fn after_yielding(&mut self, slowest: Duration) {
+        if slowest < Self::SLOW_YIELD {
+            self.last_rest = 0;
+        } else {
+            self.last_rest = (2 * self.last_rest).clamp(8, Self::LONGEST_REST);
+            *self = Self { turns: 0, rest: self.last_rest, last_rest: self.last_rest };
+        }
+    }
+
+    fn after_sleep(&mut self, wait: Duration) {
+        if self.rest > 0 {
+            self.rest -= 1;
+        } else {
+            self.turns = if wait < Self::SHORT { Self::MOST } else { self.turns / 2 };
+        }
     }
 }
 
@@ -183,7 +208,7 @@ impl Waiter {
     /// A new one, to be owned by that thread.
     fn new(owner: usize) -> Self {
         let parker = Arc::new(Parker::new(owner));
-        Self { waker: parker.clone().into(), parker, patience: Patience::MOST }
+        Self { waker: parker.clone().into(), parker, patience: Patience::NEW }
     }
 
     /// Blocks until there is a notification, or until the deadline. Whether there was one.
@@ -192,26 +217,31 @@ impl Waiter {
             return true;
         }
         let start = Instant::now();
-        let is_late = || deadline.is_some_and(sync::is_past);
         // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
-        let turns = if sync::cpus() > 1 { self.patience.0 } else { 0 };
+        let turns = if sync::cpus() > 1 { self.patience.turns } else { 0 };
+        let (mut now, mut slowest) = (Duration::ZERO, Duration::ZERO);
         for turn in 0..turns {
-            // On a busy machine a single yield may take milliseconds.
-            if start.elapsed() >= Patience::SHORT || is_late() {
-                break;
-            }
             if turn < Patience::PAUSES {
                 sync::pause();
             } else {
                 thread::yield_now();
             }
-            if self.parker.consume() {
-                self.patience = self.patience.after(start.elapsed());
+            let notified = self.parker.consume();
+            let before = mem::replace(&mut now, start.elapsed());
+            slowest = slowest.max(now.saturating_sub(before));
+            if notified {
+                self.patience.after_yielding(slowest);
                 return true;
             }
+            if now >= Patience::SHORT || deadline.is_some_and(sync::is_past) {
+                break;
+            }
+        }
+        if turns > 0 {
+            self.patience.after_yielding(slowest);
         }
         let notified = self.parker.sleep(deadline);
-        self.patience = self.patience.after(start.elapsed());
+        self.patience.after_sleep(start.elapsed());
         notified
     }
 }
