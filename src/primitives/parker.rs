@@ -176,9 +176,9 @@ impl Patience {
 
     fn after_yielding(&mut self, slowest: Duration) {
         if slowest < Self::SLOW_YIELD {
-            self.last_rest = 0;
+            self.last_rest /= 2;
         } else {
-            self.last_rest = (2 * self.last_rest).clamp(8, Self::LONGEST_REST);
+            self.last_rest = (2 * self.last_rest).clamp(1, Self::LONGEST_REST);
             *self = Self { turns: 0, rest: self.last_rest, last_rest: self.last_rest };
         }
     }
