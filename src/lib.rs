@@ -45,7 +45,8 @@
 //! [`block_on`]; [`gather()`]; [`sleep`], [`sleep_until`] and [`timeout`].
 //!
 //! # Between the two
-//! [`spsc`], a bounded channel; [`oneshot`], a channel for one value.
+//! [`spsc`], a bounded channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that code sees
+//! without having been passed them.
 //!
 //! # How far it can be trusted
 //! All unsafe code and every atomic operation of the crate are in `src/primitives/`. Each file there opens with what it
@@ -58,11 +59,13 @@
 // In reading order: a line uses only what stands above it (`tests/layers.rs` holds that).
 mod sync;
 mod primitives;
+mod context;
 mod pool;
 mod time;
 mod gather;
 mod threaded;
 
+pub use context::{Context, ContextVar, WithContext};
 pub use gather::gather;
 pub use pool::ThreadPool;
 pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};

@@ -1,0 +1,449 @@
+//! Context variables: values that code sees without having been passed them.
+//!
+//! # How
+//! A [`Context`] is a map from variables to values behind an `Arc`, or nothing at all if it is empty; so to copy one is to
+//! count a reference. Each thread has a current one. A map that is shared is never changed: setting a variable then puts a
+//! changed copy in its place. So a copy of the context never sees what is set later, and none of it needs a lock.
+//!
+//! The map is copied whole, since variables are few, and are read more often than they are set.
+//!
+//! 1. The current context is borrowed for a look-up, a change or a swap, and never while users' code runs: a value's
+//!    `Clone` and `Drop`, a closure and a future may use any variable, the very same one included.
+//! 2. [`Context::within`] alone makes another context current, and it puts back the one before, whatever happens.
+//! 3. Dropping a context does not panic: a `Drop` of a value that does is contained. A context is dropped wherever the
+//!    last copy happens to be, and there it would end what has nothing to do with it.
+#![forbid(unsafe_code)]
+
+use std::any::{Any, type_name};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::mem;
+use std::pin::Pin;
+use std::ptr;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use crate::primitives::job::contain;
+use crate::sync::{OnceLock, thread_local};
+
+thread_local! {
+    static CURRENT: RefCell<Context> = const { RefCell::new(Context(None)) };
+}
+
+/// A variable's address, which tells it from all others.
+type Key = usize;
+
+type Value = Arc<dyn Any + Send + Sync>;
+
+/// A variable whose value belongs to the [context](Context) it was set in: another thread or task that sets it does not
+/// change what this one sees.
+///
+/// It is a `static`. At first it has no value anywhere.
+///
+/// ```
+/// use offthread::{Context, ContextVar};
+///
+/// static USER: ContextVar<&str> = ContextVar::new();
+///
+/// fn greeting() -> String {
+///     format!("Hello, {}!", USER.get().unwrap_or("stranger"))
+/// }
+///
+/// USER.set("Ada");
+/// assert_eq!(greeting(), "Hello, Ada!");
+///
+/// // A copy goes wherever it is needed, and what is set there stays there.
+/// let context = Context::current();
+/// std::thread::spawn(move || {
+///     assert_eq!(greeting(), "Hello, stranger!");
+///     context.run(|| {
+///         assert_eq!(greeting(), "Hello, Ada!");
+///         USER.set("Bob");
+///     });
+/// })
+/// .join()
+/// .unwrap();
+/// assert_eq!(greeting(), "Hello, Ada!");
+/// ```
+///
+/// Its values go to other threads, and several threads may look at one of them at the same time:
+///
+/// ```compile_fail,E0277
+/// # use offthread::ContextVar;
+/// static NOT_SYNC: ContextVar<std::cell::Cell<i32>> = ContextVar::new();
+/// ```
+/// ```compile_fail,E0277
+/// # use offthread::ContextVar;
+/// static NOT_SEND: ContextVar<std::sync::MutexGuard<'static, i32>> = ContextVar::new();
+/// ```
+/// ```compile_fail,E0277
+/// # use offthread::ContextVar;
+/// static NOT_CLONE: ContextVar<std::sync::Mutex<i32>> = ContextVar::new();
+/// ```
+/// ```compile_fail,E0310
+/// # use offthread::ContextVar;
+/// struct NotStatic<T>(ContextVar<T>);
+/// ```
+///
+/// It is known by its place in memory, so it has to stay there. A `const` has no place:
+///
+/// ```compile_fail,E0716
+/// # use offthread::ContextVar;
+/// const USER: ContextVar<&str> = ContextVar::new();
+/// USER.set("Ada");
+/// ```
+/// ```compile_fail,E0597
+/// # use offthread::ContextVar;
+/// let user: ContextVar<&str> = ContextVar::new();
+/// user.set("Ada");
+/// ```
+pub struct ContextVar<T: 'static> {
+    /// Gives the variable an address of its own: it takes up room, whatever `T` is. And it could change, for all the
+    /// compiler knows; so it is not merged with another one, and a `const` is refused.
+    _place: OnceLock<()>,
+    _value: PhantomData<fn() -> T>,
+}
+
+impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
+    /// A variable that has no value anywhere. For a `static`.
+    ///
+    /// ```
+    /// use offthread::ContextVar;
+    ///
+    /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+    /// assert_eq!(REQUEST_ID.get(), None);
+    /// ```
+    #[must_use = "a variable that is not kept in a `static` cannot be used"]
+    #[expect(clippy::new_without_default, reason = "a `static` cannot be made by `default`")]
+    pub const fn new() -> Self {
+        Self { _place: OnceLock::new(), _value: PhantomData }
+    }
+
+    /// A copy of the value, or `None` if it has none here.
+    ///
+    /// ```
+    /// # use offthread::ContextVar;
+    /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+    ///
+    /// assert_eq!(REQUEST_ID.get(), None);
+    /// REQUEST_ID.set(7);
+    /// assert_eq!(REQUEST_ID.get(), Some(7));
+    /// ```
+    ///
+    /// # Panics
+    /// If the value's `Clone` does.
+    pub fn get(&'static self) -> Option<T> {
+        self.with(|value| Some(value?.clone()))
+    }
+
+    /// Shows the value to `f` without copying it, and returns what `f` returns.
+    ///
+    /// ```
+    /// # use offthread::ContextVar;
+    /// static PATH: ContextVar<Vec<String>> = ContextVar::new();
+    ///
+    /// PATH.set(vec!["usr".into(), "bin".into()]);
+    /// assert_eq!(PATH.with(|path| path.map_or(0, Vec::len)), 2);
+    /// ```
+    ///
+    /// What `f` sees does not change under its hands: if it sets the variable itself, that is for later looks.
+    ///
+    /// # Panics
+    /// If `f` does.
+    pub fn with<R>(&'static self, f: impl FnOnce(Option<&T>) -> R) -> R {
+        let key = self.key();
+        let value = CURRENT.try_with(|current| current.borrow().find(key)).unwrap_or_default();
+        f(value.as_deref().and_then(|value| value.downcast_ref()))
+    }
+
+    /// Sets the value in the current context. Returns the one that it replaces.
+    ///
+    /// That one is copied only if somebody else has it too: a copy of the context.
+    ///
+    /// ```
+    /// # use offthread::ContextVar;
+    /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+    ///
+    /// assert_eq!(REQUEST_ID.set(7), None);
+    /// assert_eq!(REQUEST_ID.set(8), Some(7));
+    /// ```
+    ///
+    /// At the very end of a thread, when its thread-locals are being dropped, there may be no current context any more.
+    /// The value is then dropped.
+    ///
+    /// # Panics
+    /// If copying the replaced value does; the new one is set all the same.
+    pub fn set(&'static self, value: T) -> Option<T> {
+        self.replace(Some(Arc::new(value)))
+    }
+
+    /// Takes the value out of the current context, and returns it.
+    ///
+    /// It is copied only if somebody else has it too: a copy of the context.
+    ///
+    /// ```
+    /// # use offthread::ContextVar;
+    /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+    ///
+    /// REQUEST_ID.set(7);
+    /// assert_eq!(REQUEST_ID.clear(), Some(7));
+    /// assert_eq!(REQUEST_ID.get(), None);
+    /// ```
+    ///
+    /// # Panics
+    /// If copying the value does; it is out of the context all the same.
+    pub fn clear(&'static self) -> Option<T> {
+        self.replace(None)
+    }
+
+    fn replace(&'static self, value: Option<Value>) -> Option<T> {
+        let key = self.key();
+        let old = CURRENT.try_with(|current| current.borrow_mut().replace(key, value)).ok()??;
+        old.downcast().ok().map(Arc::unwrap_or_clone)
+    }
+
+    fn key(&'static self) -> Key {
+        ptr::from_ref(self).addr()
+    }
+}
+
+impl<T> fmt::Debug for ContextVar<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContextVar<{}>", type_name::<T>())
+    }
+}
+
+/// The values that all [variables](ContextVar) had at one moment.
+///
+/// To copy one is cheap, however much is in it; an empty one takes no memory. Setting a variable does not change the
+/// copies that were taken before.
+///
+/// ```
+/// use offthread::{Context, ContextVar};
+///
+/// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+///
+/// REQUEST_ID.set(7);
+/// let seven = Context::current();
+/// REQUEST_ID.set(8);
+/// assert_eq!(seven.run(|| REQUEST_ID.get()), Some(7));
+/// assert_eq!(REQUEST_ID.get(), Some(8));
+/// ```
+///
+/// The default one is empty. If the `Drop` of a value panics while a context is dropped, nobody hears of it but the
+/// panic hook.
+#[derive(Clone, Default)]
+pub struct Context(
+    /// `None`: empty.
+    Option<Arc<Map>>,
+);
+
+#[derive(Clone, Default)]
+struct Map(BTreeMap<Key, Value>);
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        for value in mem::take(&mut self.0).into_values() {
+            contain(|| drop(value));
+        }
+    }
+}
+
+impl Context {
+    /// A copy of the current context.
+    ///
+    /// ```
+    /// use offthread::{Context, ContextVar};
+    ///
+    /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+    ///
+    /// REQUEST_ID.set(7);
+    /// let context = Context::current();
+    /// let thread = std::thread::spawn(move || context.run(|| REQUEST_ID.get()));
+    /// assert_eq!(thread.join().unwrap(), Some(7));
+    /// ```
+    pub fn current() -> Self {
+        CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Runs `f` in a copy of this context, and returns what `f` returns.
+    ///
+    /// What `f` sets does not leak out: it changes neither what the caller sees nor this context.
+    ///
+    /// ```
+    /// use offthread::{Context, ContextVar};
+    ///
+    /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+    ///
+    /// REQUEST_ID.set(7);
+    /// let inside = Context::default().run(|| {
+    ///     assert_eq!(REQUEST_ID.get(), None);
+    ///     REQUEST_ID.set(8);
+    ///     REQUEST_ID.get()
+    /// });
+    /// assert_eq!((inside, REQUEST_ID.get()), (Some(8), Some(7)));
+    /// ```
+    ///
+    /// # Panics
+    /// If `f` does. The caller's context is back by then.
+    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.clone().within(f)
+    }
+
+    /// A future that is polled, and dropped, in this context, wherever that happens. For foreign executors.
+    ///
+    /// What the future sets lasts from poll to poll, and does not leak out.
+    ///
+    /// ```
+    /// use offthread::{Context, ContextVar, block_on};
+    ///
+    /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+    ///
+    /// REQUEST_ID.set(7);
+    /// let next = Context::current().wrap(async { REQUEST_ID.get().map(|id| id + 1) });
+    /// let thread = std::thread::spawn(|| block_on(next));
+    /// assert_eq!(thread.join().unwrap(), Some(8));
+    /// ```
+    pub fn wrap<F: Future>(self, future: F) -> WithContext<F> {
+        WithContext(Some(Wrapped { future: Box::pin(future), context: self }))
+    }
+
+    /// Makes this context the current one while `f` runs. What `f` sets is in it afterwards.
+    pub(crate) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        /// While it exists, the context in there is current, and in there is the one that was.
+        struct Swapped<'a>(&'a mut Context);
+
+        impl<'a> Swapped<'a> {
+            fn new(context: &'a mut Context) -> Self {
+                context.swap();
+                Self(context)
+            }
+        }
+
+        impl Drop for Swapped<'_> {
+            fn drop(&mut self) {
+                self.0.swap();
+            }
+        }
+
+        let _swapped = Swapped::new(self);
+        f()
+    }
+
+    /// Changes places with the current context. At the end of a thread, when there is none: does nothing.
+    fn swap(&mut self) {
+        let _ = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), self));
+    }
+
+    fn find(&self, key: Key) -> Option<Value> {
+        self.0.as_ref()?.0.get(&key).cloned()
+    }
+
+    /// Puts a value in the place of another; either may be none. Nothing is dropped in here.
+    fn replace(&mut self, key: Key, value: Option<Value>) -> Option<Value> {
+        if let Some(value) = value {
+            return Arc::make_mut(self.0.get_or_insert_default()).0.insert(key, value);
+        }
+        let shared = self.0.as_mut().filter(|map| map.0.contains_key(&key))?;
+        let map = Arc::make_mut(shared);
+        let old = map.0.remove(&key);
+        if map.0.is_empty() {
+            self.0 = None;
+        }
+        old
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables = self.0.as_ref().map_or(0, |map| map.0.len());
+        f.debug_struct("Context").field("variables", &variables).finish_non_exhaustive()
+    }
+}
+
+/// A future that takes its context along. From [`Context::wrap`].
+///
+/// Dropping it drops the future, in the context. It is `Send` where the future is:
+///
+/// ```compile_fail,E0277
+/// fn is_send(_: impl Send) {}
+/// let not_send = std::future::ready(std::rc::Rc::new(()));
+/// is_send(offthread::Context::current().wrap(not_send));
+/// ```
+///
+/// # Panics
+/// If the future does, with its panic: the poller's context is back by then. And if it is polled again after it was ready.
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct WithContext<F>(
+    /// `None` once it is ready.
+    Option<Wrapped<F>>,
+);
+
+struct Wrapped<F> {
+    /// Boxed, as it must not move once it has been polled, and there is no unsafe code in here.
+    future: Pin<Box<F>>,
+    /// What it is when the future is not being polled.
+    context: Context,
+}
+
+impl<F> WithContext<F> {
+    /// Drops the future, in its context.
+    fn end(&mut self) {
+        if let Some(Wrapped { future, mut context }) = self.0.take() {
+            context.within(|| drop(future));
+        }
+    }
+}
+
+impl<F: Future> Future for WithContext<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let Some(Wrapped { future, context }) = &mut self.0 else {
+            panic!("a future with a context was polled again after it had given its result")
+        };
+        let polled = context.within(|| future.as_mut().poll(cx));
+        if polled.is_ready() {
+            self.end();
+        }
+        polled
+    }
+}
+
+impl<F> Drop for WithContext<F> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl<F> fmt::Debug for WithContext<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let context = self.0.as_ref().map(|wrapped| &wrapped.context);
+        f.debug_struct("WithContext").field("context", &context).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_that_is_cleared_takes_no_memory_again() {
+        static ONE: ContextVar<u8> = ContextVar::new();
+        static OTHER: ContextVar<u8> = ContextVar::new();
+        Context::default().run(|| {
+            assert!(Context::current().0.is_none());
+            ONE.clear();
+            assert!(Context::current().0.is_none());
+            ONE.set(1);
+            OTHER.set(2);
+            ONE.clear();
+            assert!(Context::current().0.is_some());
+            OTHER.clear();
+            assert!(Context::current().0.is_none());
+        });
+    }
+}
