@@ -41,7 +41,19 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// A variable whose value belongs to the [context](Context) it was set in: another thread or task that sets it does not
 /// change what this one sees.
 ///
-/// It is a `static`. At first it has no value anywhere.
+/// It is a `static`. At first it has no value anywhere. A job gets a copy of the context, taken where it was started.
+///
+/// ```
+/// use offthread::{ContextVar, block_on, threaded};
+///
+/// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
+///
+/// REQUEST_ID.set(7);
+/// let seen = block_on(threaded(|| REQUEST_ID.set(8))); // returns what it replaces; nobody else sees the 8
+/// assert_eq!((seen, REQUEST_ID.get()), (Some(7), Some(7)));
+/// ```
+///
+/// Threads that are not started by this crate are given a copy by hand:
 ///
 /// ```
 /// use offthread::{Context, ContextVar};

@@ -38,8 +38,9 @@
 //! ```
 //!
 //! # Blocking code in threads
-//! [`threaded()`] and [`Threaded`]; [`ThreadPool`]; [`Job`], its handle, and [`Outcome`], what became of it as a value;
-//! [`is_cancelled`], for the code inside; [`JoinError`] and [`Panic`], why there is no result.
+//! [`threaded()`] and [`Threaded`]; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
+//! a job's handle, and [`Outcome`], what became of it as a value; [`is_cancelled`], for the code inside; [`JoinError`] and
+//! [`Panic`], why there is no result.
 //!
 //! # Async code
 //! [`block_on`]; [`gather()`]; [`sleep`], [`sleep_until`] and [`timeout`].
@@ -67,7 +68,7 @@ mod threaded;
 
 pub use context::{Context, ContextVar, WithContext};
 pub use gather::gather;
-pub use pool::ThreadPool;
+pub use pool::{GlobalPoolExists, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
 pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
 pub use primitives::parker::block_on;
 pub use primitives::{oneshot, spsc};
@@ -78,7 +79,7 @@ pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout};
 #[cfg(offthread_loom)]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::primitives::job::{Ended, Queued, Worker, job};
+    pub use crate::primitives::job::{Ended, Executor, Queued, Started, Stop, Worker, job};
     pub use crate::primitives::parker::poll_until;
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::Sleeper;

@@ -40,24 +40,6 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Goes with [`Mutex`].
-#[derive(Debug)]
-pub(crate) struct Condvar(locks::Condvar);
-
-impl Condvar {
-    pub(crate) fn new() -> Self {
-        Self(locks::Condvar::new())
-    }
-
-    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
-    }
-}
-
 #[cfg(not(offthread_loom))]
 mod imp {
     use std::cell;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::IntoFuture;
 
-use crate::pool::ThreadPool;
+use crate::pool::{self, ThreadPool};
 use crate::primitives::job::Job;
 
 /// Makes a blocking closure awaitable: nothing has started yet.
@@ -29,7 +29,7 @@ where
 #[must_use = "nothing runs until it is awaited, or until `async_call` or `sync_call`"]
 pub struct Threaded<F> {
     func: F,
-    /// `None`: the global pool.
+    /// `None`: the pool that the calling job runs on, or the global one.
     pool: Option<ThreadPool>,
 }
 
@@ -48,7 +48,7 @@ impl<F> Threaded<F> {
     {
         match &self.pool {
             Some(pool) => pool.spawn(self.func),
-            None => ThreadPool::global().spawn(self.func),
+            None => pool::spawn_nearby(self.func),
         }
     }
 

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
-use offthread::{Context, ContextVar, WithContext, block_on};
+use offthread::{Context, ContextVar, Job, ThreadPool, WithContext, block_on, threaded};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::any::Any;
@@ -902,4 +902,93 @@ proptest! {
         world.contexts.lock().unwrap().clear();
         prop_assert_eq!(Arc::strong_count(&world.living), 1, "a value is left over");
     }
+}
+
+// --- jobs -----------------------------------------------------------------------------------------------------------
+
+/// Every way to run a job, given a name for the message.
+fn ways_to_run<R: Send + 'static>(pool: &ThreadPool, job: fn() -> R) -> [(&'static str, Job<R>); 3] {
+    let many = pool.spawn_many([job]).pop().unwrap();
+    [("spawn", pool.spawn(job)), ("spawn_many", many), ("on", threaded(job).on(pool).async_call())]
+}
+
+/// Forbids: a job sees another context than the one it was started in, whatever is set before it runs, or what it sets is
+/// seen outside.
+#[test]
+fn a_job_gets_a_copy_taken_where_it_was_started() {
+    static NUMBER: ContextVar<u32> = ContextVar::new();
+    let pool = ThreadPool::new(1);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let holding = pool.spawn(move || gone.recv().is_err());
+    NUMBER.set(1);
+    let jobs = ways_to_run(&pool, || (NUMBER.set(10), NUMBER.get()));
+    NUMBER.set(2);
+    drop(go);
+    assert!(holding.wait());
+    for (way, job) in jobs {
+        assert_eq!(job.wait(), (Some(1), Some(10)), "{way}");
+    }
+    assert_eq!(NUMBER.get(), Some(2));
+}
+
+/// Forbids: a job without variables sees those of the job that ran on its thread before, also if that one panicked.
+#[test]
+fn nothing_is_left_on_a_thread() {
+    static NUMBER: ContextVar<u32> = ContextVar::new();
+    let pool = ThreadPool::new(1);
+    for panics in [false, true] {
+        let outcome = pool.spawn(move || {
+            NUMBER.set(1);
+            if panics {
+                panic_silently("on purpose");
+            }
+        });
+        assert_eq!(outcome.outcome().wait().is_err(), panics);
+        for (way, job) in ways_to_run(&pool, || NUMBER.get()) {
+            assert_eq!(job.wait(), None, "{way}");
+        }
+    }
+}
+
+/// Forbids: a job that runs inside the one that waits for it sees what that one has set since, or changes it.
+#[test]
+fn a_job_inside_another_has_its_own_context() {
+    static NUMBER: ContextVar<u32> = ContextVar::new();
+    let pool = ThreadPool::new(1);
+    let inside = pool.clone();
+    let outer = pool.spawn(move || {
+        NUMBER.set(1);
+        let inner = inside.spawn(|| NUMBER.set(10));
+        NUMBER.set(2);
+        let outer_thread = thread::current().id();
+        assert_eq!(inside.spawn(|| thread::current().id()).wait(), outer_thread, "it did not run inside");
+        (inner.wait(), NUMBER.get())
+    });
+    assert_eq!(outer.wait(), (Some(1), Some(2)));
+}
+
+/// Forbids: a job that is cancelled, refused or done keeps the values that were copied into it.
+#[test]
+fn a_job_drops_its_copy() {
+    static SHARED: ContextVar<Arc<()>> = ContextVar::new();
+    let value = Arc::new(());
+    let pool = ThreadPool::new(1);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let holding = pool.spawn(move || gone.recv().is_err());
+    SHARED.set(value.clone());
+    let cancelled = pool.spawn(|| ());
+    let done = pool.spawn(|| ());
+    assert!(cancelled.cancel());
+    SHARED.clear();
+    assert_eq!(Arc::strong_count(&value), 2, "a cancelled job keeps its context");
+    drop(go);
+    assert!(holding.wait());
+    done.wait();
+    pool.shutdown();
+    SHARED.set(value.clone());
+    let refused = pool.spawn(|| ());
+    SHARED.clear();
+    assert!(refused.outcome().wait().is_err());
+    drop(cancelled);
+    assert_eq!(Arc::strong_count(&value), 1);
 }

@@ -3,15 +3,57 @@
 
 mod common;
 
+use std::cell::Cell;
+
 use common::{Counted, Drops, Note, model, poll_once};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
-use offthread::internals::{Ended, Queued, Worker, job};
+use offthread::internals::{Ended, Executor, Queued, Stop, Worker, job};
 use offthread::{Job, JoinError, block_on, is_cancelled};
+
+/// Where the jobs of a model belong.
+#[derive(Clone)]
+struct Home(std::sync::Arc<Inner>);
+
+struct Inner {
+    stop: Stop,
+    /// How many jobs it was told will not run. Orders nothing, so that it cannot hide a missing edge.
+    cancelled: AtomicUsize,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self(std::sync::Arc::new(Inner { stop: Stop::default(), cancelled: AtomicUsize::new(0) }))
+    }
+
+    fn cancelled(&self) -> usize {
+        self.0.cancelled.load(Relaxed)
+    }
+}
+
+impl Executor for Home {
+    fn cancelled(&self) {
+        self.0.cancelled.fetch_add(1, Relaxed);
+    }
+
+    fn stop(&self) -> Option<&Stop> {
+        Some(&self.0.stop)
+    }
+
+    fn inline(&self) -> Option<Box<dyn Worker>> {
+        INLINE.with(Cell::get).then(|| Box::<Told>::default() as _)
+    }
+}
+
+loom::thread_local! {
+    /// Whether this thread is one that runs jobs.
+    static INLINE: Cell<bool> = Cell::new(false);
+}
 
 /// A job that owns one counted value and returns another; and how often it has run.
 struct Watched {
+    home: Home,
     queued: Queued,
     handle: Job<Counted>,
     runs: Arc<AtomicUsize>,
@@ -21,25 +63,33 @@ struct Watched {
 
 fn watched() -> Watched {
     let (runs, closures, results) = (Arc::new(AtomicUsize::new(0)), Drops::default(), Drops::default());
-    let (queued, handle) = job({
-        let (runs, captured, results) = (runs.clone(), closures.value(0), results.clone());
+    let home = Home::new();
+    let (captured, made) = (closures.value(0), results.clone());
+    let counted = runs.clone();
+    let (queued, handle) = job(
         move || {
-            runs.fetch_add(1, Relaxed);
+            counted.fetch_add(1, Relaxed);
             drop(captured);
-            results.value(7)
-        }
-    });
-    Watched { queued, handle, runs, closures, results }
+            made.value(7)
+        },
+        home.clone(),
+    );
+    Watched { home, queued, handle, runs, closures, results }
 }
 
 /// Notes what a worker is told.
 #[derive(Default)]
 struct Told {
+    started: usize,
     ended: Vec<Ended>,
     busy: usize,
 }
 
 impl Worker for Told {
+    fn started(&mut self) {
+        self.started += 1;
+    }
+
     fn ended(&mut self, how: Ended) {
         self.ended.push(how);
     }
@@ -54,9 +104,11 @@ impl Worker for Told {
 fn run(queued: Queued) -> thread::JoinHandle<bool> {
     thread::spawn(move || {
         let mut told = Told::default();
-        queued.run(&mut told);
+        if let Some(job) = queued.start() {
+            job.run(&mut told);
+        }
         assert!(matches!(told.ended[..], [] | [Ended::Succeeded]), "{:?}", told.ended);
-        assert!(told.busy <= told.ended.len());
+        assert!(told.started == 0 && told.busy <= told.ended.len());
         !told.ended.is_empty()
     })
 }
@@ -65,7 +117,7 @@ fn run(queued: Queued) -> thread::JoinHandle<bool> {
 #[test]
 fn run_await() {
     model(|| {
-        let Watched { queued, handle, runs, closures, results } = watched();
+        let Watched { queued, handle, runs, closures, results, .. } = watched();
         let worker = run(queued);
         assert_eq!(block_on(handle).number, 7);
         assert_eq!(closures.count(), 1, "the closure outlived its result");
@@ -79,17 +131,19 @@ fn run_await() {
 #[test]
 fn cancel_start() {
     model(|| {
-        let Watched { queued, handle, runs, closures, results } = watched();
+        let Watched { home, queued, handle, runs, closures, results } = watched();
         let worker = run(queued);
         let cancelled = handle.cancel();
         if cancelled {
             assert_eq!(closures.count(), 1, "cancelled, but its closure is still there");
+            assert_eq!(home.cancelled(), 1, "nobody was told");
         }
         match handle.outcome().wait() {
             Ok(value) => assert!(value.number == 7 && !cancelled),
             Err(error) => assert!(matches!(error, JoinError::Cancelled) && cancelled),
         }
         assert_eq!(worker.join().unwrap(), !cancelled);
+        assert_eq!(home.cancelled(), usize::from(cancelled));
         let ran = usize::from(!cancelled);
         assert_eq!((runs.load(Relaxed), closures.count(), results.count()), (ran, 1, ran));
     });
@@ -99,7 +153,7 @@ fn cancel_start() {
 #[test]
 fn drop_run() {
     model(|| {
-        let Watched { queued, handle, runs, closures, results } = watched();
+        let Watched { queued, handle, runs, closures, results, .. } = watched();
         let worker = run(queued);
         drop(handle);
         worker.join().unwrap();
@@ -111,7 +165,7 @@ fn drop_run() {
 #[test]
 fn poll_drop_run() {
     model(|| {
-        let Watched { queued, mut handle, runs, closures, results } = watched();
+        let Watched { queued, mut handle, runs, closures, results, .. } = watched();
         let worker = run(queued);
         drop(poll_once(&mut handle));
         drop(handle);
@@ -124,7 +178,7 @@ fn poll_drop_run() {
 #[test]
 fn detach_run() {
     model(|| {
-        let Watched { queued, handle, runs, closures, results } = watched();
+        let Watched { queued, handle, runs, closures, results, .. } = watched();
         let worker = run(queued);
         handle.detach();
         assert!(worker.join().unwrap());
@@ -136,7 +190,7 @@ fn detach_run() {
 #[test]
 fn cancel_cancel() {
     model(|| {
-        let Watched { queued, handle, runs, closures, results } = watched();
+        let Watched { home, queued, handle, runs, closures, results } = watched();
         // Dropping the queued job cancels it, as a pool that shuts down does.
         let dropping = thread::spawn(move || drop(queued));
         let by_handle = handle.cancel();
@@ -144,7 +198,10 @@ fn cancel_cancel() {
             assert_eq!(closures.count(), 1);
         }
         assert!(matches!(handle.outcome().wait(), Err(JoinError::Cancelled)));
+        // Told before the handle resolves, and once.
+        assert_eq!(home.cancelled(), 1);
         dropping.join().unwrap();
+        assert_eq!(home.cancelled(), 1);
         assert_eq!((runs.load(Relaxed), closures.count(), results.count()), (0, 1, 0));
     });
 }
@@ -165,15 +222,18 @@ fn drop_queued() {
 #[test]
 fn cancel_refuse() {
     model(|| {
-        let Watched { queued, handle, runs, closures, results } = watched();
-        let refusing = thread::spawn(move || queued.refuse(std::io::ErrorKind::OutOfMemory.into()));
+        let Watched { home, queued, handle, runs, closures, results } = watched();
+        let refusing =
+            thread::spawn(move || queued.refuse(JoinError::NoThread(std::io::ErrorKind::OutOfMemory.into())));
         let cancelled = handle.cancel();
         match handle.outcome().wait() {
             Err(JoinError::Cancelled) => assert!(cancelled),
             Err(JoinError::NoThread(_)) => assert!(!cancelled),
             other => panic!("{other:?}"),
         }
+        assert_eq!(home.cancelled(), 1);
         refusing.join().unwrap();
+        assert_eq!(home.cancelled(), 1);
         assert_eq!((runs.load(Relaxed), closures.count(), results.count()), (0, 1, 0));
     });
 }
@@ -183,10 +243,8 @@ fn cancel_refuse() {
 fn cancel_publishes() {
     model(|| {
         let note = Note::new();
-        let (queued, handle) = job({
-            let note = note.clone();
-            move || assert!(!is_cancelled() || note.is_written())
-        });
+        let seen = note.clone();
+        let (queued, handle) = job(move || assert!(!is_cancelled() || seen.is_written()), Home::new());
         let worker = run(queued);
         note.write();
         handle.cancel();
@@ -195,15 +253,71 @@ fn cancel_publishes() {
     });
 }
 
+/// Forbids: a job that learns that its pool shuts down does not see what was done before; or is not told.
+#[test]
+fn stop_publishes() {
+    model(|| {
+        let note = Note::new();
+        let home = Home::new();
+        let seen = note.clone();
+        let until_told = move || {
+            while !is_cancelled() {
+                thread::yield_now();
+            }
+            assert!(seen.is_written());
+        };
+        let (queued, handle) = job(until_told, home.clone());
+        let worker = run(queued);
+        note.write();
+        home.0.stop.set();
+        worker.join().unwrap();
+        block_on(handle);
+    });
+}
+
+/// Forbids: a job that a thread runs while it waits for it is run by a worker as well, or by neither; or the worker, which
+/// drops what it found in the queue, makes it believe that it was cancelled.
+#[test]
+fn inline_start() {
+    model(|| {
+        let Watched { home, queued, handle, runs, closures, results } = watched();
+        let worker = run(queued);
+        INLINE.with(|inline| inline.set(true));
+        assert_eq!(handle.wait().number, 7);
+        worker.join().unwrap();
+        assert_eq!((runs.load(Relaxed), closures.count(), results.count(), home.cancelled()), (1, 1, 1, 0));
+    });
+}
+
+/// Forbids: a job that runs in the thread that waits for it is told that it was cancelled, since its place in the queue
+/// has been thrown away.
+#[test]
+fn inline_stale() {
+    model(|| {
+        let home = Home::new();
+        let (queued, handle) = job(is_cancelled, home.clone());
+        let dropping = thread::spawn(move || {
+            let stale = queued.is_stale();
+            drop(queued);
+            stale
+        });
+        INLINE.with(|inline| inline.set(true));
+        let outcome = handle.outcome().wait();
+        let was_stale = dropping.join().unwrap();
+        match outcome {
+            Ok(told) => assert!(!told && home.cancelled() == 0),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled) && !was_stale && home.cancelled() == 1),
+        }
+    });
+}
+
 /// Forbids: a job is said to have finished when its result is not there yet, or what it did cannot be seen.
 #[test]
 fn is_finished() {
     model(|| {
         let note = Note::new();
-        let (queued, mut handle) = job({
-            let note = note.clone();
-            move || note.write()
-        });
+        let written = note.clone();
+        let (queued, mut handle) = job(move || written.write(), Home::new());
         let worker = run(queued);
         if handle.is_finished() {
             assert!(note.is_written());
@@ -217,11 +331,12 @@ fn is_finished() {
 #[test]
 fn running_job_is_told() {
     model(|| {
-        let (queued, handle) = job(|| {
+        let until_told = || {
             while !is_cancelled() {
                 thread::yield_now();
             }
-        });
+        };
+        let (queued, handle) = job(until_told, Home::new());
         let worker = run(queued);
         drop(handle);
         worker.join().unwrap();

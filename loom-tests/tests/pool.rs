@@ -1,12 +1,29 @@
-//! Models of `src/pool.rs`: every job that is submitted runs, whatever the workers are about to do.
+//! Models of `src/pool/`: every job that is submitted runs or is cancelled, whatever the workers are about to do, and no more
+//! run at once than may.
 
 mod common;
 
-use common::model;
+use common::{Note, model_with};
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use loom::thread;
-use offthread::{ThreadPool, block_on, oneshot};
+use offthread::internals::Sleeper;
+use offthread::{JoinError, ThreadPool, block_on, is_cancelled, oneshot};
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Wake};
+
+/// A pool's models have many steps: with three preemptions they take minutes.
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    model_with(2, check);
+}
+
+/// What all models end with: nothing is queued, nothing runs, and all have been counted.
+fn assert_at_rest(pool: &ThreadPool) {
+    let stats = pool.stats();
+    assert_eq!(stats.queued, 0);
+    assert_eq!(stats.submitted, stats.succeeded + stats.panicked + stats.cancelled);
+}
 
 /// Forbids: a job that is submitted while the only worker goes idle is left in the queue.
 #[test]
@@ -66,26 +83,30 @@ fn one_after_another() {
 /// the very job.
 #[test]
 fn result_whose_drop_waits_for_the_next_job() {
-    struct Waits(Option<oneshot::Receiver<()>>);
+    /// Not by a blocking call of this crate, which the pool would hear of.
+    struct Waits(Arc<AtomicBool>);
     impl Drop for Waits {
         fn drop(&mut self) {
-            if let Some(receiver) = self.0.take() {
-                receiver.recv_blocking().unwrap();
+            while !self.0.load(Relaxed) {
+                thread::yield_now();
             }
         }
     }
     model(|| {
         let pool = ThreadPool::new(2);
-        let (sender, receiver) = oneshot::channel();
+        let done = Arc::new(AtomicBool::new(false));
         let (go, gone) = oneshot::channel();
-        let first = pool.spawn(|| {
-            gone.recv_blocking().unwrap();
-            Waits(Some(receiver))
+        let first = pool.spawn({
+            let done = done.clone();
+            move || {
+                gone.recv_blocking().unwrap();
+                Waits(done)
+            }
         });
         // Only then, so that the result is dropped in the worker.
         first.detach();
         go.send(()).unwrap();
-        block_on(pool.spawn(|| sender.send(()))).unwrap();
+        block_on(pool.spawn(move || done.store(true, Relaxed)));
     });
 }
 
@@ -116,5 +137,307 @@ fn last_handle_in_a_job() {
         let job = pool.spawn(move || drop(own));
         drop(pool);
         block_on(job);
+    });
+}
+
+/// Forbids: a job that is submitted at the moment when the only worker's time is up is left behind.
+#[test]
+fn submit_timeout() {
+    model(|| {
+        // Time is up as soon as it has begun.
+        let pool = ThreadPool::builder().threads(1).on_thread_start(|| Sleeper::current().expire()).build();
+        block_on(pool.spawn(|| ()));
+        assert_eq!(block_on(pool.spawn(|| 2)), 2);
+        assert_at_rest(&pool);
+    });
+}
+
+/// Forbids: a worker that wakes up for no reason takes that for a call, and the real one is lost.
+#[test]
+fn spurious_wake_up() {
+    model(|| {
+        let sleeper = std::sync::Arc::new(Mutex::new(None));
+        let seen = sleeper.clone();
+        let pool = ThreadPool::builder().threads(1).on_thread_start(move || {
+            let current = Sleeper::current();
+            *seen.lock().unwrap() = Some(current);
+        });
+        let pool = pool.build();
+        block_on(pool.spawn(|| ()));
+        let sleeper: Sleeper = sleeper.lock().unwrap().take().unwrap();
+        let nothing = thread::spawn(move || sleeper.wake());
+        assert_eq!(block_on(pool.spawn(|| 2)), 2);
+        nothing.join().unwrap();
+        assert_eq!(pool.stats().threads, 1);
+    });
+}
+
+/// Forbids: a job that is submitted as the pool shuts down neither runs nor is cancelled; or `shutdown` returns while it
+/// runs.
+#[test]
+fn submit_shutdown() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let closing = thread::spawn({
+            let (pool, runs) = (pool.clone(), runs.clone());
+            move || {
+                pool.shutdown();
+                assert_eq!(pool.stats().threads, 0);
+                runs.load(Relaxed)
+            }
+        });
+        let job = pool.spawn({
+            let runs = runs.clone();
+            move || runs.fetch_add(1, Relaxed)
+        });
+        match job.outcome().wait() {
+            Ok(_) => assert_eq!(runs.load(Relaxed), 1),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled)),
+        }
+        let seen = closing.join().unwrap();
+        assert_eq!(seen, runs.load(Relaxed), "a job ran after the shutdown");
+        assert_at_rest(&pool);
+    });
+}
+
+/// Forbids: a job that waits while another one runs is run by a pool that shuts down, or is not told.
+#[test]
+fn shutdown_queued() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (started, has_started) = oneshot::channel();
+        let first = pool.spawn(|| {
+            started.send(()).unwrap();
+            while !is_cancelled() {
+                thread::yield_now();
+            }
+        });
+        block_on(has_started).unwrap();
+        let second = pool.spawn(|| ());
+        pool.shutdown();
+        assert!(first.is_finished());
+        assert!(matches!(second.outcome().wait(), Err(JoinError::Cancelled)));
+        assert_at_rest(&pool);
+    });
+}
+
+/// Forbids: `drain` returns before a job that was taken in has run, or cancels it.
+#[test]
+fn submit_drain() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let early = pool.spawn(|| 1);
+        let draining = thread::spawn({
+            let pool = pool.clone();
+            move || pool.drain()
+        });
+        let late = pool.spawn(|| 2);
+        match late.outcome().wait() {
+            Ok(value) => assert_eq!(value, 2),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled)),
+        }
+        draining.join().unwrap();
+        assert!(early.is_finished());
+        assert_eq!(early.wait(), 1);
+        assert_at_rest(&pool);
+    });
+}
+
+/// Forbids: two jobs that drain their own pool at the same time wait for one another.
+#[test]
+fn two_jobs_drain() {
+    model(|| {
+        let pool = ThreadPool::new(2);
+        let jobs = [(); 2].map(|()| {
+            let inside = pool.clone();
+            pool.spawn(move || inside.drain()).outcome()
+        });
+        drop(pool);
+        for job in jobs {
+            // One may come too late, and is refused.
+            assert!(matches!(job.wait(), Ok(()) | Err(JoinError::Cancelled)));
+        }
+    });
+}
+
+/// Forbids: a job that is cancelled as a worker takes it runs as well, or is counted as both, or as neither.
+#[test]
+fn cancel_start() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let job = pool.spawn({
+            let runs = runs.clone();
+            move || runs.fetch_add(1, Relaxed)
+        });
+        let cancelled = job.cancel();
+        match job.outcome().wait() {
+            Ok(_) => assert!(!cancelled),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled) && cancelled),
+        }
+        assert_at_rest(&pool);
+        assert_eq!(pool.stats().cancelled, u64::from(cancelled));
+        assert_eq!(runs.load(Relaxed), usize::from(!cancelled));
+    });
+}
+
+/// Forbids: `drain` waits for ever for a job that was cancelled meanwhile.
+#[test]
+fn cancel_drain() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (go, gone) = oneshot::channel();
+        let first = pool.spawn(|| gone.recv_blocking().unwrap());
+        let second = pool.spawn(|| ());
+        let draining = thread::spawn(move || pool.drain());
+        second.cancel();
+        go.send(()).unwrap();
+        draining.join().unwrap();
+        assert!(first.is_finished() && second.is_finished());
+    });
+}
+
+/// Forbids: the last handle, dropped while a job runs, hangs, or ends the thread under the job.
+#[test]
+fn last_handle_running() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (sender, receiver) = oneshot::channel();
+        let job = pool.spawn(|| receiver.recv_blocking());
+        let dropping = thread::spawn(move || drop(pool));
+        sender.send(7).unwrap();
+        assert_eq!(block_on(job), Ok(7));
+        dropping.join().unwrap();
+    });
+}
+
+/// Forbids: in a pool of one thread, a job that blocks keeps the very job that it waits for from running; or two run at once
+/// when it is back.
+#[test]
+fn spare_thread() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (sender, receiver) = oneshot::channel();
+        let first = pool.spawn(|| receiver.recv_blocking());
+        let second = pool.spawn(|| sender.send(7));
+        assert_eq!(block_on(first), Ok(7));
+        assert_eq!(block_on(second), Ok(()));
+        // Both are back, though perhaps neither thread knows of the other yet. The jobs are ordered by the pool alone.
+        let note = Note::new();
+        let jobs = [(); 2].map(|()| {
+            let note = note.clone();
+            pool.spawn(move || note.write())
+        });
+        jobs.into_iter().for_each(block_on);
+    });
+}
+
+/// Forbids: a job that comes as the only worker blocks is left to that worker.
+#[test]
+fn submit_block() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (sender, receiver) = oneshot::channel();
+        let first = pool.spawn(|| receiver.recv_blocking());
+        let submitting = thread::spawn({
+            let pool = pool.clone();
+            move || block_on(pool.spawn(|| sender.send(7)))
+        });
+        assert_eq!(block_on(first), Ok(7));
+        submitting.join().unwrap().unwrap();
+    });
+}
+
+/// Forbids: a job that another one waits for, and runs itself, is run by a worker as well, or is counted twice.
+#[test]
+fn inline_wait() {
+    model(|| {
+        let pool = ThreadPool::new(2);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let outer = pool.spawn({
+            let (inside, runs) = (pool.clone(), runs.clone());
+            move || inside.spawn(move || runs.fetch_add(1, Relaxed)).wait()
+        });
+        assert_eq!(block_on(outer), 0);
+        assert_eq!(runs.load(Relaxed), 1);
+        assert_at_rest(&pool);
+        assert_eq!(pool.stats().succeeded, 2);
+    });
+}
+
+/// Forbids: of two jobs that come while two workers are idle, of which the first waits for the second by other means than
+/// this crate's, the second is left to the worker that has the first: whoever is called has to call the next.
+#[test]
+fn called_one_calls_the_next() {
+    model(|| {
+        let pool = ThreadPool::new(2);
+        // In the first round they may still be about to start; in the second they are idle, or about to be.
+        for _ in 0..2 {
+            let go = Arc::new(AtomicBool::new(false));
+            let gone = go.clone();
+            let first = pool.spawn(move || {
+                while !gone.load(Relaxed) {
+                    thread::yield_now();
+                }
+            });
+            let second = pool.spawn(move || go.store(true, Relaxed));
+            block_on(first);
+            block_on(second);
+        }
+    });
+}
+
+/// Forbids: a thread that runs jobs in the place of a blocked one goes on with the next job when that one is back.
+#[test]
+fn spare_in_a_crowd() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (sender, receiver) = oneshot::channel();
+        let (is_back, note) = (Arc::new(AtomicBool::new(false)), Note::new());
+        let blocked = pool.spawn({
+            let (is_back, note) = (is_back.clone(), note.clone());
+            move || {
+                receiver.recv_blocking().unwrap();
+                is_back.store(true, Relaxed);
+                note.write();
+            }
+        });
+        let waking = pool.spawn(|| sender.send(()));
+        // This one may still run beside the one that is back, but it is the last that does.
+        let beside = pool.spawn(move || {
+            while !is_back.load(Relaxed) {
+                thread::yield_now();
+            }
+        });
+        let next = pool.spawn(move || note.write());
+        block_on(blocked);
+        block_on(waking).unwrap();
+        block_on(beside);
+        block_on(next);
+    });
+}
+
+/// Forbids: a job is left to a worker that is about to look for one, but blocks in the waker of whoever awaited the job
+/// before.
+#[test]
+fn waker_that_waits() {
+    struct Waits(ThreadPool, Mutex<Option<oneshot::Sender<()>>>);
+    impl Wake for Waits {
+        fn wake(self: std::sync::Arc<Self>) {
+            block_on(self.0.spawn(|| ()));
+            let done = self.1.lock().unwrap().take();
+            done.unwrap().send(()).unwrap();
+        }
+    }
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (done, is_done) = oneshot::channel();
+        let waker = std::sync::Arc::new(Waits(pool.clone(), Mutex::new(Some(done)))).into();
+        let mut job = pool.spawn(|| ());
+        if Pin::new(&mut job).poll(&mut Context::from_waker(&waker)).is_pending() {
+            is_done.recv_blocking().unwrap();
+            block_on(job);
+        }
     });
 }

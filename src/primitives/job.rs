@@ -3,30 +3,31 @@
 //! # What it promises
 //! A job's closure runs at most once. It runs, or somebody cancels it before: then it never runs, and it has been dropped
 //! when the cancelling call returns. Either way the handle is resolved exactly once: with the closure's result, with its
-//! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]. Nobody ever waits for a job that nobody will run:
-//! a [`Queued`] that is dropped cancels its job.
+//! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]; and its executor has heard of it before. Nobody
+//! ever waits for a job that nobody will run: a [`Queued`] that is dropped resolves its job.
 //!
 //! # State machine
 //! ```text
-//!            start                        cancel
+//!            start, refuse                cancel
 //! QUEUED -------------> CLAIMED ----------------------> CLAIMED|CANCELLED   is_cancelled() turns true in the closure
-//!    |                     ^
-//!    |                     | refuse
-//!    +---------------------+
+//!    |
 //!    | cancel
 //!    +--------------------> CLAIMED|CANCELLED             it never runs
 //! ```
 //! Whoever sets `CLAIMED` first has the claim. The result goes through a [`Core`](oneshot::Core) beside it, in the same
-//! allocation: one `Arc`, which the queue sees as a [`Runnable`] and the handle as a [`Joinable`].
+//! allocation: one `Arc`, which the queue sees as a [`Runnable`] and the handle as a [`Joinable`]. A claimed job may still
+//! stand in a queue: it is stale there, and holds nothing of the user's.
 //!
 //! # Who may touch what
 //! 1. `func` and the sender's side of `result` belong to whoever has the claim.
 //! 2. The receiver's side of `result` belongs to the one handle.
+//! 3. A job is claimed before its cell is freed, and who has the claim takes `func`. So the cell need not drop it.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
+//! | J2 | `Stop::set` | `Stop::is_set` | what the one who stops did before | `stop_publishes` |
 //!
 //! The closure goes to the worker through the queue's lock, and the result comes back by the edges of `oneshot`; so the
 //! claim itself only has to be taken by one.
@@ -35,12 +36,14 @@
 //! * Cancelled while a worker starts it: it runs, or it is dropped, never both or neither: `cancel_start`.
 //! * The handle is dropped while the job runs or ends: the result is dropped once: `drop_run`.
 //! * Cancelled from two threads at once: one of them did it: `cancel_cancel`.
+//! * Run by a thread that waits for it, while a worker takes it from the queue: it runs once: `inline_start`.
 //! * The closure, its result, or a panic's payload panics in `Drop`, or the handle's waker panics: see [`contain`].
 
 use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -49,8 +52,8 @@ use std::task::{Context, Poll};
 use std::{error, fmt, io, mem};
 
 use crate::primitives::{oneshot, parker};
-use crate::sync::atomic::AtomicU8;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU8};
 use crate::sync::{Mutex, UnsafeCell, thread_local};
 
 const CLAIMED: u8 = 1;
@@ -78,18 +81,45 @@ impl Claim {
         self.0.fetch_or(CLAIMED | CANCELLED, Release) & CLAIMED == 0
     }
 
+    fn is_taken(&self) -> bool {
+        // ORDERING: Relaxed: a hint. It stays so once it is.
+        self.0.load(Relaxed) & CLAIMED != 0
+    }
+
     fn is_cancelled(&self) -> bool {
         // ORDERING: Acquire [J1]: pairs with `cancel`.
         self.0.load(Acquire) & CANCELLED != 0
     }
 }
 
-thread_local! {
-    /// The job that this thread runs: the innermost, if a job runs another one.
-    static CURRENT: Cell<Option<NonNull<Claim>>> = const { Cell::new(None) };
+/// Tells the running jobs of an executor to stop. It stays set.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicBool);
+
+impl Stop {
+    /// From now on `is_cancelled` is true in all jobs of the executor.
+    pub fn set(&self) {
+        // ORDERING: Release [J2]: pairs with `is_set`; publishes what the caller did before.
+        self.0.store(true, Release);
+    }
+
+    fn is_set(&self) -> bool {
+        // ORDERING: Acquire [J2]: pairs with `set`.
+        self.0.load(Acquire)
+    }
 }
 
-/// Whether the job that this code runs in was cancelled, or its handle dropped.
+/// A job that runs, as the code inside it sees it.
+trait Running {
+    fn is_cancelled(&self) -> bool;
+}
+
+thread_local! {
+    /// The job that this thread runs: the innermost, if a job runs another one.
+    static CURRENT: Cell<Option<NonNull<dyn Running>>> = const { Cell::new(None) };
+}
+
+/// Whether the job that this code runs in was cancelled, its handle dropped, or its pool shut down.
 ///
 /// A closure cannot be interrupted. One that runs for long asks from time to time whether anyone still wants its result,
 /// and returns early if not. Outside a job: false.
@@ -111,37 +141,64 @@ thread_local! {
 /// ```
 pub fn is_cancelled() -> bool {
     // SAFETY: the pointer is there while `JobCell::run` borrows what it points to, on this very thread.
-    CURRENT.with(Cell::get).is_some_and(|claim| unsafe { claim.as_ref() }.is_cancelled())
+    CURRENT.with(Cell::get).is_some_and(|job| unsafe { job.as_ref() }.is_cancelled())
+}
+
+/// Where a job is to run: a pool, or a thread of the job's own. Its functions must not panic.
+pub trait Executor: Send + Sync + 'static {
+    /// A job of its queue has been claimed, and will not run. Its handle resolves next.
+    fn cancelled(&self);
+    /// What tells its running jobs to stop.
+    fn stop(&self) -> Option<&Stop>;
+    /// This thread is about to wait for a job. If it is one of those that run this executor's jobs, it may as well run it,
+    /// as this worker.
+    fn inline(&self) -> Option<Box<dyn Worker>>;
 }
 
 /// A closure and its result.
-struct JobCell<F, R> {
+struct JobCell<F, R, E> {
     claim: Claim,
-    func: UnsafeCell<Option<F>>,
+    func: UnsafeCell<MaybeUninit<F>>,
     result: oneshot::Core<Result<R, JoinError>>,
+    executor: E,
 }
 
 // SAFETY: `func` is touched by one thread, the one that has the claim (rule 1), and dropped or called there; the result
 // goes through `Core`.
-unsafe impl<F: Send, R: Send> Sync for JobCell<F, R> {}
+unsafe impl<F: Send, R: Send, E: Sync> Sync for JobCell<F, R, E> {}
 
 /// A job as its queue sees it.
-pub trait Runnable: Send + Sync {
-    /// Runs the job unless it was cancelled.
-    fn run(&self, worker: &mut dyn Worker);
-    /// Cancels the job. True: it had not started, and never will.
-    fn cancel(&self) -> bool;
-    /// Resolves the job without running it, unless it was cancelled: no thread could be had.
-    fn refuse(&self, error: io::Error);
+trait Runnable: Send + Sync {
+    /// Takes the claim, to run the job or to refuse it. False: another one has it.
+    #[must_use]
+    fn start(&self) -> bool;
+    /// Whether anyone has the claim.
+    fn is_stale(&self) -> bool;
+    /// Runs the job.
+    ///
+    /// # Safety
+    /// `start` has given the claim to the caller, who has made no use of it yet.
+    unsafe fn run(&self, worker: &mut dyn Worker);
+    /// Resolves the job without running it.
+    ///
+    /// # Safety
+    /// As `run`.
+    unsafe fn refuse(&self, error: JoinError);
 }
 
 /// A job as its handle sees it.
-trait Joinable<R>: Runnable {
+trait Joinable<R>: Send + Sync {
     fn result(&self) -> &oneshot::Core<Result<R, JoinError>>;
+    /// Cancels the job. True: it had not started, and never will.
+    fn cancel(&self) -> bool;
+    /// Runs the job right here, if it has not started and this thread is one that runs jobs of its executor.
+    fn run_here(&self);
 }
 
 /// Who runs jobs. Its functions must not panic.
 pub trait Worker {
+    /// The job has been taken past the queue, and starts.
+    fn started(&mut self) {}
     /// The job's closure is gone, and its handle resolves next: whoever waits for that may act on it before this worker
     /// does anything else.
     fn ended(&mut self, how: Ended);
@@ -158,12 +215,30 @@ pub enum Ended {
     Panicked,
 }
 
-impl<F, R> JobCell<F, R> {
+impl<F, R, E: Executor> JobCell<F, R, E>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    /// A new cell, made in its place: see `Channel::allocate` in `oneshot`.
+    fn allocate(func: F, executor: E) -> Arc<Self> {
+        let place = Arc::into_raw(Arc::<Self>::new_uninit()).cast_mut().cast::<Self>();
+        // SAFETY: the memory is that of one cell, and nobody else's yet; each of the four fields is written once, and then
+        // the `Arc` is taken up again as one of what is in it now.
+        unsafe {
+            (&raw mut (*place).claim).write(Claim::new());
+            (&raw mut (*place).func).write(UnsafeCell::new(MaybeUninit::new(func)));
+            (&raw mut (*place).result).write(oneshot::Core::new());
+            (&raw mut (*place).executor).write(executor);
+            Arc::from_raw(place)
+        }
+    }
+
     /// # Safety
     /// The caller has the claim, and calls this once, before it resolves the job.
-    unsafe fn take_func(&self) -> Option<F> {
-        // SAFETY: rule 1.
-        self.func.with_mut(|func| unsafe { (*func).take() })
+    unsafe fn take_func(&self) -> F {
+        // SAFETY: rule 1: the closure was put in at the beginning, and is taken once.
+        self.func.with_mut(|func| unsafe { (*func).assume_init_read() })
     }
 
     /// Hands the result to the handle, or back if that is gone.
@@ -177,31 +252,59 @@ impl<F, R> JobCell<F, R> {
         contain(|| left.wake());
         Ok(())
     }
+
+    /// Drops the closure, then resolves the job. Gives back what the closure's `Drop` panicked with.
+    ///
+    /// # Safety
+    /// The caller has the claim, and calls this once.
+    unsafe fn give_up(&self, error: JoinError) -> Result<(), Box<dyn Any + Send>> {
+        self.executor.cancelled();
+        // SAFETY: the caller's promise.
+        let func = unsafe { self.take_func() };
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));
+        // SAFETY: the caller's promise.
+        let _handle_is_gone = unsafe { self.resolve(Err(error)) };
+        dropped
+    }
 }
 
-impl<F: FnOnce() -> R + Send, R: Send> Runnable for JobCell<F, R> {
-    fn run(&self, worker: &mut dyn Worker) {
+impl<F, R, E: Executor> Running for JobCell<F, R, E> {
+    fn is_cancelled(&self) -> bool {
+        self.claim.is_cancelled() || self.executor.stop().is_some_and(Stop::is_set)
+    }
+}
+
+impl<F, R, E: Executor> Runnable for JobCell<F, R, E>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn start(&self) -> bool {
+        self.claim.start()
+    }
+
+    fn is_stale(&self) -> bool {
+        self.claim.is_taken()
+    }
+
+    unsafe fn run(&self, worker: &mut dyn Worker) {
         /// Puts the outer job back, also after a panic.
-        struct Outer(Option<NonNull<Claim>>);
+        struct Outer(Option<NonNull<dyn Running>>);
         impl Drop for Outer {
             fn drop(&mut self) {
                 CURRENT.with(|current| current.set(self.0));
             }
         }
-        if !self.claim.start() {
-            return;
-        }
-        // SAFETY: rule 1, the claim has just been made.
+        // SAFETY: rule 1, and the caller's promise.
         let func = unsafe { self.take_func() };
-        let outer = Outer(CURRENT.with(|current| current.replace(Some(NonNull::from(&self.claim)))));
-        let result = catch_unwind(AssertUnwindSafe(|| func.map(|func| func())));
+        let outer = Outer(CURRENT.with(|current| current.replace(Some(NonNull::from(self as &dyn Running)))));
+        let result = catch_unwind(AssertUnwindSafe(func));
         drop(outer);
-        let result = match result {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => unreachable!("the claim was made twice"),
-            Err(payload) => Err(JoinError::Panicked(Panic(payload))),
+        let (how, result) = match result {
+            Ok(value) => (Ended::Succeeded, Ok(value)),
+            Err(payload) => (Ended::Panicked, Err(JoinError::Panicked(Panic(payload)))),
         };
-        worker.ended(if result.is_ok() { Ended::Succeeded } else { Ended::Panicked });
+        worker.ended(how);
         // SAFETY: as above.
         if let Err(unwanted) = unsafe { self.resolve(result) } {
             worker.busy();
@@ -209,36 +312,42 @@ impl<F: FnOnce() -> R + Send, R: Send> Runnable for JobCell<F, R> {
         }
     }
 
+    unsafe fn refuse(&self, error: JoinError) {
+        // SAFETY: the caller's promise.
+        if let Err(payload) = unsafe { self.give_up(error) } {
+            contain(|| drop(payload));
+        }
+    }
+}
+
+impl<F, R, E: Executor> Joinable<R> for JobCell<F, R, E>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn result(&self) -> &oneshot::Core<Result<R, JoinError>> {
+        &self.result
+    }
+
     fn cancel(&self) -> bool {
         let claimed = self.claim.cancel();
         if claimed {
-            // SAFETY: rule 1, the claim has just been made.
-            let func = unsafe { self.take_func() };
-            // Before the handle resolves; and if its `Drop` panics, the handle resolves all the same.
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));
-            // SAFETY: as above.
-            let _handle_is_gone = unsafe { self.resolve(Err(JoinError::Cancelled)) };
-            if let Err(payload) = dropped {
+            // SAFETY: the claim has just been made.
+            if let Err(payload) = unsafe { self.give_up(JoinError::Cancelled) } {
                 resume_unwind(payload);
             }
         }
         claimed
     }
 
-    fn refuse(&self, error: io::Error) {
-        if self.claim.start() {
-            // SAFETY: rule 1, the claim has just been made.
-            let func = unsafe { self.take_func() };
-            contain(|| drop(func));
-            // SAFETY: as above.
-            let _handle_is_gone = unsafe { self.resolve(Err(JoinError::NoThread(error))) };
+    fn run_here(&self) {
+        if let Some(mut worker) = self.executor.inline() {
+            if self.claim.start() {
+                worker.started();
+                // SAFETY: the claim has just been made.
+                unsafe { self.run(&mut *worker) };
+            }
         }
-    }
-}
-
-impl<F: FnOnce() -> R + Send, R: Send> Joinable<R> for JobCell<F, R> {
-    fn result(&self) -> &oneshot::Core<Result<R, JoinError>> {
-        &self.result
     }
 }
 
@@ -252,36 +361,39 @@ pub fn contain(work: impl FnOnce()) {
     }
 }
 
-/// A job that waits to be run. Dropping it cancels the job.
+/// A job that waits to be run. Dropping it resolves the job with [`JoinError::Cancelled`].
 #[must_use = "dropping it cancels the job"]
 pub struct Queued(Option<Arc<dyn Runnable>>);
 
 impl Queued {
-    /// Runs the job on this thread, unless it was cancelled.
-    pub fn run(mut self, worker: &mut dyn Worker) {
-        if let Some(job) = self.0.take() {
-            job.run(worker);
-            // The handle may have left its waker in there.
-            contain(|| drop(job));
-        }
+    /// Claims the job, to run it. `None`: another one has claimed it.
+    pub fn start(mut self) -> Option<Started> {
+        self.0.take().filter(|job| job.start()).map(Started)
     }
 
-    /// Resolves the job with [`JoinError::NoThread`].
-    pub fn refuse(mut self, error: io::Error) {
+    /// Whether another one has claimed the job: there is nothing left to do, and nothing of the user's in it.
+    pub fn is_stale(&self) -> bool {
+        self.0.as_ref().is_none_or(|job| job.is_stale())
+    }
+
+    /// Resolves the job without running it, unless another one has claimed it.
+    pub fn refuse(mut self, error: JoinError) {
+        self.refuse_with(error);
+    }
+
+    fn refuse_with(&mut self, error: JoinError) {
         if let Some(job) = self.0.take() {
-            job.refuse(error);
+            if job.start() {
+                // SAFETY: the claim has just been made.
+                unsafe { job.refuse(error) };
+            }
         }
     }
 }
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        if let Some(job) = self.0.take() {
-            // Whatever the closure's `Drop` does: this may be a worker.
-            contain(|| {
-                job.cancel();
-            });
-        }
+        self.refuse_with(JoinError::Cancelled);
     }
 }
 
@@ -291,14 +403,33 @@ impl fmt::Debug for Queued {
     }
 }
 
+/// A job that has been claimed, to be run now.
+#[must_use = "its handle waits for it to run"]
+pub struct Started(Arc<dyn Runnable>);
+
+impl Started {
+    /// Runs the job on this thread.
+    pub fn run(self, worker: &mut dyn Worker) {
+        // SAFETY: it comes from `Queued::start`, and runs once.
+        unsafe { self.0.run(worker) };
+        // The handle may have left its waker in there.
+        contain(|| drop(self.0));
+    }
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").finish_non_exhaustive()
+    }
+}
+
 /// Makes a job: what is to be run, and its handle. One allocation.
-pub fn job<F, R>(func: F) -> (Queued, Job<R>)
+pub fn job<F, R>(func: F, executor: impl Executor) -> (Queued, Job<R>)
 where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    let cell =
-        Arc::new(JobCell { claim: Claim::new(), func: UnsafeCell::new(Some(func)), result: oneshot::Core::new() });
+    let cell = JobCell::allocate(func, executor);
     (Queued(Some(cell.clone())), Job(Outcome { cell: Some(cell), _result: PhantomData }))
 }
 
@@ -371,12 +502,15 @@ impl<R> Job<R> {
 
     /// Blocks this thread until the job has finished, and returns its result.
     ///
+    /// In a job of the same pool: if the job has not started yet, it runs right here, on this thread.
+    ///
     /// # Panics
     /// As awaiting it does.
     ///
     /// # Blocking
     /// On the thread of an event loop this stops the loop for as long; await the job there.
     pub fn wait(self) -> R {
+        self.0.run_here();
         parker::block_on(self)
     }
 }
@@ -390,7 +524,14 @@ impl<R> Outcome<R> {
     /// # Blocking
     /// As [`Job::wait`].
     pub fn wait(self) -> Result<R, JoinError> {
+        self.run_here();
         parker::block_on(self)
+    }
+
+    fn run_here(&self) {
+        if let Some(cell) = &self.cell {
+            cell.run_here();
+        }
     }
 }
 

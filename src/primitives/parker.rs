@@ -47,7 +47,7 @@
 //! first pauses a few times, then gives its core away some dozens of times, and looks after each. That pays only if
 //! answers are quick: see [`Patience`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::IntoFuture;
 use std::mem::ManuallyDrop;
 use std::pin::pin;
@@ -240,13 +240,38 @@ impl Waiter {
         if turns > 0 {
             self.patience.after_yielding(slowest);
         }
+        let around_sleep = AROUND_SLEEP.try_with(Cell::get).ok().flatten();
+        if let Some(tell) = around_sleep {
+            tell(Sleep::Begins);
+        }
         let notified = self.parker.sleep(deadline);
+        if let Some(tell) = around_sleep {
+            tell(Sleep::Ends);
+        }
         self.patience.after_sleep(start.elapsed());
         notified
     }
 }
 
+/// What [`tell_around_sleep`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// The thread goes to sleep now, until somebody wakes it or its deadline has passed.
+    Begins,
+    /// It is awake again.
+    Ends,
+}
+
+/// From now on, calls `tell` whenever a blocking call on this thread goes to sleep, and when it wakes up. `None`: no more.
+///
+/// For a pool, which has another thread run its jobs meanwhile. `tell` must not panic or block.
+pub fn tell_around_sleep(tell: Option<fn(Sleep)>) {
+    AROUND_SLEEP.with(|around_sleep| around_sleep.set(tell));
+}
+
 thread_local! {
+    /// Whom to tell when this thread blocks.
+    static AROUND_SLEEP: Cell<Option<fn(Sleep)>> = const { Cell::new(None) };
     /// The waiters of this thread that no call uses: so that none allocates but the first of each depth of nesting.
     static CACHE: RefCell<Vec<Waiter>> = const { RefCell::new(Vec::new()) };
     /// Its address tells threads that are alive at the same time apart.

@@ -10,8 +10,13 @@ use std::task::{Context, Poll, Wake, Waker};
 
 /// Explores every interleaving with at most three preemptions; `LOOM_MAX_PREEMPTIONS` overrides it.
 pub fn model(check: impl Fn() + Send + Sync + 'static) {
+    model_with(3, check);
+}
+
+/// The same with another number of preemptions.
+pub fn model_with(preemptions: usize, check: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     let nothing_leaked = || assert_eq!(BIG_ONES.get(), 0, "memory with a `Counted` in it was leaked, or freed twice");
     builder.check(move || {
         // Of the execution before this one: a thread is joined before loom has freed all that it was started with.

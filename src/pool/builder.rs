@@ -1,0 +1,145 @@
+//! How a pool is made.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::pool::state::{Out, State};
+use crate::pool::{GLOBAL, GlobalPoolExists, Hook, Owner, Shared, ThreadPool, default_size};
+use crate::primitives::cache_padded::CachePadded;
+use crate::primitives::job::Stop;
+use crate::sync::{Arc, Mutex};
+
+/// How many threads a pool may have in all when jobs block: see [`ThreadPool`].
+const MOST: usize = 512;
+
+/// Makes a [`ThreadPool`] that differs from the usual. From [`ThreadPool::builder`].
+///
+/// ```
+/// use offthread::ThreadPool;
+///
+/// let pool = ThreadPool::builder().threads(2).name("images").stack_size(256 << 10).build();
+/// let name = pool.spawn(|| std::thread::current().name().map(str::to_owned)).wait();
+/// assert_eq!(name.as_deref(), Some("images"));
+/// ```
+#[must_use = "nothing is made until `build` or `build_global`"]
+pub struct ThreadPoolBuilder {
+    threads: Option<usize>,
+    name: String,
+    stack_size: Option<usize>,
+    keep_alive: Duration,
+    on_thread_start: Option<Hook>,
+    on_thread_stop: Option<Hook>,
+    timed: bool,
+}
+
+impl ThreadPoolBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            threads: None,
+            name: "offthread".into(),
+            stack_size: None,
+            keep_alive: Duration::from_secs(10),
+            on_thread_start: None,
+            on_thread_stop: None,
+            timed: false,
+        }
+    }
+
+    /// How many jobs run at once. Unless said: as in the [global](ThreadPool::global) pool.
+    ///
+    /// # Panics
+    /// If `threads` is 0.
+    pub fn threads(mut self, threads: usize) -> Self {
+        assert!(threads > 0, "ThreadPoolBuilder::threads: threads is 0, but a pool needs at least one");
+        self.threads = Some(threads);
+        self
+    }
+
+    /// The name of each of its threads, as debuggers show it. Unless said: `offthread`.
+    ///
+    /// # Panics
+    /// If it contains a zero byte, which no thread's name can.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        assert!(!self.name.contains('\0'), "ThreadPoolBuilder::name: {:?} contains a zero byte", self.name);
+        self
+    }
+
+    /// The size of its threads' stacks, in bytes. Unless said: std's.
+    ///
+    /// A size that the system does not grant shows when a thread is started: then jobs resolve with
+    /// [`JoinError::NoThread`](crate::JoinError::NoThread).
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// After how long an idle thread ends. Unless said: 10 seconds. [`Duration::MAX`]: never.
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Runs on each thread before its first job. A panic in it goes no further than the panic hook.
+    pub fn on_thread_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_thread_start = Some(Box::new(hook));
+        self
+    }
+
+    /// Runs on each thread after its last job: once for each time that `on_thread_start` ran, even if that panicked.
+    pub fn on_thread_stop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_thread_stop = Some(Box::new(hook));
+        self
+    }
+
+    /// Whether to measure [`busy`](crate::PoolStats::busy) and [`waited`](crate::PoolStats::waited). Unless said: no, as
+    /// each job then takes some hundred nanoseconds longer.
+    pub fn timed(mut self, timed: bool) -> Self {
+        self.timed = timed;
+        self
+    }
+
+    /// The pool. No thread is started yet.
+    ///
+    /// # Panics
+    /// If the number of threads was not said, and `OFFTHREAD_POOL_SIZE` is set and not a positive number.
+    pub fn build(self) -> ThreadPool {
+        let size = self.threads.unwrap_or_else(default_size);
+        let shared = Arc::new(Shared {
+            out: CachePadded(Mutex::new(Out::default())),
+            state: CachePadded(Mutex::new(State::new(size, size.max(MOST)))),
+            stop: Stop::default(),
+            name: self.name,
+            stack_size: self.stack_size,
+            keep_alive: self.keep_alive,
+            on_thread_start: self.on_thread_start,
+            on_thread_stop: self.on_thread_stop,
+            timed: self.timed,
+        });
+        ThreadPool { owner: Arc::new(Owner { shared }) }
+    }
+
+    /// Makes the [global](ThreadPool::global) pool, which must not have been used before.
+    ///
+    /// # Errors
+    /// [`GlobalPoolExists`] if there is one already.
+    ///
+    /// # Panics
+    /// As [`build`](Self::build).
+    pub fn build_global(self) -> Result<(), GlobalPoolExists> {
+        GLOBAL.set(self.build()).map_err(|_| GlobalPoolExists)
+    }
+}
+
+impl fmt::Debug for ThreadPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPoolBuilder")
+            .field("threads", &self.threads)
+            .field("name", &self.name)
+            .field("stack_size", &self.stack_size)
+            .field("keep_alive", &self.keep_alive)
+            .field("timed", &self.timed)
+            .finish_non_exhaustive()
+    }
+}

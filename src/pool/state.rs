@@ -1,0 +1,452 @@
+//! What a pool knows and decides.
+//!
+//! # Two trays
+//! Submitters put jobs into the in-tray, and workers take them from the out-tray; when that is empty, they swap the two. So
+//! while there is much to do, submitters and workers do not meet at every job. Each tray has a lock of its own. That of the
+//! in-tray, [`State`], also guards every count and the list of idle workers, and *call one, start one, or leave it* is
+//! decided under it; that of the out-tray, [`Out`], guards besides what a worker needs to go on with the next job at once.
+//! Who needs both takes that of the out-tray first. Jobs move, or leave the trays unclaimed, under both alone: so who has
+//! `State` alone knows how many jobs there are at most, which is enough to decide that somebody is needed.
+//!
+//! # Counts
+//! A worker is *idle* (it sleeps, and stands in `idle`), *blocked* (its job sleeps in a blocking call of this crate), or
+//! *active*: it runs a job, looks for one, or is about to start. Jobs are taken only while there are not more active workers
+//! than `size`; so when blocked ones come back, the surplus ends as soon as its jobs have.
+//!
+//! # The invariant
+//! Each job that waits has somebody who will take it, or nobody could: after every step under the lock of `State`,
+//!
+//! * `coming` is set: a worker has been called, and will look round when it arrives; or
+//! * there are at least as many workers `looking` or `starting` as jobs that wait; or
+//! * `size` workers are active: the first that ends its job takes the next; or
+//! * nobody is idle, and there is no room for one more thread, or the system has just refused one.
+//!
+//! [`State::next`] restores it. Whoever adds a job, takes one after a sleep, blocks, or stops looking calls it.
+//!
+//! Workers are called one at a time, and the one that arrives calls the next: several that wake up at once would only
+//! get into each other's way, and when jobs are short, the first has often done them all by then.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::mem;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::pool::PoolStats;
+use crate::primitives::job::{Ended, Queued, Started};
+
+/// With fewer jobs than this, stale ones stay in the queue until their turn comes.
+const FEW: usize = 32;
+
+/// What workers need to go from one job to the next.
+#[derive(Default)]
+pub struct Out {
+    tray: VecDeque<Queued>,
+    /// How many jobs have been taken, in all.
+    taken: u64,
+    succeeded: u64,
+    panicked: u64,
+    /// More workers are active than may be: some have come back from blocking.
+    surplus: bool,
+}
+
+/// See the head.
+pub struct State {
+    /// The in-tray.
+    tray: VecDeque<Queued>,
+    submitted: u64,
+    /// How many jobs there are in the out-tray at most.
+    out: usize,
+    /// How many workers are about to look at the trays.
+    looking: usize,
+    /// How many threads are about to start, and then to look at the trays.
+    starting: usize,
+    /// Those who sleep and have not been called, the last to go idle at the end.
+    idle: Vec<(WorkerId, Waker)>,
+    /// How many workers there are: idle, blocked and active.
+    threads: usize,
+    blocked: usize,
+    /// How many workers may be active.
+    size: usize,
+    /// A worker has been called and has not arrived yet.
+    coming: bool,
+    closed: bool,
+    /// How many threads there may be, blocked ones included.
+    most: usize,
+    /// How many jobs in the trays have been claimed by somebody else, at most.
+    stale: usize,
+    cancelled: u64,
+    /// How many jobs have been claimed to be run, but not through a tray.
+    passed: u64,
+    waited: Duration,
+    busy: Duration,
+    /// How many threads are no workers any more, but have not ended yet.
+    leaving: usize,
+    /// How many workers have a job, or look for the next one.
+    turns: usize,
+    /// How many of these wait for the others to finish.
+    callers: usize,
+    /// Those who wait for a closed pool to finish.
+    closers: Vec<Waker>,
+    named: u64,
+}
+
+/// Tells the workers of a pool apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerId(u64);
+
+/// What a worker has done before it looks at the queue, and so as what it was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Its thread has just started.
+    Start,
+    /// It was idle, and has been called.
+    Call,
+    /// It has had a job.
+    Turn {
+        /// Whether it was counted among those who look.
+        looking: bool,
+        /// Whether its job waited for the pool to finish.
+        caller: bool,
+    },
+}
+
+/// What a worker does next.
+#[must_use]
+pub enum Look {
+    Run(Started, Next),
+    /// There is nothing to do.
+    Rest,
+    /// There is nothing to do, and the thread is not needed any more.
+    End(Closers),
+}
+
+/// Who is to take the jobs that wait. To be acted upon when the lock is free.
+#[must_use = "a job may be waiting for it"]
+#[derive(Default)]
+pub struct Next {
+    /// The idle worker to call.
+    pub call: Option<Waker>,
+    /// How many threads to start.
+    pub starts: usize,
+}
+
+/// Those who are to be woken when the lock is free.
+#[must_use = "they are to be woken"]
+pub struct Closers(Vec<Waker>);
+
+impl Closers {
+    pub fn wake(self) {
+        for waker in self.0 {
+            waker.wake();
+        }
+    }
+}
+
+impl Out {
+    /// The next job.
+    fn take(&mut self) -> Option<Started> {
+        while let Some(job) = self.tray.pop_front() {
+            // A stale one that is dropped here runs nothing of the user's.
+            if let Some(job) = job.start() {
+                self.taken += 1;
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    /// The next job for a worker that has just had one, if there is no more to it than that.
+    pub fn take_another(&mut self) -> Option<Started> {
+        if self.surplus { None } else { self.take() }
+    }
+
+    /// A job has ended. Whether there is another one.
+    #[must_use]
+    pub fn ended(&mut self, how: Ended) -> bool {
+        match how {
+            Ended::Succeeded => self.succeeded += 1,
+            Ended::Panicked => self.panicked += 1,
+        }
+        !self.tray.is_empty()
+    }
+}
+
+impl State {
+    pub fn new(size: usize, most: usize) -> Self {
+        Self {
+            tray: VecDeque::new(),
+            submitted: 0,
+            out: 0,
+            looking: 0,
+            starting: 0,
+            idle: Vec::new(),
+            threads: 0,
+            blocked: 0,
+            size,
+            coming: false,
+            closed: false,
+            most,
+            stale: 0,
+            cancelled: 0,
+            passed: 0,
+            waited: Duration::ZERO,
+            busy: Duration::ZERO,
+            leaving: 0,
+            turns: 0,
+            callers: 0,
+            closers: Vec::new(),
+            named: 0,
+        }
+    }
+
+    pub fn stats(&self, out: &Out) -> PoolStats {
+        PoolStats {
+            threads: self.threads + self.leaving,
+            idle: self.idle.len(),
+            queued: self.queued(out),
+            submitted: self.submitted,
+            succeeded: out.succeeded,
+            panicked: out.panicked,
+            cancelled: self.cancelled,
+            busy: self.busy,
+            waited: self.waited,
+        }
+    }
+
+    /// How many jobs wait. One that is being cancelled may still count.
+    fn queued(&self, out: &Out) -> usize {
+        // It fits: each of them has an allocation.
+        usize::try_from(self.submitted - self.cancelled - self.passed - out.taken).unwrap_or(usize::MAX)
+    }
+
+    /// How many jobs a closed pool still waits for. From inside, those that wait themselves do not count.
+    pub fn running(&self, out: &Out, inside: bool) -> usize {
+        if inside {
+            return self.turns - self.callers;
+        }
+        usize::try_from(out.taken + self.passed - out.succeeded - out.panicked).unwrap_or(usize::MAX)
+    }
+
+    // Jobs.
+
+    /// Adds jobs, or gives them back if the pool is closed: then they are to be dropped, which counts them as cancelled.
+    pub fn submit<J: ExactSizeIterator<Item = Queued>>(&mut self, jobs: J) -> Result<Next, J> {
+        self.submitted += jobs.len() as u64;
+        if self.closed {
+            return Err(jobs);
+        }
+        self.tray.extend(jobs);
+        Ok(self.next())
+    }
+
+    /// A job that was submitted has been claimed by somebody who will not run it. Whether [`tidy`](Self::tidy) is due.
+    #[must_use]
+    pub fn cancelled(&mut self) -> bool {
+        self.cancelled += 1;
+        self.has_gone_stale();
+        self.closed || self.has_many_stale()
+    }
+
+    /// A job that was submitted has been claimed to be run, but not through a tray.
+    pub fn passed(&mut self) {
+        self.passed += 1;
+        self.has_gone_stale();
+    }
+
+    fn has_gone_stale(&mut self) {
+        self.stale += 1;
+        // Often it is one of the last. Who waits for a job usually has just submitted it.
+        while self.tray.back().is_some_and(Queued::is_stale) {
+            self.tray.pop_back();
+            // The one who claimed it may not have come here yet.
+            self.stale = self.stale.saturating_sub(1);
+        }
+    }
+
+    fn has_many_stale(&self) -> bool {
+        self.stale > FEW && 2 * self.stale > self.tray.len() + self.out
+    }
+
+    /// Throws out stale jobs, if they are half of all: so that costs each of them one look or two.
+    pub fn tidy(&mut self, out: &mut Out) -> Closers {
+        if self.has_many_stale() {
+            for tray in [&mut self.tray, &mut out.tray] {
+                tray.retain(|job| !job.is_stale());
+                tray.shrink_to(2 * tray.len());
+            }
+            self.out = out.tray.len();
+            self.stale = 0;
+        }
+        self.closers(out)
+    }
+
+    /// Adds the times of a job that has ended.
+    pub fn add_times(&mut self, waited: Duration, busy: Duration) {
+        self.waited += waited;
+        self.busy += busy;
+    }
+
+    /// All jobs that wait, for the caller to do away with.
+    pub fn take_all(&mut self, out: &mut Out) -> [VecDeque<Queued>; 2] {
+        (self.out, self.stale) = (0, 0);
+        [mem::take(&mut out.tray), mem::take(&mut self.tray)]
+    }
+
+    // Workers.
+
+    fn active(&self) -> usize {
+        self.threads - self.idle.len() - self.blocked
+    }
+
+    /// Restores the invariant.
+    pub fn next(&mut self) -> Next {
+        let mut next = Next::default();
+        let waiting = self.tray.len() + self.out;
+        while !self.coming && waiting > self.looking + self.starting && self.active() < self.size {
+            if let Some((_, waker)) = self.idle.pop() {
+                self.coming = true;
+                next.call = Some(waker);
+            } else if self.threads < self.most {
+                self.threads += 1;
+                self.starting += 1;
+                next.starts += 1;
+            } else {
+                break;
+            }
+        }
+        next
+    }
+
+    /// The thread that was to be started could not be. Gives back the jobs that nobody will ever take.
+    pub fn not_started(&mut self, out: &mut Out) -> ([VecDeque<Queued>; 2], Next, Closers) {
+        self.starting -= 1;
+        self.threads -= 1;
+        let orphans = if self.threads == 0 { self.take_all(out) } else { Default::default() };
+        // Not another attempt: it might go on like that for ever.
+        let next = if self.idle.is_empty() { Next::default() } else { self.next() };
+        (orphans, next, self.closers(out))
+    }
+
+    /// A worker has started.
+    pub fn name(&mut self) -> WorkerId {
+        self.named += 1;
+        WorkerId(self.named)
+    }
+
+    /// What a worker is to do.
+    pub fn look(&mut self, out: &mut Out, since: Since) -> Look {
+        match since {
+            Since::Start => self.starting -= 1,
+            Since::Call => self.coming = false,
+            Since::Turn { looking, caller } => {
+                self.looking -= usize::from(looking);
+                self.callers -= usize::from(caller);
+                self.turns -= 1;
+            }
+        }
+        if self.active() <= self.size {
+            let mut job = out.take();
+            if job.is_none() {
+                mem::swap(&mut self.tray, &mut out.tray);
+                job = out.take();
+            }
+            self.out = out.tray.len();
+            if let Some(job) = job {
+                self.turns += 1;
+                return Look::Run(job, self.next());
+            }
+        }
+        // A thread that was started in the place of a blocked one ends when that one is back.
+        if !self.closed && self.threads - self.blocked <= self.size {
+            return Look::Rest;
+        }
+        self.threads -= 1;
+        self.leaving += 1;
+        out.surplus = self.active() > self.size;
+        Look::End(self.closers(out))
+    }
+
+    /// A worker that found nothing to do goes to sleep.
+    pub fn rest(&mut self, out: &mut Out, worker: WorkerId, waker: Waker) {
+        self.idle.push((worker, waker));
+        out.surplus = self.active() > self.size;
+    }
+
+    pub fn is_idle(&self, worker: WorkerId) -> bool {
+        self.idle.iter().any(|&(idle, _)| idle == worker)
+    }
+
+    /// A worker's time is up. `None`: but it has been called. Otherwise its waker, to be dropped.
+    pub fn expire(&mut self, worker: WorkerId) -> Option<Waker> {
+        let at = self.idle.iter().position(|&(idle, _)| idle == worker)?;
+        let (_, waker) = self.idle.remove(at);
+        self.threads -= 1;
+        self.leaving += 1;
+        Some(waker)
+    }
+
+    /// A worker is about to look at the queue.
+    pub fn will_look(&mut self) {
+        self.looking += 1;
+    }
+
+    /// A worker that was about to look at the queue does something else first.
+    pub fn will_not_look(&mut self) -> Next {
+        self.looking -= 1;
+        self.next()
+    }
+
+    /// A worker's job goes to sleep.
+    pub fn block(&mut self, was_looking: bool) -> Next {
+        self.looking -= usize::from(was_looking);
+        self.blocked += 1;
+        self.next()
+    }
+
+    /// It is awake again.
+    pub fn unblock(&mut self, out: &mut Out) {
+        self.blocked -= 1;
+        out.surplus = self.active() > self.size;
+    }
+
+    // Closing.
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// No more jobs are taken in. Those who are idle are to be called, to take what is left, or to end.
+    #[must_use = "they are to be called"]
+    pub fn close(&mut self) -> Vec<Waker> {
+        self.closed = true;
+        mem::take(&mut self.idle).into_iter().map(|(_, waker)| waker).collect()
+    }
+
+    /// The code of a worker's job is going to wait for the pool to finish.
+    pub fn call(&mut self, out: &Out) -> Closers {
+        self.callers += 1;
+        self.closers(out)
+    }
+
+    pub fn left(&mut self, out: &Out) -> Closers {
+        self.leaving -= 1;
+        self.closers(out)
+    }
+
+    /// Whether a closed pool has finished. From inside, those whose jobs wait for just that do not count.
+    pub fn has_finished(&self, out: &Out, inside: bool) -> bool {
+        self.queued(out) == 0 && if inside { self.turns <= self.callers } else { self.threads + self.leaving == 0 }
+    }
+
+    /// Whom to wake when the pool has finished.
+    pub fn wait(&mut self, waker: Waker) {
+        self.closers.push(waker);
+    }
+
+    fn closers(&mut self, out: &Out) -> Closers {
+        // Whoever waits from outside is woken for nothing now and then, and waits again.
+        let finished = self.closed && (self.has_finished(out, true) || self.has_finished(out, false));
+        Closers(if finished { mem::take(&mut self.closers) } else { Vec::new() })
+    }
+}

@@ -1,0 +1,224 @@
+//! A pool's threads.
+//!
+//! ```text
+//!                     +------------------ its job has ended --------------------+
+//!                     v                                                         |
+//! STARTING -------> LOOKING --- there is a job, and not too many are active --> RUNNING --- sleeps ---> BLOCKED
+//!                   ^  |  |                                                       ^                       |
+//!            called |  |  +--- nothing to do, and the pool is closed ---> ENDED   +------ is woken -------+
+//!                   |  v                                                            ^
+//!                   IDLE --- nobody called for `keep_alive` ------------------------+
+//! ```
+//!
+//! 1. A worker counts as looking from just before its job's handle resolves until it has looked. So who submits a job as
+//!    soon as the one before has resolved is served by the same thread. A worker that has to drop an unwanted result
+//!    first, or that blocks in the waker of whoever waits for the handle, does not count while it does.
+//! 2. An idle worker waits in the parker like everybody else: it yields for a moment, then sleeps; and whoever calls it
+//!    takes its waker out of the list of idle ones, which is how it knows that it has been called.
+//! 3. A thread whose job blocks in the parker tells its pool, which may have another thread run its jobs meanwhile.
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use crate::pool::Shared;
+use crate::pool::state::{Look, Since, WorkerId};
+use crate::primitives::job::{self, Ended, JoinError, Started, contain};
+use crate::primitives::parker::{Sleep, poll_until, tell_around_sleep};
+use crate::sync::{Arc, thread, thread_local};
+
+/// How many jobs may run inside one another on one thread, before one that waits leaves the next to another thread: a stack
+/// has an end.
+const DEEPEST: u32 = 128;
+
+/// One of a pool's threads, as it knows itself.
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    id: WorkerId,
+    /// It counts as looking.
+    looking: Cell<bool>,
+    /// Its job waits for the pool to finish, or has done so.
+    caller: Cell<bool>,
+    /// How many jobs run inside its job.
+    nested: Cell<u32>,
+}
+
+thread_local! {
+    /// Set while the thread may run jobs.
+    static WORKER: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
+}
+
+impl Worker {
+    /// The worker on whose thread this is.
+    pub fn current() -> Option<Rc<Self>> {
+        WORKER.try_with(|worker| worker.borrow().clone()).ok().flatten()
+    }
+
+    /// The worker on whose thread this is, if it is one of that pool.
+    pub fn of(shared: &Arc<Shared>) -> Option<Rc<Self>> {
+        Self::current().filter(|worker| Arc::ptr_eq(&worker.shared, shared))
+    }
+
+    /// Starts a worker that has been counted.
+    pub fn start(shared: &Arc<Shared>) {
+        let mut builder = thread::Builder::new().name(shared.name.clone());
+        if let Some(size) = shared.stack_size {
+            builder = builder.stack_size(size);
+        }
+        let started = builder.spawn({
+            let shared = shared.clone();
+            move || Self::run(&shared)
+        });
+        let Err(error) = started else { return };
+        let (mut out, mut state) = shared.lock();
+        let (orphans, next, closers) = state.not_started(&mut out);
+        drop((out, state));
+        closers.wake();
+        Shared::go_on(shared, next);
+        for job in orphans.into_iter().flatten() {
+            // An `io::Error` cannot be copied; each job gets one of its own.
+            let error = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+            job.refuse(JoinError::NoThread(error));
+        }
+    }
+
+    /// What its thread does.
+    fn run(shared: &Arc<Shared>) {
+        if let Some(hook) = &shared.on_thread_start {
+            contain(hook);
+        }
+        let worker = Rc::new(Self {
+            shared: shared.clone(),
+            id: shared.state.lock().name(),
+            looking: Cell::new(false),
+            caller: Cell::new(false),
+            nested: Cell::new(0),
+        });
+        WORKER.with(|current| current.replace(Some(worker.clone())));
+        let mut since = Since::Start;
+        while let Some(job) = worker.next_job(since) {
+            tell_around_sleep(Some(around_sleep));
+            job.run(&mut Turn(&worker));
+            tell_around_sleep(None);
+            since = Since::Turn { looking: worker.looking.take(), caller: worker.caller.take() };
+        }
+        WORKER.with(RefCell::take);
+        if let Some(hook) = &shared.on_thread_stop {
+            contain(hook);
+        }
+        let (out, mut state) = shared.lock();
+        let closers = state.left(&out);
+        drop((out, state));
+        closers.wake();
+    }
+
+    /// Waits for a job. `None`: the thread is to end.
+    fn next_job(&self, mut since: Since) -> Option<Started> {
+        let shared = &*self.shared;
+        if since == (Since::Turn { looking: false, caller: false }) {
+            let another = shared.out.lock().take_another();
+            if another.is_some() {
+                return another;
+            }
+        }
+        loop {
+            let (mut out, mut state) = shared.lock();
+            match state.look(&mut out, since) {
+                Look::Run(job, next) => {
+                    drop((out, state));
+                    Shared::go_on(&self.shared, next);
+                    return Some(job);
+                }
+                Look::End(closers) => {
+                    drop((out, state));
+                    closers.wake();
+                    return None;
+                }
+                Look::Rest => {}
+            }
+            let deadline = Instant::now().checked_add(shared.keep_alive);
+            let mut held = Some((out, state));
+            let called = poll_until(deadline, |cx| {
+                if let Some((mut out, mut state)) = held.take() {
+                    state.rest(&mut out, self.id, cx.waker().clone());
+                    return Poll::Pending;
+                }
+                if shared.state.lock().is_idle(self.id) { Poll::Pending } else { Poll::Ready(()) }
+            });
+            if called.is_none() {
+                // The waker is dropped when the lock is free.
+                let expired = shared.state.lock().expire(self.id);
+                if expired.is_some() {
+                    return None;
+                }
+            }
+            since = Since::Call;
+        }
+    }
+
+    /// Its job waits for the pool to finish from here on. Whether it had not done so before.
+    pub fn becomes_caller(&self) -> bool {
+        !self.caller.replace(true)
+    }
+}
+
+/// Told by the parker that this thread's job blocks.
+fn around_sleep(sleep: Sleep) {
+    let Some(worker) = Worker::current() else { return };
+    match sleep {
+        Sleep::Begins => {
+            let next = worker.shared.state.lock().block(worker.looking.take());
+            Shared::go_on(&worker.shared, next);
+        }
+        Sleep::Ends => {
+            let (mut out, mut state) = worker.shared.lock();
+            state.unblock(&mut out);
+        }
+    }
+}
+
+/// A worker, while it runs a job of the queue.
+struct Turn<'a>(&'a Worker);
+
+impl job::Worker for Turn<'_> {
+    fn ended(&mut self, how: Ended) {
+        let mut out = self.0.shared.out.lock();
+        if !out.ended(how) {
+            self.0.shared.state.lock().will_look();
+            self.0.looking.set(true);
+        }
+    }
+
+    fn busy(&mut self) {
+        if self.0.looking.take() {
+            let next = self.0.shared.state.lock().will_not_look();
+            Shared::go_on(&self.0.shared, next);
+        }
+    }
+}
+
+/// A worker, while its job waits for another job and runs that meanwhile.
+pub(super) struct Inline(Rc<Worker>);
+
+impl Inline {
+    pub fn in_pool(shared: &Arc<Shared>) -> Option<Self> {
+        Worker::of(shared).filter(|worker| worker.nested.get() < DEEPEST).map(Self)
+    }
+}
+
+impl job::Worker for Inline {
+    fn started(&mut self) {
+        self.0.nested.set(self.0.nested.get() + 1);
+        self.0.shared.state.lock().passed();
+    }
+
+    fn ended(&mut self, how: Ended) {
+        self.0.nested.set(self.0.nested.get() - 1);
+        let _another = self.0.shared.out.lock().ended(how);
+    }
+
+    fn busy(&mut self) {}
+}
