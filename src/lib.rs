@@ -38,7 +38,7 @@
 //! ```
 //!
 //! # Blocking code in threads
-//! [`threaded()`] and [`Threaded`]; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
+//! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
 //! a job's handle, and [`Outcome`], what became of it as a value; [`is_cancelled`], for the code inside; [`JoinError`] and
 //! [`Panic`], why there is no result.
 //!
@@ -62,6 +62,7 @@ mod sync;
 mod primitives;
 mod context;
 mod pool;
+mod separate;
 mod time;
 mod gather;
 mod threaded;
@@ -72,7 +73,7 @@ pub use pool::{GlobalPoolExists, PoolStats, ShutdownTimeout, ThreadPool, ThreadP
 pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
 pub use primitives::parker::block_on;
 pub use primitives::{oneshot, spsc};
-pub use threaded::{Threaded, threaded};
+pub use threaded::{Threaded, threaded, threaded_separate};
 pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout};
 
 /// For the models of `loom-tests/` alone.

@@ -6,6 +6,7 @@ use std::future::IntoFuture;
 
 use crate::pool::{self, ThreadPool};
 use crate::primitives::job::Job;
+use crate::separate;
 
 /// Makes a blocking closure awaitable: nothing has started yet.
 ///
@@ -22,33 +23,81 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    Threaded { func, pool: None }
+    Threaded { func, place: Place::Nearby, name: None }
+}
+
+/// Makes a blocking closure awaitable, in a thread of its own: [`threaded(func).separate()`](Threaded::separate).
+///
+/// For what blocks for long, or for ever: in a pool it would take a thread from the others.
+///
+/// ```
+/// # offthread::block_on(async {
+/// let name = offthread::threaded_separate(|| std::thread::current().name().map(str::to_owned)).name("clock").await;
+/// assert_eq!(name.as_deref(), Some("clock"));
+/// # });
+/// ```
+pub fn threaded_separate<F, R>(func: F) -> Threaded<F>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    threaded(func).separate()
 }
 
 /// A blocking closure and where to run it. From [`threaded`]. Nothing has started yet.
+///
+/// Unless told otherwise it runs in a pool: in a job of a pool, that pool; else, and if that pool is closed, the
+/// [global](ThreadPool::global) one.
 #[must_use = "nothing runs until it is awaited, or until `async_call` or `sync_call`"]
 pub struct Threaded<F> {
     func: F,
-    /// `None`: the pool that the calling job runs on, or the global one.
-    pool: Option<ThreadPool>,
+    place: Place,
+    name: Option<String>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Nearby,
+    Pool(ThreadPool),
+    Separate,
 }
 
 impl<F> Threaded<F> {
-    /// Runs in this pool instead of the [global](ThreadPool::global) one.
+    /// Runs in this pool.
     pub fn on(mut self, pool: &ThreadPool) -> Self {
-        self.pool = Some(pool.clone());
+        self.place = Place::Pool(pool.clone());
         self
     }
 
-    /// Submits the job now, and returns its handle.
+    /// Runs in a new thread of its own, which ends with it.
+    pub fn separate(mut self) -> Self {
+        self.place = Place::Separate;
+        self
+    }
+
+    /// The name of the separate thread, as debuggers show it. A pool's thread keeps the pool's.
+    ///
+    /// # Panics
+    /// If it contains a zero byte, which no thread's name can.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        assert!(!name.contains('\0'), "Threaded::name: {name:?} contains a zero byte");
+        self.name = Some(name);
+        self
+    }
+
+    /// Submits the job now, or starts its thread, and returns its handle. Never blocks.
+    ///
+    /// If no thread can be started, the job resolves with [`JoinError::NoThread`](crate::JoinError::NoThread).
     pub fn async_call<R>(self) -> Job<R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        match &self.pool {
-            Some(pool) => pool.spawn(self.func),
-            None => pool::spawn_nearby(self.func),
+        match self.place {
+            Place::Nearby => pool::spawn_nearby(self.func),
+            Place::Pool(pool) => pool.spawn(self.func),
+            Place::Separate => separate::spawn(self.name, self.func),
         }
     }
 
@@ -80,6 +129,6 @@ where
 
 impl<F> fmt::Debug for Threaded<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Threaded").field("pool", &self.pool).finish_non_exhaustive()
+        f.debug_struct("Threaded").field("place", &self.place).field("name", &self.name).finish_non_exhaustive()
     }
 }

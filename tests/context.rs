@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
-use offthread::{Context, ContextVar, Job, ThreadPool, WithContext, block_on, threaded};
+use offthread::{Context, ContextVar, Job, ThreadPool, WithContext, block_on, threaded, threaded_separate};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::any::Any;
@@ -907,9 +907,14 @@ proptest! {
 // --- jobs -----------------------------------------------------------------------------------------------------------
 
 /// Every way to run a job, given a name for the message.
-fn ways_to_run<R: Send + 'static>(pool: &ThreadPool, job: fn() -> R) -> [(&'static str, Job<R>); 3] {
+fn ways_to_run<R: Send + 'static>(pool: &ThreadPool, job: fn() -> R) -> [(&'static str, Job<R>); 4] {
     let many = pool.spawn_many([job]).pop().unwrap();
-    [("spawn", pool.spawn(job)), ("spawn_many", many), ("on", threaded(job).on(pool).async_call())]
+    [
+        ("spawn", pool.spawn(job)),
+        ("spawn_many", many),
+        ("on", threaded(job).on(pool).async_call()),
+        ("separate", threaded_separate(job).async_call()),
+    ]
 }
 
 /// Forbids: a job sees another context than the one it was started in, whatever is set before it runs, or what it sets is

@@ -1,0 +1,58 @@
+//! A thread of a job's own.
+//!
+//! The job is the same as in a pool, and so is its handle. It waits in a slot that the thread shares with whoever starts it:
+//! if the system refuses the thread, the job is still there to be told.
+#![forbid(unsafe_code)]
+
+use crate::context::Context;
+use crate::primitives::job::{Ended, Executor, Job, JoinError, Queued, Stop, Worker, job};
+use crate::sync::{Arc, Mutex, thread};
+
+/// Starts a thread that runs `func`, and returns the handle.
+pub fn spawn<F, R>(name: Option<String>, func: F) -> Job<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let mut context = Context::current();
+    let (queued, handle) = job(move || context.within(func), Separate);
+    let slot = Arc::new(Mutex::new(Some(queued)));
+    let builder = thread::Builder::new().name(name.unwrap_or_else(|| "offthread".into()));
+    let started = builder.spawn({
+        let slot = slot.clone();
+        move || {
+            let queued = slot.lock().take();
+            if let Some(job) = queued.and_then(Queued::start) {
+                job.run(&mut Separate);
+            }
+        }
+    });
+    if let Err(error) = started {
+        let queued = slot.lock().take();
+        if let Some(queued) = queued {
+            queued.refuse(JoinError::NoThread(error));
+        }
+    }
+    handle
+}
+
+/// Keeps no counts, and has no other job to run.
+struct Separate;
+
+impl Executor for Separate {
+    fn cancelled(&self) {}
+
+    fn stop(&self) -> Option<&Stop> {
+        None
+    }
+
+    fn inline(&self) -> Option<Box<dyn Worker>> {
+        None
+    }
+}
+
+impl Worker for Separate {
+    fn ended(&mut self, _how: Ended) {}
+
+    fn busy(&mut self) {}
+}
