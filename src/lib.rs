@@ -38,7 +38,8 @@
 //! ```
 //!
 //! # Blocking code in threads
-//! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
+//! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and [`threaded_separate!`],
+//! the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
 //! a job's handle, and [`Outcome`], what became of it as a value; [`is_cancelled`], for the code inside; [`JoinError`] and
 //! [`Panic`], why there is no result.
 //!
@@ -66,6 +67,7 @@ mod separate;
 mod time;
 mod gather;
 mod threaded;
+mod macros;
 
 pub use context::{Context, ContextVar, WithContext};
 pub use gather::gather;
