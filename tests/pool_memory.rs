@@ -1,0 +1,192 @@
+//! What cancelled jobs cost: this binary counts the bytes of its heap, so its tests run one after the other.
+
+mod pool_helpers;
+
+use offthread::{Job, ThreadPool};
+use pool_helpers::*;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes that are allocated now, and the most there were since `Heap::measure`.
+struct Heap;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static HEAP: Heap = Heap;
+
+impl Heap {
+    fn add(bytes: usize) {
+        MOST.fetch_max(NOW.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
+    }
+
+    /// How many bytes more than now there are at most while this runs, and how many are left after it.
+    fn measure(code: impl FnOnce()) -> (usize, usize) {
+        let before = NOW.load(Ordering::SeqCst);
+        MOST.store(before, Ordering::SeqCst);
+        code();
+        let after = NOW.load(Ordering::SeqCst);
+        (MOST.load(Ordering::SeqCst).saturating_sub(before), after.saturating_sub(before))
+    }
+}
+
+// SAFETY: it is the system's allocator, unchanged, with a count beside it.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::add(layout.size());
+        // SAFETY: the caller keeps the same contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::SeqCst);
+        // SAFETY: the caller keeps the same contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// One at a time, since all of them count the same bytes.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const JOBS: usize = 100_000;
+const MEGABYTE: usize = 1 << 20;
+
+/// What 100 000 of these take, 25 megabytes, can't be mistaken for anything else.
+fn job(pool: &ThreadPool, number: usize) -> Job<usize> {
+    let captured = [number; 32];
+    pool.spawn(move || black_box(&captured)[number % 32])
+}
+
+/// Shuts the pool down, whose one thread is free by then.
+#[track_caller]
+fn shut_down_in_no_time(pool: &ThreadPool) {
+    let start = Instant::now();
+    pool.shutdown();
+    let time = start.elapsed();
+    assert!(time < Duration::from_secs(1), "the shutdown took {time:?}");
+}
+
+/// Forbids that a queue grows by jobs which are cancelled as soon as they are submitted.
+#[test]
+fn cancelled_at_once() {
+    let (_alone, _watchdog) = (alone(), watchdog());
+    let pool = ThreadPool::new(1);
+    let held = hold(&pool, 1);
+    let first = job(&pool, 1);
+    let (most, left) = Heap::measure(|| {
+        for number in 0..JOBS {
+            let job = job(&pool, number);
+            match number % 3 {
+                0 => drop(job),
+                1 => assert!(job.cancel()),
+                _ => drop(job.outcome()),
+            }
+        }
+    });
+    assert!(most < 2 * MEGABYTE, "{most} bytes for jobs of the past");
+    assert!(left < MEGABYTE, "{left} bytes are left of them");
+    assert_eq!((pool.stats().queued, pool.stats().cancelled), (1, JOBS as u64));
+    release(held);
+    first.wait();
+    shut_down_in_no_time(&pool);
+}
+
+/// Forbids that jobs which are cancelled later, in any order, keep their memory, or each search the whole queue.
+#[test]
+fn cancelled_later() {
+    let (_alone, _watchdog) = (alone(), watchdog());
+    // From the front, from the back, and all over the place (777 and 100 000 have no divisor in common).
+    let orders: [fn(usize) -> usize; 3] = [|number| number, |number| JOBS - 1 - number, |number| number * 777 % JOBS];
+    for order in orders {
+        let pool = ThreadPool::new(1);
+        let held = hold(&pool, 1);
+        let last = Mutex::new(None);
+        let (_, left) = Heap::measure(|| {
+            let mut jobs: Vec<_> = (0..JOBS).map(|number| Some(job(&pool, number))).collect();
+            *last.lock().unwrap() = Some(job(&pool, 5));
+            for number in 0..JOBS {
+                drop(jobs[order(number)].take().unwrap());
+            }
+        });
+        // The queue may keep its room for so many, which is a pointer or two each.
+        assert!(left < 6 * MEGABYTE, "{left} bytes are left of them");
+        assert_eq!((pool.stats().queued, pool.stats().cancelled), (1, JOBS as u64));
+        release(held);
+        assert_eq!(last.into_inner().unwrap().unwrap().wait(), 5);
+        shut_down_in_no_time(&pool);
+    }
+}
+
+/// Forbids that a shutdown, or a drain, is held up by jobs that are cancelled while their pool is busy still.
+#[test]
+fn cancelled_jobs_do_not_hold_up_the_end() {
+    let (_alone, _watchdog) = (alone(), watchdog());
+    for drain in [false, true] {
+        let pool = ThreadPool::new(1);
+        let held = hold(&pool, 1);
+        let jobs: Vec<_> = (0..JOBS).map(|number| job(&pool, number)).collect();
+        assert_eq!(pool.stats().queued, JOBS);
+        assert!(jobs.iter().all(Job::cancel));
+        assert_eq!(pool.stats().queued, 0);
+        release(held);
+        let start = Instant::now();
+        if drain {
+            pool.drain();
+        } else {
+            pool.shutdown();
+        }
+        let time = start.elapsed();
+        assert!(time < Duration::from_secs(1), "it took {time:?}");
+        let stats = pool.stats();
+        assert_eq!((stats.cancelled, stats.succeeded, running_now(&stats)), (JOBS as u64, 1, 0));
+    }
+}
+
+/// Forbids that anything of a pool is left after it, its jobs and its threads.
+#[test]
+fn nothing_is_left_of_a_pool() {
+    let (_alone, _watchdog) = (alone(), watchdog());
+    let life = || {
+        let threads = Threads::default();
+        let pool = threads.watch(ThreadPool::builder().threads(2)).build();
+        let held = hold(&pool, 2);
+        let jobs: Vec<_> = (0..1000).map(|number| job(&pool, number)).collect();
+        for (number, job) in jobs.into_iter().enumerate() {
+            match number % 3 {
+                0 => drop(job),
+                1 => job.detach(),
+                _ => assert!(job.cancel()),
+            }
+        }
+        release(held);
+        drop(pool);
+        threads.wait_for_all_to_stop();
+    };
+    // What is made once, at first use, is not meant.
+    life();
+    let (_, left) = Heap::measure(|| {
+        for _ in 0..20 {
+            life();
+        }
+        // The last thread may be on its way still.
+        wait_until_at_rest();
+    });
+    assert!(left < MEGABYTE, "{left} bytes are left of twenty pools");
+}
+
+/// Waits until the number of bytes stays as it is for a moment.
+fn wait_until_at_rest() {
+    let mut last = NOW.load(Ordering::SeqCst);
+    until("the heap is at rest", || {
+        let now = NOW.load(Ordering::SeqCst);
+        mem::replace(&mut last, now) == now
+    });
+}

@@ -1,0 +1,201 @@
+//! The pool, and `separate`, where the system refuses threads.
+//!
+//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+
+#![forbid(unsafe_code)]
+
+mod pool_helpers;
+
+use offthread::{Job, JoinError, ThreadPool, block_on, threaded, threaded_separate};
+use pool_helpers::*;
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+/// Stacks that no system has room for; one that a system does have room for proves nothing.
+fn absurd_sizes() -> Vec<usize> {
+    let refused = |size: &usize| thread::Builder::new().stack_size(*size).spawn(|| ()).is_err();
+    let sizes: Vec<_> = [usize::MAX / 4, usize::MAX >> 18].into_iter().filter(refused).collect();
+    assert!(!sizes.is_empty(), "a system without limits");
+    sizes
+}
+
+#[track_caller]
+fn assert_no_thread<R>(job: Job<R>) {
+    match job.outcome().wait() {
+        Err(JoinError::NoThread(_)) => {}
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("there was a thread"),
+    }
+}
+
+/// Forbids that a job which no thread will ever run stays queued (known bug 2), is kept, or poisons the pool
+/// (known bug 3).
+#[test]
+fn with_no_thread_at_all_the_job_says_so() {
+    let _watchdog = watchdog();
+    for size in absurd_sizes() {
+        let threads = Threads::default();
+        let pool = threads.watch(ThreadPool::builder().threads(2).stack_size(size)).build();
+        for round in 1..=3 {
+            let (captured, dropped) = traced();
+            let job = pool.spawn(move || drop(captured));
+            assert!(job.is_finished(), "there is nobody who could finish it later");
+            assert!(!job.cancel(), "it is over already");
+            assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
+            assert_no_thread(job);
+            let stats = pool.stats();
+            assert_eq!((stats.threads, stats.idle, stats.queued), (0, 0, 0));
+            assert_eq!((stats.submitted, stats.cancelled, running_now(&stats)), (round, round, 0));
+        }
+        let error = block_on(pool.spawn(|| ()).outcome()).unwrap_err();
+        assert!(!error.to_string().is_empty());
+        let boxed: Box<dyn Error + Send + Sync> = error.into();
+        assert!(!format!("{boxed:?}").is_empty());
+        assert!(catch_unwind(AssertUnwindSafe(|| pool.spawn(|| ()).wait())).is_err());
+        pool.spawn_many((0..5).map(|_| || ())).into_iter().for_each(assert_no_thread);
+        pool.spawn(|| ()).detach();
+        drop(pool.spawn(|| ()));
+        assert_eq!(threads.started(), 0);
+        match size % 3 {
+            0 => pool.drain(),
+            1 => pool.shutdown(),
+            _ => pool.shutdown_timeout(Duration::MAX).unwrap(),
+        }
+        assert!(matches!(pool.spawn(|| ()).outcome().wait(), Err(JoinError::Cancelled)));
+    }
+}
+
+/// Forbids that what is dropped with a refused job is dropped under a lock, or breaks the pool by its panic.
+#[test]
+fn what_a_refused_job_drops_may_use_the_pool_and_panic() {
+    let _watchdog = watchdog();
+    for size in absurd_sizes() {
+        let pool = ThreadPool::builder().threads(2).stack_size(size).build();
+        let inside = pool.clone();
+        let captured = on_drop(move || assert_no_thread(inside.spawn(|| ())));
+        assert_no_thread(pool.spawn(move || drop(captured)));
+        assert_eq!(pool.stats().cancelled, 2);
+        let (captured, dropped) = bomb();
+        // Whether the panic comes out here is left open.
+        let _ = catch_unwind(AssertUnwindSafe(|| assert_no_thread(pool.spawn(move || drop(captured)))));
+        assert!(dropped.recv().is_ok() && dropped.recv().is_err());
+        assert_no_thread(pool.spawn(|| ()));
+        let stats = pool.stats();
+        assert_eq!((stats.queued, running_now(&stats)), (0, 0));
+    }
+}
+
+/// Forbids that a job in another pool is lost, or hangs, with the pool that has no threads.
+#[test]
+fn a_job_elsewhere_may_meet_a_pool_without_threads() {
+    let _watchdog = watchdog();
+    for size in absurd_sizes() {
+        let (none, one) = (ThreadPool::builder().threads(1).stack_size(size).build(), ThreadPool::new(1));
+        let there = none.clone();
+        one.spawn(move || assert_no_thread(there.spawn(|| ()))).wait();
+        drop(none);
+        assert_eq!(one.spawn(|| 1).wait(), 1);
+    }
+}
+
+// --- one thread, and no second --------------------------------------------------------------------------------------
+
+/// Of these stacks, in megabytes, exactly one fits into the memory that the probe is given.
+#[cfg(target_os = "linux")]
+const STACK: usize = 600;
+#[cfg(target_os = "linux")]
+const MEMORY: usize = 1000;
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by `with_one_thread_the_job_stays_queued`, in a process whose memory is limited"]
+fn one_thread_probe() {
+    let _watchdog = watchdog();
+    let threads = Threads::default();
+    let builder = || ThreadPool::builder().threads(3).stack_size(STACK << 20).keep_alive(Duration::from_millis(20));
+    let pool = threads.watch(builder()).build();
+    let held = hold(&pool, 1);
+    let jobs: Vec<_> = (0..10).map(|number| pool.spawn(move || (number, thread::current().id()))).collect();
+    let many = pool.spawn_many((0..5).map(|_| || thread::current().id()));
+    assert!(jobs.iter().all(|job| !job.is_finished()));
+    let stats = pool.stats();
+    assert_eq!((stats.threads, stats.queued, stats.submitted, running_now(&stats)), (1, 15, 16, 1));
+
+    // Another pool has none at all as long as this one has its thread.
+    let other = builder().build();
+    assert_no_thread(other.spawn(|| ()));
+
+    // The one thread gets through everything: also what waits for others, as far as it can run them itself.
+    let inside = pool.clone();
+    let nested = pool.spawn(move || inside.spawn(|| thread::current().id()).wait());
+    release(held);
+    let (numbers, mut ids): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::wait).unzip();
+    assert!(numbers.into_iter().eq(0..10));
+    ids.extend(many.into_iter().map(Job::wait));
+    ids.push(nested.wait());
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    assert_eq!(threads.started(), 1);
+
+    // Its end leaves room for one of the other's, which is none the worse for what it has seen.
+    until("the thread has ended", || pool.stats().threads == 0);
+    let mut result = None;
+    until("there is room", || {
+        result = other.spawn(|| 1).outcome().wait().ok();
+        result.is_some()
+    });
+    assert_eq!(result, Some(1));
+    until("the thread has ended", || other.stats().threads == 0);
+    until("there is room", || pool.spawn(|| 1).outcome().wait().is_ok());
+    threads.wait_for_all_to_stop();
+    pool.drain();
+    other.shutdown();
+    let stats = other.stats();
+    assert_eq!((stats.queued, running_now(&stats)), (0, 0));
+    println!("the probe has seen it all");
+}
+
+/// Forbids that a pool with one live thread gives up a job because a second thread is refused, or forgets it.
+#[cfg(target_os = "linux")]
+#[test]
+fn with_one_thread_the_job_stays_queued() {
+    let output = confined_child("one_thread_probe", MEMORY, 2);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by `a_separate_thread_may_be_refused`, in a process whose memory is limited"]
+fn separate_probe() {
+    let _watchdog = watchdog();
+    // The stack of the thread that this test runs on is the one that fits.
+    for round in 0..3 {
+        let (captured, dropped) = traced();
+        let job = match round {
+            0 => threaded_separate(move || drop(captured)).async_call(),
+            1 => threaded(move || drop(captured)).separate().name("ht-refused").async_call(),
+            _ => ThreadPool::builder().threads(1).build().spawn(move || drop(captured)),
+        };
+        assert!(job.is_finished());
+        assert!(!job.cancel(), "it is over already");
+        assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
+        assert_no_thread(job);
+    }
+    assert!(matches!(block_on(threaded_separate(|| ()).async_call().outcome()), Err(JoinError::NoThread(_))));
+    assert!(catch_unwind(|| threaded_separate(|| ()).async_call().wait()).is_err());
+    let (captured, dropped) = bomb();
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(threaded_separate(move || drop(captured)).async_call())));
+    assert!(dropped.recv().is_ok() && dropped.recv().is_err());
+    // This one asks for less, and gets it.
+    assert_eq!(ThreadPool::builder().threads(1).stack_size(1 << 20).build().spawn(|| 1).wait(), 1);
+    println!("the probe has seen it all");
+}
+
+/// Forbids that `separate` panics, hangs or keeps the closure where its thread is refused.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_separate_thread_may_be_refused() {
+    let output = confined_child("separate_probe", MEMORY, STACK);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+}

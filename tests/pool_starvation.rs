@@ -1,0 +1,483 @@
+//! A pool cannot starve itself: jobs that wait for jobs, and for each other, on pools with too few threads for it.
+//!
+//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+
+#![forbid(unsafe_code)]
+
+mod pool_helpers;
+
+use offthread::{Job, ThreadPool, block_on, oneshot, spsc, threaded};
+use pool_helpers::*;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Watches the threads of a pool of that many, whose idle ones stay.
+fn pool_of(size: usize) -> (ThreadPool, Threads) {
+    let threads = Threads::default();
+    let builder = ThreadPool::builder().threads(size).keep_alive(Duration::MAX);
+    (threads.watch(builder).build(), threads)
+}
+
+/// Runs that many jobs, each of which leaves a moment for others to get in its way; gives how many ran at once at most.
+fn most_at_once(pool: &ThreadPool, jobs: usize) -> usize {
+    let crowd = Crowd::default();
+    let jobs = pool.spawn_many((0..jobs).map(|_| {
+        let crowd = crowd.clone();
+        move || {
+            crowd.enter();
+            (0..5).for_each(|_| thread::yield_now());
+            crowd.leave();
+        }
+    }));
+    jobs.into_iter().for_each(Job::wait);
+    crowd.most()
+}
+
+// --- (a) `wait` in a worker -----------------------------------------------------------------------------------------
+
+/// Forbids that nested waits need more than the one thread there is.
+#[test]
+fn nested_waits_in_a_pool_of_one() {
+    fn nest(pool: &ThreadPool, left: u32) -> u32 {
+        let inside = pool.clone();
+        if left == 0 { 0 } else { pool.spawn(move || nest(&inside, left - 1)).wait() + 1 }
+    }
+    let _watchdog = watchdog();
+    let (pool, threads) = pool_of(1);
+    assert_eq!(nest(&pool, 100), 100);
+    assert_eq!((threads.started(), pool.stats().threads), (1, 1));
+    let stats = pool.stats();
+    assert_eq!((stats.succeeded, running_now(&stats)), (100, 0));
+}
+
+/// Forbids that `wait`, of a job or of its outcome, leaves a queued job of the same pool to another thread.
+#[test]
+fn wait_runs_a_queued_job_right_there() {
+    let _watchdog = watchdog();
+    for size in [1, 3] {
+        let (pool, _) = pool_of(size);
+        // No other thread could take them.
+        let held = hold(&pool, size - 1);
+        let inside = pool.clone();
+        let same_thread = pool.spawn(move || {
+            let id = || thread::current().id();
+            let here = id();
+            let jobs = inside.spawn_many([id; 5]);
+            // The last one first: it does not have to run those in front of it.
+            let mut jobs = jobs.into_iter().rev();
+            let last = jobs.next().unwrap();
+            let first_wait = last.wait() == here;
+            let others_are_queued = inside.stats().queued == 4;
+            first_wait && others_are_queued && jobs.all(|job| job.outcome().wait().unwrap() == here)
+        });
+        assert!(same_thread.wait());
+        release(held);
+    }
+}
+
+/// Forbids that a panic, a cancel or a job's own state leaks from a job that runs in another one's `wait`.
+#[test]
+fn a_job_in_anothers_wait_is_a_job_of_its_own() {
+    let _watchdog = watchdog();
+    let (pool, _) = pool_of(1);
+    let inside = pool.clone();
+    let outer = running(&pool, move || {
+        let asked = offthread::is_cancelled();
+        let inner_asked = inside.spawn(offthread::is_cancelled).wait();
+        let panicked = inside.spawn(|| resume_unwind(Box::new(1))).outcome().wait().map(|()| 1).is_err();
+        (asked, inner_asked, panicked, offthread::is_cancelled())
+    });
+    assert!(!outer.job.cancel());
+    assert_eq!(outer.finish(), (true, false, true, true));
+    assert_eq!((pool.stats().panicked, pool.stats().succeeded), (1, 2));
+}
+
+/// Forbids that jobs which wait for many others, at once and two levels down, get stuck.
+#[test]
+fn a_tree_of_waits() {
+    fn sum(pool: &ThreadPool, from: u64, to: u64) -> u64 {
+        if to - from == 1 {
+            return from;
+        }
+        let middle = from.midpoint(to);
+        let halves = [(from, middle), (middle, to)].map(|(from, to)| {
+            let inside = pool.clone();
+            pool.spawn(move || sum(&inside, from, to))
+        });
+        halves.into_iter().map(Job::wait).sum()
+    }
+    let _watchdog = watchdog();
+    for size in [1, 2, 3] {
+        let (pool, threads) = pool_of(size);
+        assert_eq!(sum(&pool, 0, 200), 19_900);
+        until("no more threads than the size", || pool.stats().threads <= size);
+        drop(pool);
+        threads.wait_for_all_to_stop();
+    }
+}
+
+// --- (b) spare threads ----------------------------------------------------------------------------------------------
+
+/// Forbids that a job that awaits a job of its own pool of one, rather than `wait` for it, hangs.
+#[test]
+fn nested_awaits_in_a_pool_of_one() {
+    fn nest(pool: &ThreadPool, left: u32) -> u32 {
+        let inside = pool.clone();
+        if left == 0 { 0 } else { block_on(async { pool.spawn(move || nest(&inside, left - 1)).await }) + 1 }
+    }
+    let _watchdog = watchdog();
+    let (pool, threads) = pool_of(1);
+    for _ in 0..5 {
+        assert_eq!(nest(&pool, 20), 20);
+    }
+    until("the spare ones have ended", || pool.stats().threads <= 1);
+    assert_eq!(most_at_once(&pool, 50), 1);
+    drop(pool);
+    threads.wait_for_all_to_stop();
+}
+
+/// Forbids the same for `threaded`, which goes to the pool that the job runs on.
+#[test]
+fn nested_threaded_in_a_pool_of_one() {
+    fn nest(left: u32) -> u32 {
+        assert!(own_name().starts_with("ht-nested"));
+        if left == 0 { 0 } else { threaded(move || nest(left - 1)).async_call().wait() + 1 }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::builder().threads(1).name("ht-nested").build();
+    assert_eq!(pool.spawn(|| nest(30)).wait(), 30);
+}
+
+/// Forbids that two jobs of a pool of one can't fill and empty one channel, whichever of them comes first.
+#[test]
+fn both_ends_of_a_channel_in_a_pool_of_one() {
+    let _watchdog = watchdog();
+    let (pool, _) = pool_of(1);
+    for (max_size, sender_first) in [(1, true), (1, false), (3, true), (64, false)] {
+        let (mut sender, mut receiver) = spsc::channel(max_size);
+        let send = move || (0..1000).for_each(|item| sender.send_blocking(item).unwrap());
+        let receive = move || {
+            let mut all = Vec::new();
+            while let Some(item) = receiver.recv_blocking() {
+                all.push(item);
+            }
+            all
+        };
+        let (sending, receiving) = if sender_first {
+            let sending = pool.spawn(send);
+            (sending, pool.spawn(receive))
+        } else {
+            let receiving = pool.spawn(receive);
+            (pool.spawn(send), receiving)
+        };
+        assert!(receiving.wait().into_iter().eq(0..1000));
+        sending.wait();
+    }
+    until("the spare one has ended", || pool.stats().threads <= 1);
+}
+
+/// Forbids that a line of jobs, each of which passes on what the next one has, is too long for a pool of one.
+#[test]
+fn a_chain_of_oneshots_in_a_pool_of_one() {
+    let _watchdog = watchdog();
+    let (pool, _) = pool_of(1);
+    for block in [|receiver: oneshot::Receiver<u32>| receiver.recv_blocking(), |receiver| block_on(receiver)] {
+        let (first, mut end) = oneshot::channel::<u32>();
+        let mut first = Some(first);
+        let links: Vec<_> = (0..50)
+            .map(|_| {
+                let (sender, receiver) = oneshot::channel();
+                let next = first.replace(sender).unwrap();
+                pool.spawn(move || next.send(block(receiver).unwrap() + 1).unwrap())
+            })
+            .collect();
+        // The one with the first value comes last of all.
+        let first = first.unwrap();
+        pool.spawn(move || first.send(0).unwrap()).wait();
+        links.into_iter().for_each(Job::wait);
+        assert_eq!(end.try_recv().ok(), Some(50));
+    }
+}
+
+/// Forbids that a job which arrives at the moment at which the only thread blocks finds nobody.
+#[test]
+fn a_job_arrives_as_the_worker_blocks() {
+    let _watchdog = watchdog();
+    let (pool, _) = pool_of(1);
+    for round in 0..300 {
+        let (sender, receiver) = oneshot::channel();
+        let started = Gate::default();
+        let start = started.clone();
+        let blocked = pool.spawn(move || {
+            start.open();
+            receiver.recv_blocking().unwrap()
+        });
+        if round % 3 > 0 {
+            started.pass();
+            (0..round * 10).for_each(|_| std::hint::spin_loop());
+        }
+        pool.spawn(move || sender.send(round).unwrap()).wait();
+        assert_eq!(blocked.wait(), round);
+    }
+    until("the spare one has ended", || pool.stats().threads <= 1);
+}
+
+/// Forbids that two pools of one whose jobs wait for each other's run dry.
+#[test]
+fn from_one_pool_to_the_other_and_back() {
+    fn ping(here: &ThreadPool, there: &ThreadPool, left: u32) -> u32 {
+        let (next, after) = (there.clone(), here.clone());
+        if left == 0 { 0 } else { here.spawn(move || ping(&next, &after, left - 1)).wait() + 1 }
+    }
+    let _watchdog = watchdog();
+    let (left, right) = (pool_of(1).0, pool_of(1).0);
+    assert_eq!(ping(&left, &right, 20), 20);
+    for pool in [left, right] {
+        until("the spare ones have ended", || pool.stats().threads <= 1);
+    }
+}
+
+/// Forbids a spare thread where no job waits for one, and that it is not started for the first one that does.
+#[test]
+fn no_spare_thread_without_a_job_for_it() {
+    let _watchdog = watchdog();
+    let (pool, threads) = pool_of(1);
+    for round in 0..100 {
+        let (sender, receiver) = oneshot::channel();
+        let (mut items, mut item) = spsc::channel(1);
+        let (start, started) = oneshot::channel();
+        let job = pool.spawn(move || {
+            start.send(()).unwrap();
+            receiver.recv_blocking().unwrap() + item.recv_blocking().unwrap()
+        });
+        started.recv_blocking().unwrap();
+        if round % 2 == 0 {
+            thread::yield_now();
+        }
+        sender.send(1).unwrap();
+        items.send_blocking(2).unwrap();
+        assert_eq!(job.wait(), 3);
+        assert_eq!(pool.stats().threads, 1);
+    }
+    assert_eq!(threads.started(), 1);
+    let (sender, receiver) = oneshot::channel();
+    let blocked = pool.spawn(move || receiver.recv_blocking().unwrap());
+    pool.spawn(move || sender.send(1).unwrap()).wait();
+    assert_eq!(blocked.wait(), 1);
+    assert!(threads.started() <= 2);
+}
+
+/// Jobs that block in the crate until they are let go, then work until they may end, and all of which have started.
+struct Blocked {
+    jobs: Vec<Job<()>>,
+    letters: Vec<oneshot::Sender<()>>,
+    /// Those that are not blocked any more, and not yet at their end.
+    back: Crowd,
+    /// One for each.
+    ends: Vec<Gate>,
+}
+
+fn block(pool: &ThreadPool, number: usize) -> Blocked {
+    let (back, started) = (Crowd::default(), Arc::new(AtomicUsize::new(0)));
+    let ends: Vec<_> = (0..number).map(|_| Gate::default()).collect();
+    let (letters, boxes): (Vec<_>, Vec<_>) = (0..number).map(|_| oneshot::channel()).unzip();
+    let jobs = pool.spawn_many(boxes.into_iter().zip(&ends).map(|(letter, end)| {
+        let (back, started, end) = (back.clone(), Arc::clone(&started), end.clone());
+        move || {
+            started.fetch_add(1, Ordering::SeqCst);
+            letter.recv_blocking().unwrap();
+            back.enter();
+            end.pass();
+            back.leave();
+        }
+    }));
+    until("all have started", || started.load(Ordering::SeqCst) == number);
+    Blocked { jobs, letters, back, ends }
+}
+
+impl Blocked {
+    fn let_go(&mut self) {
+        let number = self.letters.len();
+        self.letters.drain(..).for_each(|letter| letter.send(()).unwrap());
+        until("all are back", || self.back.now() == number);
+    }
+}
+
+/// Forbids that spare threads, whose blocked jobs are back, start more jobs than the pool has threads.
+#[test]
+fn the_size_holds_after_a_crowd_has_come_back() {
+    let _watchdog = watchdog();
+    for size in [1, 2] {
+        let (pool, threads) = pool_of(size);
+        let mut blocked = block(&pool, 40);
+        blocked.let_go();
+        // Forty run at once, for now. The next jobs have to wait until there are fewer than `size`.
+        let crowd = blocked.back.clone();
+        let (seen, new) = (Arc::new(AtomicUsize::new(0)), Crowd::default());
+        let late = pool.spawn_many((0..100).map(|_| {
+            let (crowd, seen, new) = (crowd.clone(), Arc::clone(&seen), new.clone());
+            move || {
+                new.enter();
+                // In this order: the crowd grows no more, so this is never more than there were at one moment.
+                seen.fetch_max(new.now() + crowd.now(), Ordering::SeqCst);
+                thread::yield_now();
+                new.leave();
+            }
+        }));
+        for (end, job) in blocked.ends.iter().zip(blocked.jobs) {
+            end.open();
+            job.wait();
+        }
+        late.into_iter().for_each(Job::wait);
+        let seen = seen.load(Ordering::SeqCst);
+        assert!((1..=size).contains(&seen), "{seen} at once in a pool of {size}");
+        assert!(new.most() <= size && most_at_once(&pool, 100) <= size);
+        until("the spare ones have ended", || pool.stats().threads <= size);
+        until("the system has seen it", || threads.started() - threads.stopped() <= size);
+        assert_eq!(pool.spawn(|| 1).wait(), 1);
+    }
+}
+
+/// Forbids more jobs that run at once than the size while others are blocked.
+#[test]
+fn the_size_holds_while_others_are_blocked() {
+    let _watchdog = watchdog();
+    for size in [1, 2] {
+        let (pool, _) = pool_of(size);
+        let mut blocked = block(&pool, 10);
+        assert!(most_at_once(&pool, 100) <= size);
+        // The size is made use of, too.
+        release(hold(&pool, size));
+        blocked.let_go();
+        blocked.ends.iter().for_each(Gate::open);
+        blocked.jobs.into_iter().for_each(Job::wait);
+        assert!(most_at_once(&pool, 100) <= size);
+    }
+}
+
+/// Forbids that blocked jobs are replaced without end, or that the ones which wait for a thread then are lost.
+#[test]
+fn there_are_512_threads_at_most() {
+    let _watchdog = watchdog();
+    let threads = Threads::default();
+    let builder = ThreadPool::builder().threads(1).name("ht-many").stack_size(1 << 18).keep_alive(Duration::MAX);
+    let pool = threads.watch(builder).build();
+    let started = Arc::new(AtomicUsize::new(0));
+    let (letters, boxes): (Vec<_>, Vec<_>) = (0..600).map(|_| oneshot::channel()).unzip();
+    let jobs = pool.spawn_many(boxes.into_iter().map(|letter| {
+        let started = Arc::clone(&started);
+        move || {
+            started.fetch_add(1, Ordering::SeqCst);
+            letter.recv_blocking().unwrap()
+        }
+    }));
+    until("all the threads there may be are blocked", || started.load(Ordering::SeqCst) >= 512);
+    let stats = pool.stats();
+    assert_eq!((stats.threads, stats.queued, running_now(&stats)), (512, 88, 512));
+    #[cfg(target_os = "linux")]
+    assert_eq!(threads_named("ht-many").len(), 512);
+    for (number, letter) in letters.into_iter().enumerate() {
+        letter.send(number).unwrap();
+    }
+    assert!(jobs.into_iter().map(Job::wait).eq(0..600));
+    assert_eq!(started.load(Ordering::SeqCst), 600);
+    until("the spare ones have ended", || pool.stats().threads <= 1);
+    assert_eq!(most_at_once(&pool, 20), 1);
+    pool.drain();
+    threads.wait_for_all_to_stop();
+    #[cfg(target_os = "linux")]
+    until("the system says so", || threads_named("ht-many").is_empty());
+}
+
+/// Forbids that a spare thread is taken for one of the pool's own when it, or a blocked job, ends by a panic.
+#[test]
+fn panics_of_blocked_jobs_leave_the_pool_as_it_was() {
+    let _watchdog = watchdog();
+    let (pool, threads) = pool_of(1);
+    for _ in 0..20 {
+        let (sender, receiver) = oneshot::channel::<()>();
+        let blocked = pool.spawn(move || quiet_assert(receiver.recv_blocking().is_ok()));
+        let closing = pool.spawn(move || {
+            let _sender = sender;
+            resume_unwind(Box::new(1));
+        });
+        assert!(closing.outcome().wait().map(|()| 1).is_err());
+        assert!(blocked.outcome().wait().is_err());
+    }
+    until("the spare ones have ended", || pool.stats().threads <= 1);
+    assert_eq!(most_at_once(&pool, 50), 1);
+    drop(pool);
+    threads.wait_for_all_to_stop();
+}
+
+/// Forbids that the end of a pool forgets blocked jobs, or the jobs that these wait for.
+#[test]
+fn a_pool_ends_while_its_jobs_are_blocked() {
+    let _watchdog = watchdog();
+    for way in 0..3 {
+        let (pool, threads) = pool_of(1);
+        let held = hold(&pool, 1);
+        let (sender, receiver) = oneshot::channel();
+        let blocked = pool.spawn(move || receiver.recv_blocking().is_ok());
+        let sending = pool.spawn(move || sender.send(()).is_ok());
+        match way {
+            // Both of them are to run.
+            0 => drop(pool),
+            1 => {
+                held[0].stop.open();
+                pool.drain();
+            }
+            // Neither of them is.
+            _ => assert!(pool.shutdown_timeout(Duration::ZERO).is_err()),
+        }
+        release(held);
+        let outcomes = (blocked.outcome().wait().ok(), sending.outcome().wait().ok());
+        assert_eq!(outcomes, if way < 2 { (Some(true), Some(true)) } else { (None, None) });
+        threads.wait_for_all_to_stop();
+    }
+}
+
+/// Forbids that a shutdown ends the thread of a blocked job before that has its value from outside.
+#[test]
+fn a_shutdown_waits_for_a_blocked_job() {
+    let _watchdog = watchdog();
+    let (pool, threads) = pool_of(1);
+    let mut blocked = block(&pool, 5);
+    blocked.ends.iter().for_each(Gate::open);
+    assert_eq!(pool.shutdown_timeout(Duration::ZERO).unwrap_err().running, 5);
+    thread::scope(|scope| {
+        let closer = scope.spawn(|| pool.shutdown());
+        assert!(!closer.is_finished());
+        blocked.letters.drain(..).for_each(|letter| letter.send(()).unwrap());
+        closer.join().unwrap();
+        assert!(blocked.jobs.iter().all(Job::is_finished));
+    });
+    threads.wait_for_all_to_stop();
+    assert_eq!(pool.stats().succeeded, 5);
+}
+
+/// Forbids that a value which is there already costs a thread, or a job that nobody blocks in a place of its own.
+#[test]
+fn nothing_is_started_for_a_wait_that_is_over() {
+    let _watchdog = watchdog();
+    let (pool, threads) = pool_of(1);
+    let other = ThreadPool::new(1);
+    let finished = other.spawn(|| 1);
+    until("it is finished", || finished.is_finished());
+    let (sender, receiver) = oneshot::channel();
+    sender.send(2).unwrap();
+    let (mut items, mut item) = spsc::channel(1);
+    let held = hold(&pool, 1);
+    let job = pool.spawn(move || {
+        items.send_blocking(4).unwrap();
+        finished.wait() + receiver.recv_blocking().unwrap() + item.recv_blocking().unwrap()
+    });
+    let queued = pool.spawn_many((0..20).map(|_| || ()));
+    release(held);
+    assert_eq!(job.wait(), 7);
+    queued.into_iter().for_each(Job::wait);
+    assert_eq!(threads.started(), 1);
+}
