@@ -29,8 +29,8 @@ where
     });
     if let Err(error) = started {
         let queued = slot.lock().take();
-        if let Some(queued) = queued {
-            queued.refuse(JoinError::NoThread(error));
+        if let Some(job) = queued.and_then(Queued::start) {
+            job.refuse(JoinError::NoThread(error));
         }
     }
     handle

@@ -190,3 +190,20 @@ fn wait_until_at_rest() {
         mem::replace(&mut last, now) == now
     });
 }
+
+/// Forbids that whoever gives up waiting for a pool to finish leaves something behind each time.
+#[test]
+fn shutdowns_that_give_up_cost_nothing() {
+    let _alone = alone();
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let held = hold(&pool, 1);
+    pool.shutdown_timeout(Duration::ZERO).unwrap_err();
+    let (_, left) = Heap::measure(|| {
+        for _ in 0..10_000 {
+            pool.shutdown_timeout(Duration::ZERO).unwrap_err();
+        }
+    });
+    release(held);
+    assert!(left < 1000, "{left} bytes are left of calls that have returned");
+}

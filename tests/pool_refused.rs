@@ -6,7 +6,7 @@
 
 mod pool_helpers;
 
-use offthread::{Job, JoinError, ThreadPool, block_on, threaded, threaded_separate};
+use offthread::{Job, JoinError, ThreadPool, block_on, oneshot, threaded, threaded_separate};
 use pool_helpers::*;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -151,6 +151,17 @@ fn one_thread_probe() {
     threads.wait_for_all_to_stop();
     pool.drain();
     other.shutdown();
+    let closing = builder().build();
+    let (inside, (send, last)) = (closing.clone(), oneshot::channel());
+    let drains = closing.spawn(move || {
+        assert!(send.send(inside.spawn(|| ())).is_ok());
+        inside.drain();
+    });
+    // The thread that would run it in the place of the one that drains is refused.
+    let last = last.recv_blocking().unwrap();
+    until("it drains", || closing.is_closed());
+    assert!(last.cancel());
+    drains.wait();
     let stats = other.stats();
     assert_eq!((stats.queued, running_now(&stats)), (0, 0));
     println!("the probe has seen it all");

@@ -19,21 +19,6 @@ use std::time::Duration;
 const WAYS: [fn(&ThreadPool); 3] =
     [ThreadPool::drain, ThreadPool::shutdown, |pool| pool.shutdown_timeout(Duration::MAX).unwrap()];
 
-#[track_caller]
-fn assert_cancelled<R>(job: Job<R>) {
-    match job.outcome().wait() {
-        Err(JoinError::Cancelled) => {}
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it ran"),
-    }
-}
-
-#[track_caller]
-fn assert_at_rest(pool: &ThreadPool) {
-    let stats = pool.stats();
-    assert_eq!((stats.queued, running_now(&stats)), (0, 0), "{stats:?}");
-}
-
 // --- from outside ---------------------------------------------------------------------------------------------------
 
 /// Forbids that closing a pool which was never used, or is closed already, hangs or fails.

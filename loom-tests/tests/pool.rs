@@ -201,9 +201,16 @@ fn submit_shutdown() {
     });
 }
 
-/// Forbids: a job that waits while another one runs is run by a pool that shuts down, or is not told.
+/// Forbids: a job that waits while another one runs is run by a pool that shuts down, is dropped under a lock, or before it
+/// has been counted; or the one that runs is not told.
 #[test]
 fn shutdown_queued() {
+    struct UsesInDrop(ThreadPool);
+    impl Drop for UsesInDrop {
+        fn drop(&mut self) {
+            assert_eq!(self.0.stats().queued, 0);
+        }
+    }
     model(|| {
         let pool = ThreadPool::new(1);
         let (started, has_started) = oneshot::channel();
@@ -214,7 +221,8 @@ fn shutdown_queued() {
             }
         });
         block_on(has_started).unwrap();
-        let second = pool.spawn(|| ());
+        let uses_the_pool = UsesInDrop(pool.clone());
+        let second = pool.spawn(|| drop(uses_the_pool));
         pool.shutdown();
         assert!(first.is_finished());
         assert!(matches!(second.outcome().wait(), Err(JoinError::Cancelled)));

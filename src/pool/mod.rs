@@ -6,9 +6,12 @@
 //! end when they have been idle for long. A job that waits for another job never keeps that one from running.
 //!
 //! # How
-//! One lock holds the queue, the list of idle workers and every count, so that *call one, start one, or leave it* is decided
-//! on facts. What is decided stands in `state.rs`, and what a thread does in `worker.rs`. No user code runs under the
-//! lock, and nobody is woken under it.
+//! Jobs wait in two trays; one lock holds the list of idle workers and every count that decides, so that *call one, start one,
+//! or leave it* is decided on facts. What is decided stands in `state.rs`, and what a thread does in `worker.rs`. No user
+//! code runs under a lock, and nobody is woken under one.
+//!
+//! A waker that a job's handle was given runs on the worker, which is counted on for the next job meanwhile: like all
+//! wakers it should return soon. (If it blocks in a call of this crate, the pool is told.)
 //!
 //! A pool cannot starve itself: a job that waits for another one that has not started runs that one right there
 //! ([`Job::wait`]); and a thread that sleeps in a blocking call of this crate, whatever it waits for, does not count as
@@ -60,7 +63,8 @@ use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock};
 /// # Threads
 /// They are started when jobs come, and end when they have been idle for 10 seconds, or as the
 /// [builder](ThreadPool::builder) was told. While a job sleeps in a blocking call of this crate, its thread does not count,
-/// and another one may run jobs instead; so there may be more threads than the pool was made with, up to 512.
+/// and another one may run jobs instead; so there may be more threads than the pool was made with, up to 512. If the system
+/// refuses that thread, the jobs wait until a thread is free.
 ///
 /// # Closing
 /// Dropping the last handle lets the queue run empty, without waiting for it; then the threads end. [`drain`](Self::drain)
@@ -155,7 +159,7 @@ impl ThreadPool {
         state.stats(&out)
     }
 
-    /// Closes the pool, and waits until all its jobs have run and its threads have ended.
+    /// Closes the pool, and waits until all its jobs have run and its threads have nothing left to do.
     ///
     /// New jobs are refused: they resolve with [`JoinError::Cancelled`](crate::JoinError::Cancelled).
     ///
@@ -187,12 +191,16 @@ impl ThreadPool {
     /// As [`shutdown`](Self::shutdown), up to `timeout`. [`Duration::MAX`]: as long as it takes.
     pub fn shutdown_timeout(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         let deadline = Instant::now().checked_add(timeout);
-        self.owner.shared.shut_down();
-        Shared::wait_until_finished(&self.owner.shared, deadline).ok_or_else(|| {
-            let (out, state) = self.owner.shared.lock();
-            let inside = Worker::of(&self.owner.shared).is_some();
-            ShutdownTimeout { running: state.running(&out, inside) }
-        })
+        let shared = &self.owner.shared;
+        shared.shut_down();
+        if Shared::wait_until_finished(shared, deadline).is_some() {
+            return Ok(());
+        }
+        let (out, state) = shared.lock();
+        match state.running(&out, Worker::of(shared).is_some()) {
+            0 => Ok(()),
+            running => Err(ShutdownTimeout { running }),
+        }
     }
 
     /// Whether the pool refuses new jobs. It stays so.
@@ -265,11 +273,10 @@ impl Shared {
 
     /// Does what was decided under the lock.
     fn go_on(this: &Arc<Self>, next: Next) {
-        if let Some(waker) = next.call {
-            waker.wake();
-        }
-        for _ in 0..next.starts {
-            Worker::start(this);
+        match next {
+            Next::Leave => {}
+            Next::Call(waker) => waker.wake(),
+            Next::Start(threads) => (0..threads).for_each(|_| Worker::start(this)),
         }
     }
 
@@ -278,6 +285,13 @@ impl Shared {
         for waker in called {
             waker.wake();
         }
+    }
+
+    fn tidy(&self) {
+        let (mut out, mut state) = self.lock();
+        let closers = state.tidy(&mut out);
+        drop((out, state));
+        closers.wake();
     }
 
     fn shut_down(&self) {
@@ -319,10 +333,7 @@ impl Executor for Arc<Shared> {
     fn cancelled(&self) {
         let tidy = self.state.lock().cancelled();
         if tidy {
-            let (mut out, mut state) = self.lock();
-            let closers = state.tidy(&mut out);
-            drop((out, state));
-            closers.wake();
+            self.tidy();
         }
     }
 

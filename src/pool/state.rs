@@ -95,20 +95,24 @@ pub struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(u64);
 
-/// What a worker has done before it looks at the queue, and so as what it was counted.
+/// What a worker has done before it looks at the trays, and so as what it was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// Its thread has just started.
-    Start,
     /// It was idle, and has been called.
     Call,
-    /// It has had a job.
-    Turn {
-        /// Whether it was counted among those who look.
-        looking: bool,
-        /// Whether its job waited for the pool to finish.
-        caller: bool,
-    },
+    /// It has had a job, or has started.
+    Turn(Counted),
+}
+
+/// As what a worker is counted while it has its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Among those who start.
+    pub starting: bool,
+    /// Among those who look.
+    pub looking: bool,
+    /// Among those whose jobs wait for the pool to finish.
+    pub caller: bool,
 }
 
 /// What a worker does next.
@@ -123,12 +127,13 @@ pub enum Look {
 
 /// Who is to take the jobs that wait. To be acted upon when the lock is free.
 #[must_use = "a job may be waiting for it"]
-#[derive(Default)]
-pub struct Next {
+pub enum Next {
+    /// Somebody will, or nobody can.
+    Leave,
     /// The idle worker to call.
-    pub call: Option<Waker>,
+    Call(Waker),
     /// How many threads to start.
-    pub starts: usize,
+    Start(usize),
 }
 
 /// Those who are to be woken when the lock is free.
@@ -223,17 +228,19 @@ impl State {
     /// How many jobs a closed pool still waits for. From inside, those that wait themselves do not count.
     pub fn running(&self, out: &Out, inside: bool) -> usize {
         if inside {
-            return self.turns - self.callers;
+            // More call than have a turn if a thread that ends does.
+            return self.turns.saturating_sub(self.callers);
         }
         usize::try_from(out.taken + self.passed - out.succeeded - out.panicked).unwrap_or(usize::MAX)
     }
 
     // Jobs.
 
-    /// Adds jobs, or gives them back if the pool is closed: then they are to be dropped, which counts them as cancelled.
+    /// Adds jobs, or gives them back if the pool is closed: then they are to be dropped, and have been counted as cancelled.
     pub fn submit<J: ExactSizeIterator<Item = Queued>>(&mut self, jobs: J) -> Result<Next, J> {
         self.submitted += jobs.len() as u64;
         if self.closed {
+            self.cancelled += jobs.len() as u64;
             return Err(jobs);
         }
         self.tray.extend(jobs);
@@ -248,10 +255,12 @@ impl State {
         self.closed || self.has_many_stale()
     }
 
-    /// A job that was submitted has been claimed to be run, but not through a tray.
-    pub fn passed(&mut self) {
+    /// A job that was submitted has been claimed to be run, but not through a tray. Whether [`tidy`](Self::tidy) is due.
+    #[must_use]
+    pub fn passed(&mut self) -> bool {
         self.passed += 1;
         self.has_gone_stale();
+        self.has_many_stale()
     }
 
     fn has_gone_stale(&mut self) {
@@ -287,10 +296,14 @@ impl State {
         self.busy += busy;
     }
 
-    /// All jobs that wait, for the caller to do away with.
-    pub fn take_all(&mut self, out: &mut Out) -> [VecDeque<Queued>; 2] {
+    /// All jobs that wait, claimed and counted as cancelled, for the caller to refuse. (One at a time would not do: as one is
+    /// dropped, the user's code may wait for the pool to finish, and so for the others.)
+    pub fn take_all(&mut self, out: &mut Out) -> Vec<Started> {
         (self.out, self.stale) = (0, 0);
-        [mem::take(&mut out.tray), mem::take(&mut self.tray)]
+        let trays = [mem::take(&mut out.tray), mem::take(&mut self.tray)];
+        let jobs: Vec<_> = trays.into_iter().flatten().filter_map(Queued::start).collect();
+        self.cancelled += jobs.len() as u64;
+        jobs
     }
 
     // Workers.
@@ -301,30 +314,33 @@ impl State {
 
     /// Restores the invariant.
     pub fn next(&mut self) -> Next {
-        let mut next = Next::default();
-        let waiting = self.tray.len() + self.out;
-        while !self.coming && waiting > self.looking + self.starting && self.active() < self.size {
-            if let Some((_, waker)) = self.idle.pop() {
-                self.coming = true;
-                next.call = Some(waker);
-            } else if self.threads < self.most {
-                self.threads += 1;
-                self.starting += 1;
-                next.starts += 1;
-            } else {
-                break;
-            }
+        let left = (self.tray.len() + self.out).saturating_sub(self.looking);
+        let room = self.size.saturating_sub(self.active());
+        if self.coming || left == 0 || room == 0 {
+            return Next::Leave;
         }
-        next
+        if let Some((_, waker)) = self.idle.pop() {
+            self.coming = true;
+            return Next::Call(waker);
+        }
+        let starts = left.saturating_sub(self.starting).min(room).min(self.most - self.threads);
+        if starts == 0 {
+            return Next::Leave;
+        }
+        self.threads += starts;
+        self.starting += starts;
+        self.turns += starts;
+        Next::Start(starts)
     }
 
     /// The thread that was to be started could not be. Gives back the jobs that nobody will ever take.
-    pub fn not_started(&mut self, out: &mut Out) -> ([VecDeque<Queued>; 2], Next, Closers) {
+    pub fn not_started(&mut self, out: &mut Out) -> (Vec<Started>, Next, Closers) {
         self.starting -= 1;
+        self.turns -= 1;
         self.threads -= 1;
-        let orphans = if self.threads == 0 { self.take_all(out) } else { Default::default() };
+        let orphans = if self.threads == 0 { self.take_all(out) } else { Vec::new() };
         // Not another attempt: it might go on like that for ever.
-        let next = if self.idle.is_empty() { Next::default() } else { self.next() };
+        let next = if self.idle.is_empty() { Next::Leave } else { self.next() };
         (orphans, next, self.closers(out))
     }
 
@@ -337,11 +353,10 @@ impl State {
     /// What a worker is to do.
     pub fn look(&mut self, out: &mut Out, since: Since) -> Look {
         match since {
-            Since::Start => self.starting -= 1,
             Since::Call => self.coming = false,
-            Since::Turn { looking, caller } => {
-                self.looking -= usize::from(looking);
-                self.callers -= usize::from(caller);
+            Since::Turn(counted) => {
+                self.will_take_long(counted);
+                self.callers -= usize::from(counted.caller);
                 self.turns -= 1;
             }
         }
@@ -391,17 +406,21 @@ impl State {
         self.looking += 1;
     }
 
-    /// A worker that was about to look at the queue does something else first.
-    pub fn will_not_look(&mut self) -> Next {
-        self.looking -= 1;
+    /// A worker that was about to look at the trays does something else first.
+    pub fn will_not_look(&mut self, counted: Counted) -> Next {
+        self.will_take_long(counted);
         self.next()
     }
 
+    fn will_take_long(&mut self, counted: Counted) {
+        self.starting -= usize::from(counted.starting);
+        self.looking -= usize::from(counted.looking);
+    }
+
     /// A worker's job goes to sleep.
-    pub fn block(&mut self, was_looking: bool) -> Next {
-        self.looking -= usize::from(was_looking);
+    pub fn block(&mut self, counted: Counted) -> Next {
         self.blocked += 1;
-        self.next()
+        self.will_not_look(counted)
     }
 
     /// It is awake again.
@@ -429,8 +448,10 @@ impl State {
         self.closers(out)
     }
 
-    pub fn left(&mut self, out: &Out) -> Closers {
+    /// A thread ends, whose stop hook may have waited for the pool to finish.
+    pub fn left(&mut self, out: &Out, caller: bool) -> Closers {
         self.leaving -= 1;
+        self.callers -= usize::from(caller);
         self.closers(out)
     }
 
@@ -441,7 +462,10 @@ impl State {
 
     /// Whom to wake when the pool has finished.
     pub fn wait(&mut self, waker: Waker) {
-        self.closers.push(waker);
+        // It may have waited before, and have given up.
+        if !self.closers.iter().any(|closer| closer.will_wake(&waker)) {
+            self.closers.push(waker);
+        }
     }
 
     fn closers(&mut self, out: &Out) -> Closers {

@@ -25,7 +25,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::pool::Shared;
-use crate::pool::state::{Look, Since, WorkerId};
+use crate::pool::state::{Counted, Look, Since, WorkerId};
 use crate::primitives::job::{self, Ended, JoinError, Started, contain};
 use crate::primitives::parker::{Sleep, poll_until, tell_around_sleep};
 use crate::sync::{Arc, thread, thread_local};
@@ -38,10 +38,7 @@ const DEEPEST: u32 = 128;
 pub struct Worker {
     pub shared: Arc<Shared>,
     id: WorkerId,
-    /// It counts as looking.
-    looking: Cell<bool>,
-    /// Its job waits for the pool to finish, or has done so.
-    caller: Cell<bool>,
+    counted: Cell<Counted>,
     /// How many jobs run inside its job.
     nested: Cell<u32>,
 }
@@ -78,7 +75,7 @@ impl Worker {
         drop((out, state));
         closers.wake();
         Shared::go_on(shared, next);
-        for job in orphans.into_iter().flatten() {
+        for job in orphans {
             // An `io::Error` cannot be copied; each job gets one of its own.
             let error = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
             job.refuse(JoinError::NoThread(error));
@@ -87,38 +84,34 @@ impl Worker {
 
     /// What its thread does.
     fn run(shared: &Arc<Shared>) {
-        if let Some(hook) = &shared.on_thread_start {
-            contain(hook);
-        }
         let worker = Rc::new(Self {
             shared: shared.clone(),
             id: shared.state.lock().name(),
-            looking: Cell::new(false),
-            caller: Cell::new(false),
+            counted: Cell::new(Counted { starting: true, ..Counted::default() }),
             nested: Cell::new(0),
         });
         WORKER.with(|current| current.replace(Some(worker.clone())));
-        let mut since = Since::Start;
-        while let Some(job) = worker.next_job(since) {
-            tell_around_sleep(Some(around_sleep));
-            job.run(&mut Turn(&worker));
-            tell_around_sleep(None);
-            since = Since::Turn { looking: worker.looking.take(), caller: worker.caller.take() };
+        if let Some(hook) = &shared.on_thread_start {
+            telling_of_sleep(|| contain(hook));
         }
-        WORKER.with(RefCell::take);
+        while let Some(job) = worker.next_job() {
+            telling_of_sleep(|| job.run(&mut Turn(&worker)));
+        }
         if let Some(hook) = &shared.on_thread_stop {
             contain(hook);
         }
+        WORKER.with(RefCell::take);
         let (out, mut state) = shared.lock();
-        let closers = state.left(&out);
+        let closers = state.left(&out, worker.counted.get().caller);
         drop((out, state));
         closers.wake();
     }
 
     /// Waits for a job. `None`: the thread is to end.
-    fn next_job(&self, mut since: Since) -> Option<Started> {
+    fn next_job(&self) -> Option<Started> {
         let shared = &*self.shared;
-        if since == (Since::Turn { looking: false, caller: false }) {
+        let mut since = Since::Turn(self.counted.take());
+        if since == Since::Turn(Counted::default()) {
             let another = shared.out.lock().take_another();
             if another.is_some() {
                 return another;
@@ -161,8 +154,24 @@ impl Worker {
 
     /// Its job waits for the pool to finish from here on. Whether it had not done so before.
     pub fn becomes_caller(&self) -> bool {
-        !self.caller.replace(true)
+        let counted = self.counted.get();
+        self.counted.set(Counted { caller: true, ..counted });
+        !counted.caller
     }
+
+    /// It does something that may take long, and so is not counted among those who are about to look.
+    fn takes_long(&self) -> Counted {
+        let counted = self.counted.get();
+        self.counted.set(Counted { caller: counted.caller, ..Counted::default() });
+        counted
+    }
+}
+
+/// Runs the user's code, and has the pool told when it blocks.
+fn telling_of_sleep(code: impl FnOnce()) {
+    tell_around_sleep(Some(around_sleep));
+    code();
+    tell_around_sleep(None);
 }
 
 /// Told by the parker that this thread's job blocks.
@@ -170,7 +179,7 @@ fn around_sleep(sleep: Sleep) {
     let Some(worker) = Worker::current() else { return };
     match sleep {
         Sleep::Begins => {
-            let next = worker.shared.state.lock().block(worker.looking.take());
+            let next = worker.shared.state.lock().block(worker.takes_long());
             Shared::go_on(&worker.shared, next);
         }
         Sleep::Ends => {
@@ -188,15 +197,13 @@ impl job::Worker for Turn<'_> {
         let mut out = self.0.shared.out.lock();
         if !out.ended(how) {
             self.0.shared.state.lock().will_look();
-            self.0.looking.set(true);
+            self.0.counted.set(Counted { looking: true, ..self.0.counted.get() });
         }
     }
 
     fn busy(&mut self) {
-        if self.0.looking.take() {
-            let next = self.0.shared.state.lock().will_not_look();
-            Shared::go_on(&self.0.shared, next);
-        }
+        let next = self.0.shared.state.lock().will_not_look(self.0.takes_long());
+        Shared::go_on(&self.0.shared, next);
     }
 }
 
@@ -212,7 +219,10 @@ impl Inline {
 impl job::Worker for Inline {
     fn started(&mut self) {
         self.0.nested.set(self.0.nested.get() + 1);
-        self.0.shared.state.lock().passed();
+        let tidy = self.0.shared.state.lock().passed();
+        if tidy {
+            self.0.shared.tidy();
+        }
     }
 
     fn ended(&mut self, how: Ended) {

@@ -3,8 +3,8 @@
 //! # What it promises
 //! A job's closure runs at most once. It runs, or somebody cancels it before: then it never runs, and it has been dropped
 //! when the cancelling call returns. Either way the handle is resolved exactly once: with the closure's result, with its
-//! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]; and its executor has heard of it before. Nobody
-//! ever waits for a job that nobody will run: a [`Queued`] that is dropped resolves its job.
+//! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]; and whoever keeps counts has heard of it before.
+//! Nobody ever waits for a job that nobody will run: a [`Queued`] or [`Started`] that is dropped resolves its job.
 //!
 //! # State machine
 //! ```text
@@ -146,7 +146,7 @@ pub fn is_cancelled() -> bool {
 
 /// Where a job is to run: a pool, or a thread of the job's own. Its functions must not panic.
 pub trait Executor: Send + Sync + 'static {
-    /// A job of its queue has been claimed, and will not run. Its handle resolves next.
+    /// A job of its queue has been claimed by the handle, and will not run. The handle resolves next.
     fn cancelled(&self);
     /// What tells its running jobs to stop.
     fn stop(&self) -> Option<&Stop>;
@@ -258,7 +258,6 @@ where
     /// # Safety
     /// The caller has the claim, and calls this once.
     unsafe fn give_up(&self, error: JoinError) -> Result<(), Box<dyn Any + Send>> {
-        self.executor.cancelled();
         // SAFETY: the caller's promise.
         let func = unsafe { self.take_func() };
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));
@@ -332,6 +331,7 @@ where
     fn cancel(&self) -> bool {
         let claimed = self.claim.cancel();
         if claimed {
+            self.executor.cancelled();
             // SAFETY: the claim has just been made.
             if let Err(payload) = unsafe { self.give_up(JoinError::Cancelled) } {
                 resume_unwind(payload);
@@ -366,34 +366,24 @@ pub fn contain(work: impl FnOnce()) {
 pub struct Queued(Option<Arc<dyn Runnable>>);
 
 impl Queued {
-    /// Claims the job, to run it. `None`: another one has claimed it.
+    /// Claims the job, to run it or to refuse it. `None`: another one has claimed it.
     pub fn start(mut self) -> Option<Started> {
-        self.0.take().filter(|job| job.start()).map(Started)
+        self.claim()
+    }
+
+    fn claim(&mut self) -> Option<Started> {
+        self.0.take().filter(|job| job.start()).map(|job| Started(Some(job)))
     }
 
     /// Whether another one has claimed the job: there is nothing left to do, and nothing of the user's in it.
     pub fn is_stale(&self) -> bool {
         self.0.as_ref().is_none_or(|job| job.is_stale())
     }
-
-    /// Resolves the job without running it, unless another one has claimed it.
-    pub fn refuse(mut self, error: JoinError) {
-        self.refuse_with(error);
-    }
-
-    fn refuse_with(&mut self, error: JoinError) {
-        if let Some(job) = self.0.take() {
-            if job.start() {
-                // SAFETY: the claim has just been made.
-                unsafe { job.refuse(error) };
-            }
-        }
-    }
 }
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.refuse_with(JoinError::Cancelled);
+        drop(self.claim());
     }
 }
 
@@ -403,17 +393,35 @@ impl fmt::Debug for Queued {
     }
 }
 
-/// A job that has been claimed, to be run now.
-#[must_use = "its handle waits for it to run"]
-pub struct Started(Arc<dyn Runnable>);
+/// A job that has been claimed, to be run or to be refused. Dropping it resolves the job with [`JoinError::Cancelled`].
+#[must_use = "dropping it cancels the job"]
+pub struct Started(Option<Arc<dyn Runnable>>);
 
 impl Started {
     /// Runs the job on this thread.
-    pub fn run(self, worker: &mut dyn Worker) {
-        // SAFETY: it comes from `Queued::start`, and runs once.
-        unsafe { self.0.run(worker) };
-        // The handle may have left its waker in there.
-        contain(|| drop(self.0));
+    pub fn run(mut self, worker: &mut dyn Worker) {
+        if let Some(job) = self.0.take() {
+            // SAFETY: it comes from `Queued::claim`, and this is the one use of it.
+            unsafe { job.run(worker) };
+        }
+    }
+
+    /// Resolves the job without running it.
+    pub fn refuse(mut self, error: JoinError) {
+        self.refuse_with(error);
+    }
+
+    fn refuse_with(&mut self, error: JoinError) {
+        if let Some(job) = self.0.take() {
+            // SAFETY: it comes from `Queued::claim`, and this is the one use of it.
+            unsafe { job.refuse(error) };
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.refuse_with(JoinError::Cancelled);
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
-use offthread::{Job, PoolStats, ThreadPool, ThreadPoolBuilder};
+use offthread::{Job, JoinError, PoolStats, ThreadPool, ThreadPoolBuilder};
 use std::any::Any;
 use std::io::Write;
 use std::panic::resume_unwind;
@@ -276,4 +276,19 @@ pub fn confined_child(probe: &str, memory: usize, stack: usize) -> Result<String
     command.env("MALLOC_ARENA_MAX", "1").env("RUST_MIN_STACK", (stack << 20).to_string());
     command.args(["-c", &format!("ulimit -v {} && exec \"$0\" \"$@\"", memory << 10)]).arg(env::current_exe().unwrap());
     run(&mut command, probe)
+}
+
+#[track_caller]
+pub fn assert_at_rest(pool: &ThreadPool) {
+    let stats = pool.stats();
+    assert_eq!((stats.queued, running_now(&stats)), (0, 0), "{stats:?}");
+}
+
+#[track_caller]
+pub fn assert_cancelled<R>(job: Job<R>) {
+    match job.outcome().wait() {
+        Err(JoinError::Cancelled) => {}
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it ran"),
+    }
 }

@@ -1,0 +1,137 @@
+//! The pool when users' code turns up in unusual places: in the `Drop` of what it never ran, in the hooks of its threads.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+
+mod pool_helpers;
+
+use offthread::ThreadPool;
+use pool_helpers::*;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
+
+/// Forbids that closing a pool from the `Drop` of a job that it has just cancelled waits for the other jobs that are being
+/// cancelled by the same call.
+#[test]
+fn closing_in_the_drop_of_a_job_that_is_cancelled() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::drain, ThreadPool::shutdown] {
+        let pool = ThreadPool::new(1);
+        let held = hold(&pool, 1);
+        let (dropped, drops) = mpsc::channel();
+        let jobs = pool.spawn_many((0..2).map(|_| {
+            let (inside, dropped) = (pool.clone(), dropped.clone());
+            let guard = on_drop(move || {
+                close(&inside);
+                dropped.send(()).unwrap();
+            });
+            move || drop(guard)
+        }));
+        // The jobs are dropped in there; the one that runs has to end before any of these calls returns.
+        let closing = std::thread::spawn({
+            let pool = pool.clone();
+            move || pool.shutdown()
+        });
+        until("the queue is empty", || pool.stats().queued == 0);
+        release(held);
+        closing.join().unwrap();
+        assert_eq!(drops.try_iter().count(), 2);
+        jobs.into_iter().for_each(assert_cancelled);
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids the same for jobs that are refused, as the pool is closed or no thread can be had.
+#[test]
+fn closing_in_the_drop_of_jobs_that_are_refused() {
+    let _watchdog = watchdog();
+    let closed = ThreadPool::new(1);
+    closed.drain();
+    let threadless = ThreadPool::builder().threads(1).stack_size(usize::MAX / 4).build();
+    for pool in [closed, threadless] {
+        let jobs = pool.spawn_many((0..2).map(|_| {
+            let inside = pool.clone();
+            let guard = on_drop(move || inside.drain());
+            move || drop(guard)
+        }));
+        assert!(jobs.into_iter().all(|job| job.outcome().wait().is_err()));
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids that a job is left to a thread that is still in its start hook, beside an idle worker.
+#[test]
+fn a_slow_start_hook_holds_up_no_job() {
+    let _watchdog = watchdog();
+    let (go, gone) = mpsc::channel::<()>();
+    let gone = Mutex::new(gone);
+    let started = Arc::new(AtomicUsize::new(0));
+    let count = started.clone();
+    let hook = move || {
+        if count.fetch_add(1, SeqCst) == 1 {
+            gone.lock().unwrap().recv().unwrap();
+        }
+    };
+    let pool = ThreadPool::builder().threads(2).on_thread_start(hook).build();
+    let held = hold(&pool, 1);
+    let second = pool.spawn(|| ());
+    until("the second thread is in its hook", || started.load(SeqCst) == 2);
+    release(held);
+    second.wait();
+    until("the first thread is idle", || pool.stats().idle == 1);
+    pool.spawn(|| ()).wait();
+    go.send(()).unwrap();
+}
+
+/// Forbids that the start hook of the only thread cannot wait for a job of its pool, nor close it.
+#[test]
+fn a_start_hook_may_use_its_pool() {
+    let _watchdog = watchdog();
+    for close in [|_: &ThreadPool| {}, ThreadPool::shutdown, ThreadPool::drain] {
+        let own: Arc<OnceLock<ThreadPool>> = Arc::default();
+        let (inside, ran) = (own.clone(), Arc::new(AtomicBool::new(false)));
+        let has_run = ran.clone();
+        let hook = move || {
+            if !ran.swap(true, SeqCst) {
+                let pool = inside.get().unwrap();
+                assert_eq!(offthread::block_on(pool.spawn(|| 1)), 1);
+                assert_eq!(pool.spawn(|| 2).wait(), 2);
+                close(pool);
+            }
+        };
+        let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
+        assert!(own.set(pool.clone()).is_ok());
+        // If the hook shuts the pool down before, it is cancelled.
+        let _ = pool.spawn(|| ()).outcome().wait();
+        assert!(has_run.load(SeqCst));
+        pool.drain();
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids that a stop hook which closes its pool waits for its own thread.
+#[test]
+fn a_stop_hook_may_close_its_pool() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::shutdown, ThreadPool::drain] {
+        let own: Arc<OnceLock<ThreadPool>> = Arc::default();
+        let inside = own.clone();
+        let pool = ThreadPool::builder().threads(2).on_thread_stop(move || close(inside.get().unwrap())).build();
+        assert!(own.set(pool.clone()).is_ok());
+        release(hold(&pool, 2));
+        pool.drain();
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids that a time limit is said to have passed though no job runs.
+#[test]
+fn a_shutdown_without_time_for_an_idle_pool() {
+    let _watchdog = watchdog();
+    for _ in 0..100 {
+        let pool = ThreadPool::new(1);
+        pool.spawn(|| ()).wait();
+        assert!(pool.shutdown_timeout(Duration::ZERO).is_ok());
+    }
+}
