@@ -111,7 +111,7 @@ fn every_thread_has_the_name() {
     }));
     assert!(names.into_iter().all(|name| name.wait().starts_with("ht-named")));
     #[cfg(target_os = "linux")]
-    assert_eq!(threads_named("ht-named").len(), 3);
+    until("the system shows them all", || threads_named("ht-named").len() == 3);
     assert!(!ThreadPool::new(1).spawn(own_name).wait().is_empty());
 }
 
@@ -141,7 +141,7 @@ fn after_a_burst_the_threads_end() {
         let held = hold(&pool, 8);
         assert_eq!(pool.stats().threads, 8);
         #[cfg(target_os = "linux")]
-        assert_eq!(threads_named("ht-burst").len(), 8);
+        until("the system shows them all", || threads_named("ht-burst").len() == 8);
         release(held);
         until("all threads have ended", || pool.stats().threads == 0);
         assert_eq!(pool.stats().idle, 0);
@@ -262,8 +262,11 @@ fn idle_threads_sleep() {
     let _watchdog = watchdog();
     let pool = ThreadPool::builder().threads(3).name("ht-idle").keep_alive(Duration::from_secs(600)).build();
     release(hold(&pool, 3));
-    let tasks = threads_named("ht-idle");
-    assert_eq!(tasks.len(), 3);
+    let mut tasks = Vec::new();
+    until("the system shows them all", || {
+        tasks = threads_named("ht-idle");
+        tasks.len() == 3
+    });
     let switches = || {
         let voluntary = |task: &std::path::PathBuf| {
             let status = std::fs::read_to_string(task.join("status")).unwrap();

@@ -135,3 +135,38 @@ fn a_shutdown_without_time_for_an_idle_pool() {
         assert!(pool.shutdown_timeout(Duration::ZERO).is_ok());
     }
 }
+
+/// Forbids that a pool is said to have shut down while another call still refuses its jobs.
+#[test]
+fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::drain, ThreadPool::shutdown] {
+        let pool = ThreadPool::new(1);
+        let held = hold(&pool, 1);
+        let gate = Gate::default();
+        let (in_drop, is_in_drop) = mpsc::channel();
+        let guard = on_drop({
+            let gate = gate.clone();
+            move || {
+                in_drop.send(()).unwrap();
+                gate.pass();
+            }
+        });
+        let job = pool.spawn(move || drop(guard));
+        let first = pool.clone();
+        let first = std::thread::spawn(move || first.shutdown());
+        is_in_drop.recv().unwrap();
+        release(held);
+        until("the thread has ended", || pool.stats().threads == 0);
+        let second = pool.clone();
+        let second = std::thread::spawn(move || {
+            close(&second);
+            assert!(job.is_finished(), "it has shut down, and a job is not resolved");
+        });
+        // It cannot be told whether the second one waits; only that it returns too early, if it does.
+        (0..100).for_each(|_| std::thread::yield_now());
+        gate.open();
+        first.join().unwrap();
+        second.join().unwrap();
+    }
+}

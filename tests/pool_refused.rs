@@ -152,6 +152,7 @@ fn one_thread_probe() {
     pool.drain();
     other.shutdown();
     let closing = builder().build();
+    until("there is room", || closing.spawn(|| ()).outcome().wait().is_ok());
     let (inside, (send, last)) = (closing.clone(), oneshot::channel());
     let drains = closing.spawn(move || {
         assert!(send.send(inside.spawn(|| ())).is_ok());

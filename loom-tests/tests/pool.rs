@@ -230,6 +230,23 @@ fn shutdown_queued() {
     });
 }
 
+/// Forbids: of two threads that shut a pool down, one returns while the other has yet to resolve a job.
+#[test]
+fn two_shutdowns() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let job = pool.spawn(|| ());
+        let closing = thread::spawn({
+            let pool = pool.clone();
+            move || pool.shutdown()
+        });
+        pool.shutdown();
+        assert!(job.is_finished());
+        closing.join().unwrap();
+        assert_at_rest(&pool);
+    });
+}
+
 /// Forbids: `drain` returns before a job that was taken in has run, or cancels it.
 #[test]
 fn submit_drain() {

@@ -26,8 +26,8 @@
 //! * A worker wakes up for no reason: `spurious_wake_up`.
 //! * A job comes as the pool is closed: `submit_shutdown`, `submit_drain`; or one that waits is cancelled as the pool waits
 //!   for it: `cancel_drain`; as a worker takes it: `cancel_start`.
-//! * A pool is closed from inside, by several at once: `two_jobs_drain`; its last handle is dropped in a job, or beside
-//!   one: `last_handle_in_a_job`, `last_handle_running`.
+//! * A pool is closed by several at once: `two_shutdowns`; by its own jobs: `two_jobs_drain`; its last handle is dropped in
+//!   a job, or beside one: `last_handle_in_a_job`, `last_handle_running`.
 //! * A worker blocks while the job that it waits for comes: `submit_block`; and comes back to the thread that was started in
 //!   its place: `spare_thread`, `spare_in_a_crowd`.
 //! * A job is run where it is waited for, and taken by a worker: `inline_wait`.
@@ -37,6 +37,7 @@ mod builder;
 mod state;
 mod worker;
 
+use std::cell::Cell;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use std::{env, error, fmt};
@@ -46,9 +47,9 @@ pub use crate::pool::builder::ThreadPoolBuilder;
 use crate::pool::state::{Next, Out, State};
 use crate::pool::worker::{Inline, Worker};
 use crate::primitives::cache_padded::CachePadded;
-use crate::primitives::job::{self, Executor, Job, Queued, Stop, job};
+use crate::primitives::job::{self, Executor, Job, JoinError, Queued, Started, Stop, job};
 use crate::primitives::parker::poll_until;
-use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock};
+use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread_local};
 
 /// A handle of a pool of threads that run jobs. Clones share the pool.
 ///
@@ -94,6 +95,11 @@ struct Shared {
 }
 
 static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
+
+thread_local! {
+    /// How many calls on this thread are refusing jobs, one inside the other.
+    static REFUSING: Cell<u32> = const { Cell::new(0) };
+}
 
 impl ThreadPool {
     /// A pool that runs at most `threads` jobs at once.
@@ -303,8 +309,20 @@ impl Shared {
         for waker in called {
             waker.wake();
         }
-        // Each of them is cancelled as it is dropped.
-        drop(jobs);
+        self.refuse(jobs, || JoinError::Cancelled);
+    }
+
+    /// Resolves the jobs that were taken out of the trays.
+    fn refuse(&self, jobs: Vec<Started>, why: impl Fn() -> JoinError) {
+        REFUSING.with(|refusing| refusing.set(refusing.get() + 1));
+        for job in jobs {
+            job.refuse(why());
+        }
+        REFUSING.with(|refusing| refusing.set(refusing.get() - 1));
+        let (out, mut state) = self.lock();
+        let closers = state.refused(&out);
+        drop((out, state));
+        closers.wake();
     }
 
     /// Waits until the closed pool has finished. `None`: the deadline has passed.
@@ -320,7 +338,9 @@ impl Shared {
         }
         poll_until(deadline, |cx| {
             let (out, mut state) = this.lock();
-            if state.has_finished(&out, worker.is_some()) {
+            // A job that is refused may wait for the pool to finish as it is dropped, and so be in its own way.
+            let resolved = !state.is_refusing() || REFUSING.with(Cell::get) > 0;
+            if resolved && state.has_finished(&out, worker.is_some()) {
                 return Poll::Ready(());
             }
             state.wait(cx.waker().clone());
@@ -355,15 +375,15 @@ struct Watch {
 impl Watch {
     fn time<R>(self, job: impl FnOnce() -> R) -> R {
         /// Adds them up at the end, also after a panic.
-        struct Started(Watch, Instant);
-        impl Drop for Started {
+        struct Running(Watch, Instant);
+        impl Drop for Running {
             fn drop(&mut self) {
                 let (waited, busy) = (self.1 - self.0.submitted, self.1.elapsed());
                 let mut state = self.0.shared.state.lock();
                 state.add_times(waited, busy);
             }
         }
-        let _started = Started(self, Instant::now());
+        let _running = Running(self, Instant::now());
         job()
     }
 }
@@ -387,7 +407,7 @@ impl fmt::Debug for ThreadPool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// How many threads there are.
+    /// How many threads there are, but for those that have done their last job and are about to end.
     pub threads: usize,
     /// How many of them have nothing to do.
     pub idle: usize,

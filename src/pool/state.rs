@@ -86,6 +86,8 @@ pub struct State {
     turns: usize,
     /// How many of these wait for the others to finish.
     callers: usize,
+    /// How many threads are refusing jobs.
+    refusing: usize,
     /// Those who wait for a closed pool to finish.
     closers: Vec<Waker>,
     named: u64,
@@ -200,6 +202,7 @@ impl State {
             leaving: 0,
             turns: 0,
             callers: 0,
+            refusing: 0,
             closers: Vec::new(),
             named: 0,
         }
@@ -207,7 +210,7 @@ impl State {
 
     pub fn stats(&self, out: &Out) -> PoolStats {
         PoolStats {
-            threads: self.threads + self.leaving,
+            threads: self.threads,
             idle: self.idle.len(),
             queued: self.queued(out),
             submitted: self.submitted,
@@ -296,14 +299,21 @@ impl State {
         self.busy += busy;
     }
 
-    /// All jobs that wait, claimed and counted as cancelled, for the caller to refuse. (One at a time would not do: as one is
-    /// dropped, the user's code may wait for the pool to finish, and so for the others.)
+    /// All jobs that wait, claimed and counted as cancelled, for the caller to [refuse](Self::refused). (One at a time would
+    /// not do: as one is dropped, the user's code may wait for the pool to finish, and so for the others.)
     pub fn take_all(&mut self, out: &mut Out) -> Vec<Started> {
         (self.out, self.stale) = (0, 0);
         let trays = [mem::take(&mut out.tray), mem::take(&mut self.tray)];
         let jobs: Vec<_> = trays.into_iter().flatten().filter_map(Queued::start).collect();
         self.cancelled += jobs.len() as u64;
+        self.refusing += 1;
         jobs
+    }
+
+    /// What [`take_all`](Self::take_all) gave has been refused.
+    pub fn refused(&mut self, out: &Out) -> Closers {
+        self.refusing -= 1;
+        self.closers(out)
     }
 
     // Workers.
@@ -334,11 +344,11 @@ impl State {
     }
 
     /// The thread that was to be started could not be. Gives back the jobs that nobody will ever take.
-    pub fn not_started(&mut self, out: &mut Out) -> (Vec<Started>, Next, Closers) {
+    pub fn not_started(&mut self, out: &mut Out) -> (Option<Vec<Started>>, Next, Closers) {
         self.starting -= 1;
         self.turns -= 1;
         self.threads -= 1;
-        let orphans = if self.threads == 0 { self.take_all(out) } else { Vec::new() };
+        let orphans = (self.threads == 0).then(|| self.take_all(out));
         // Not another attempt: it might go on like that for ever.
         let next = if self.idle.is_empty() { Next::Leave } else { self.next() };
         (orphans, next, self.closers(out))
@@ -362,7 +372,7 @@ impl State {
         }
         if self.active() <= self.size {
             let mut job = out.take();
-            if job.is_none() {
+            if job.is_none() && !self.tray.is_empty() {
                 mem::swap(&mut self.tray, &mut out.tray);
                 job = out.take();
             }
@@ -455,9 +465,15 @@ impl State {
         self.closers(out)
     }
 
-    /// Whether a closed pool has finished. From inside, those whose jobs wait for just that do not count.
+    /// Whether a closed pool has finished, but for jobs that are being refused. From inside, those whose jobs wait for just
+    /// that do not count.
     pub fn has_finished(&self, out: &Out, inside: bool) -> bool {
         self.queued(out) == 0 && if inside { self.turns <= self.callers } else { self.threads + self.leaving == 0 }
+    }
+
+    /// Whether some thread is refusing jobs.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing > 0
     }
 
     /// Whom to wake when the pool has finished.

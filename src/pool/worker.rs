@@ -1,13 +1,13 @@
 //! A pool's threads.
 //!
 //! ```text
-//!                     +------------------ its job has ended --------------------+
-//!                     v                                                         |
-//! STARTING -------> LOOKING --- there is a job, and not too many are active --> RUNNING --- sleeps ---> BLOCKED
-//!                   ^  |  |                                                       ^                       |
-//!            called |  |  +--- nothing to do, and the pool is closed ---> ENDED   +------ is woken -------+
-//!                   |  v                                                            ^
-//!                   IDLE --- nobody called for `keep_alive` ------------------------+
+//!                  +----------------- its job has ended --------------------+
+//!                  v                                                        |  sleeps
+//! STARTING ---> LOOKING --- a job waits, and not too many are active ---> RUNNING <-----> BLOCKED
+//!                ^   |  \                                                           is woken
+//!         called |   |   \--- the pool is closed, or there are more threads than are needed ---+
+//!                |   v                                                                         v
+//!                IDLE ------------ nobody has called it for `keep_alive` ------------------> ENDED
 //! ```
 //!
 //! 1. A worker counts as looking from just before its job's handle resolves until it has looked. So who submits a job as
@@ -15,7 +15,8 @@
 //!    first, or that blocks in the waker of whoever waits for the handle, does not count while it does.
 //! 2. An idle worker waits in the parker like everybody else: it yields for a moment, then sleeps; and whoever calls it
 //!    takes its waker out of the list of idle ones, which is how it knows that it has been called.
-//! 3. A thread whose job blocks in the parker tells its pool, which may have another thread run its jobs meanwhile.
+//! 3. A thread whose job, or start hook, blocks in the parker tells its pool, which may have another thread run jobs
+//!    meanwhile.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -27,7 +28,7 @@ use std::time::Instant;
 use crate::pool::Shared;
 use crate::pool::state::{Counted, Look, Since, WorkerId};
 use crate::primitives::job::{self, Ended, JoinError, Started, contain};
-use crate::primitives::parker::{Sleep, poll_until, tell_around_sleep};
+use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
 use crate::sync::{Arc, thread, thread_local};
 
 /// How many jobs may run inside one another on one thread, before one that waits leaves the next to another thread: a stack
@@ -75,10 +76,10 @@ impl Worker {
         drop((out, state));
         closers.wake();
         Shared::go_on(shared, next);
-        for job in orphans {
+        if let Some(orphans) = orphans {
             // An `io::Error` cannot be copied; each job gets one of its own.
-            let error = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-            job.refuse(JoinError::NoThread(error));
+            let copy = || error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+            shared.refuse(orphans, || JoinError::NoThread(copy()));
         }
     }
 
@@ -175,14 +176,14 @@ fn telling_of_sleep(code: impl FnOnce()) {
 }
 
 /// Told by the parker that this thread's job blocks.
-fn around_sleep(sleep: Sleep) {
+fn around_sleep(sleeping: Sleeping) {
     let Some(worker) = Worker::current() else { return };
-    match sleep {
-        Sleep::Begins => {
+    match sleeping {
+        Sleeping::Begins => {
             let next = worker.shared.state.lock().block(worker.takes_long());
             Shared::go_on(&worker.shared, next);
         }
-        Sleep::Ends => {
+        Sleeping::Ends => {
             let (mut out, mut state) = worker.shared.lock();
             state.unblock(&mut out);
         }

@@ -341,6 +341,9 @@ where
     }
 
     fn run_here(&self) {
+        if self.claim.is_taken() {
+            return;
+        }
         if let Some(mut worker) = self.executor.inline() {
             if self.claim.start() {
                 worker.started();

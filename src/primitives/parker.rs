@@ -242,11 +242,11 @@ impl Waiter {
         }
         let around_sleep = AROUND_SLEEP.try_with(Cell::get).ok().flatten();
         if let Some(tell) = around_sleep {
-            tell(Sleep::Begins);
+            tell(Sleeping::Begins);
         }
         let notified = self.parker.sleep(deadline);
         if let Some(tell) = around_sleep {
-            tell(Sleep::Ends);
+            tell(Sleeping::Ends);
         }
         self.patience.after_sleep(start.elapsed());
         notified
@@ -255,7 +255,7 @@ impl Waiter {
 
 /// What [`tell_around_sleep`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sleep {
+pub enum Sleeping {
     /// The thread goes to sleep now, until somebody wakes it or its deadline has passed.
     Begins,
     /// It is awake again.
@@ -265,13 +265,13 @@ pub enum Sleep {
 /// From now on, calls `tell` whenever a blocking call on this thread goes to sleep, and when it wakes up. `None`: no more.
 ///
 /// For a pool, which has another thread run its jobs meanwhile. `tell` must not panic or block.
-pub fn tell_around_sleep(tell: Option<fn(Sleep)>) {
+pub fn tell_around_sleep(tell: Option<fn(Sleeping)>) {
     AROUND_SLEEP.with(|around_sleep| around_sleep.set(tell));
 }
 
 thread_local! {
     /// Whom to tell when this thread blocks.
-    static AROUND_SLEEP: Cell<Option<fn(Sleep)>> = const { Cell::new(None) };
+    static AROUND_SLEEP: Cell<Option<fn(Sleeping)>> = const { Cell::new(None) };
     /// The waiters of this thread that no call uses: so that none allocates but the first of each depth of nesting.
     static CACHE: RefCell<Vec<Waiter>> = const { RefCell::new(Vec::new()) };
     /// Its address tells threads that are alive at the same time apart.

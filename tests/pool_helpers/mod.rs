@@ -239,7 +239,8 @@ pub fn text(payload: &(dyn Any + Send)) -> &str {
 
 // --- the system -----------------------------------------------------------------------------------------------------
 
-/// The folders of this process's threads whose names begin so (with 15 bytes at most, which is all that Linux keeps).
+/// The folders of this process's threads whose names begin so (with 15 bytes at most, which is all that Linux keeps). While
+/// other threads end, the system's list may lack some.
 #[cfg(target_os = "linux")]
 pub fn threads_named(prefix: &str) -> Vec<std::path::PathBuf> {
     assert!(prefix.len() <= 15);
