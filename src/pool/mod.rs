@@ -131,8 +131,8 @@ impl ThreadPool {
     ///
     /// The handle resolves to what `job` returns; dropping it cancels the job. If the system refuses to start a thread,
     /// the pool goes on with those it has; without any, the job resolves with
-    /// [`JoinError::NoThread`](crate::JoinError::NoThread). If the pool is closed, it resolves with
-    /// [`JoinError::Cancelled`](crate::JoinError::Cancelled).
+    /// [`JoinError::NoThread`]. If the pool is closed, it resolves with
+    /// [`JoinError::Cancelled`].
     ///
     /// # Synchronization
     /// What was done before happens before the job starts, and all that the job does happens before its handle resolves.
@@ -167,7 +167,7 @@ impl ThreadPool {
 
     /// Closes the pool, and waits until all its jobs have run and its threads have nothing left to do.
     ///
-    /// New jobs are refused: they resolve with [`JoinError::Cancelled`](crate::JoinError::Cancelled).
+    /// New jobs are refused: they resolve with [`JoinError::Cancelled`].
     ///
     /// # Blocking
     /// Until the last job has ended. Called in one of the pool's own jobs, it does not wait for that one, nor for others
