@@ -5,36 +5,23 @@
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
+mod common;
+
+use common::watchdog;
 use offthread::{ThreadPool, block_on, oneshot, spsc, threaded};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, IntoFuture, Ready, poll_fn, ready};
-use std::io::Write;
 use std::panic::{catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
-use std::{io, process, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
-
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    done
-}
 
 /// The system's allocator, which counts what each thread asks of it.
 struct Counting;

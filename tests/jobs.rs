@@ -6,13 +6,15 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
+mod common;
+
+use common::{Witness, watchdog};
 use offthread::{Job, JoinError, Outcome, ThreadPool, block_on, gather, is_cancelled, oneshot, threaded, timeout};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::error::Error;
 use std::future::{Future, IntoFuture, pending, poll_fn, ready};
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
@@ -22,66 +24,9 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 use std::time::Duration;
-use std::{env, io, process, thread};
+use std::{env, io, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
-
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    done
-}
-
-/// Counts its wake-ups, and knows how many of its wakers are still kept somewhere.
-#[derive(Default)]
-struct Witness(Arc<Wakes>);
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Witness {
-    fn waker(&self) -> Waker {
-        Arc::clone(&self.0).into()
-    }
-
-    fn wakes(&self) -> usize {
-        self.0.0.load(Ordering::SeqCst)
-    }
-
-    fn kept(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
-    }
-
-    /// Waits until no waker is left: the one that was woken may be on its way still.
-    fn wait_until_none_is_kept(&self) {
-        while self.kept() > 0 {
-            thread::yield_now();
-        }
-    }
-
-    fn poll<F: Future + Unpin>(&self, future: &mut F) -> Poll<F::Output> {
-        Pin::new(future).poll(&mut Context::from_waker(&self.waker()))
-    }
-}
 
 /// A value that says on a channel where it was dropped.
 struct Traced(mpsc::Sender<ThreadId>);

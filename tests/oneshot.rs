@@ -4,72 +4,25 @@
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
+mod common;
+#[path = "common/hooks.rs"]
+mod hooks;
+
+use common::{Witness, watchdog};
+use hooks::Hooks;
 use offthread::block_on;
 use offthread::oneshot::{self, Closed, Receiver, Sender, TryRecvError};
 use std::error::Error;
 use std::future::Future;
-use std::io::Write;
-use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
-use std::time::Duration;
-use std::{hint, io, process, thread};
+use std::task::{Context, Poll, Waker};
+use std::{hint, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
-
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    done
-}
-
-/// Counts its wake-ups, and knows how many of its wakers are still kept somewhere.
-#[derive(Default)]
-struct Witness(Arc<Wakes>);
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Witness {
-    fn waker(&self) -> Waker {
-        Arc::clone(&self.0).into()
-    }
-
-    fn wakes(&self) -> usize {
-        self.0.0.load(Ordering::SeqCst)
-    }
-
-    fn kept(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
-    }
-
-    fn poll<F: Future + Unpin>(&self, future: &mut F) -> Poll<F::Output> {
-        poll(future, &self.waker())
-    }
-}
 
 fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
@@ -78,64 +31,6 @@ fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
 /// Polls with a waker that nobody wakes.
 fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll(future, Waker::noop())
-}
-
-/// A waker that runs the test's code once when it is cloned, woken or dropped.
-#[derive(Default)]
-struct Hooks {
-    clone: Hook,
-    wake: Hook,
-    drop: Hook,
-}
-
-#[derive(Default)]
-struct Hook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Hook {
-    fn set(&self, code: impl FnOnce() + Send + 'static) {
-        *self.0.lock().unwrap() = Some(Box::new(code));
-    }
-
-    fn run(&self) {
-        let code = self.0.lock().unwrap().take();
-        if let Some(code) = code {
-            code();
-        }
-    }
-
-    fn has_run(&self) -> bool {
-        self.0.lock().unwrap().is_none()
-    }
-}
-
-impl Hooks {
-    fn waker(self: &Arc<Self>) -> Waker {
-        /// Each waker owns one count of the `Arc` that its data points into.
-        fn arc(data: *const ()) -> Arc<Hooks> {
-            // SAFETY: `data` comes from `Arc::into_raw`, and each caller takes over or gives back the count that goes with it.
-            unsafe { Arc::from_raw(data.cast()) }
-        }
-        fn raw(hooks: Arc<Hooks>) -> RawWaker {
-            RawWaker::new(Arc::into_raw(hooks).cast(), &VTABLE)
-        }
-        fn clone(data: *const ()) -> RawWaker {
-            let hooks = ManuallyDrop::new(arc(data));
-            hooks.clone.run();
-            raw(Arc::clone(&hooks))
-        }
-        fn wake(data: *const ()) {
-            arc(data).wake.run();
-        }
-        fn wake_by_ref(data: *const ()) {
-            ManuallyDrop::new(arc(data)).wake.run();
-        }
-        fn drop(data: *const ()) {
-            arc(data).drop.run();
-        }
-        const VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
-        // SAFETY: the functions above keep one count of the `Arc` for each waker, and `Hooks` is `Send + Sync`.
-        unsafe { Waker::from_raw(raw(Arc::clone(self))) }
-    }
 }
 
 /// Counts how often values were dropped.

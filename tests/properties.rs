@@ -3,71 +3,26 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
+mod common;
+
+use common::{Witness, watchdog};
 use offthread::{Job, JoinError, ThreadPool, block_on, gather, oneshot, sleep_until, spsc};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
-use std::{io, mem, process, thread};
-
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    done
-}
+use std::{mem, thread};
 
 /// No files are written: a case that fails is printed, small enough to become a test of its own.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
-/// Counts its wake-ups, and knows how many of its wakers are still kept somewhere.
-#[derive(Default)]
-struct Witness(Arc<Wakes>);
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Witness {
-    fn waker(&self) -> Waker {
-        Arc::clone(&self.0).into()
-    }
-
-    fn wakes(&self) -> usize {
-        self.0.0.load(Ordering::SeqCst)
-    }
-
-    fn kept(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
-    }
-
-    fn poll<F: Future + ?Sized>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
-        future.poll(&mut Context::from_waker(&self.waker()))
-    }
 }
 
 /// Items, each of which is to be dropped once.
@@ -654,7 +609,7 @@ impl Oneshot {
         let received = match step {
             OneshotStep::Poll if self.finished => return Ok(()),
             OneshotStep::Poll => {
-                let received = self.recv_waker.poll(Pin::new(receiver));
+                let received = self.recv_waker.poll(receiver);
                 self.finished = received.is_ready();
                 self.recv_wakes = received.is_pending().then(|| self.recv_waker.wakes());
                 received.map(|result| result.ok().map(Item::number))

@@ -5,6 +5,12 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 #![allow(clippy::similar_names, reason = "a sender sends what is sent")]
 
+mod common;
+#[path = "common/hooks.rs"]
+mod hooks;
+
+use common::{Witness, watchdog};
+use hooks::Hooks;
 use offthread::spsc::{
     self, Receiver, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
@@ -14,142 +20,29 @@ use std::cell::RefCell;
 use std::error::Error;
 use std::fmt::Debug;
 use std::future::Future;
-use std::io::Write;
-use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use std::{hint, io, process, thread};
+use std::{hint, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    done
+/// Polls a future that is pinned, with a waker of the test's.
+fn poll<F: Future>(waker: &Waker, future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(waker))
 }
 
-/// Counts its wake-ups, and knows how many of its wakers are still kept somewhere.
-#[derive(Default)]
-struct Witness(Arc<Wakes>);
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Witness {
-    fn waker(&self) -> Waker {
-        Arc::clone(&self.0).into()
-    }
-
-    fn wakes(&self) -> usize {
-        self.0.0.load(Ordering::SeqCst)
-    }
-
-    fn kept(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
-    }
-
-    fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
-        future.poll(&mut Context::from_waker(&self.waker()))
-    }
-
-    fn poll_recv<T>(&self, receiver: &mut Receiver<T>) -> Poll<Option<T>> {
-        receiver.poll_recv(&mut Context::from_waker(&self.waker()))
-    }
+fn poll_recv<T>(waker: &Waker, receiver: &mut Receiver<T>) -> Poll<Option<T>> {
+    receiver.poll_recv(&mut Context::from_waker(waker))
 }
 
 /// Polls once, with a waker that nobody wakes, and drops the future.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// A waker that runs the test's code once when it is cloned, woken or dropped.
-#[derive(Default)]
-struct Hooks {
-    clone: Hook,
-    wake: Hook,
-    drop: Hook,
-}
-
-#[derive(Default)]
-struct Hook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Hook {
-    fn set(&self, code: impl FnOnce() + Send + 'static) {
-        *self.0.lock().unwrap() = Some(Box::new(code));
-    }
-
-    fn run(&self) {
-        let code = self.0.lock().unwrap().take();
-        if let Some(code) = code {
-            code();
-        }
-    }
-
-    fn has_run(&self) -> bool {
-        self.0.lock().unwrap().is_none()
-    }
-}
-
-impl Hooks {
-    fn waker(self: &Arc<Self>) -> Waker {
-        /// Each waker owns one count of the `Arc` that its data points into.
-        fn arc(data: *const ()) -> Arc<Hooks> {
-            // SAFETY: `data` comes from `Arc::into_raw`, and each caller takes over or gives back the count that goes with it.
-            unsafe { Arc::from_raw(data.cast()) }
-        }
-        fn raw(hooks: Arc<Hooks>) -> RawWaker {
-            RawWaker::new(Arc::into_raw(hooks).cast(), &VTABLE)
-        }
-        fn clone(data: *const ()) -> RawWaker {
-            let hooks = ManuallyDrop::new(arc(data));
-            hooks.clone.run();
-            raw(Arc::clone(&hooks))
-        }
-        fn wake(data: *const ()) {
-            arc(data).wake.run();
-        }
-        fn wake_by_ref(data: *const ()) {
-            ManuallyDrop::new(arc(data)).wake.run();
-        }
-        fn drop(data: *const ()) {
-            arc(data).drop.run();
-        }
-        const VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
-        // SAFETY: the functions above keep one count of the `Arc` for each waker, and `Hooks` is `Send + Sync`.
-        unsafe { Waker::from_raw(raw(Arc::clone(self))) }
-    }
-
-    fn poll<F: Future>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
-        future.poll(&mut Context::from_waker(&self.waker()))
-    }
-
-    fn poll_recv<T>(self: &Arc<Self>, receiver: &mut Receiver<T>) -> Poll<Option<T>> {
-        receiver.poll_recv(&mut Context::from_waker(&self.waker()))
-    }
 }
 
 /// Counts how many items were made and dropped, and which of them were dropped.
@@ -1140,10 +1033,10 @@ fn one_item_sent_wakes_the_receiver() {
             let (mut sender, mut receiver) = spsc::channel(size);
             for number in 0..5 {
                 let witness = Witness::default();
-                assert!(witness.poll_recv(&mut receiver).is_pending());
+                assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
                 assert_eq!(send(&mut sender, number), Sent::Ok);
                 assert_eq!((witness.wakes(), witness.kept()), (1, 0), "{name}");
-                assert_eq!(witness.poll_recv(&mut receiver), Poll::Ready(Some(number)));
+                assert_eq!(poll_recv(&witness.waker(), &mut receiver), Poll::Ready(Some(number)));
             }
         }
     }
@@ -1175,14 +1068,14 @@ fn the_senders_close_wakes_the_receiver() {
     for dropped in [false, true] {
         let witness = Witness::default();
         let (mut sender, mut receiver) = spsc::channel::<u32>(1);
-        assert!(witness.poll_recv(&mut receiver).is_pending());
+        assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
         if dropped {
             drop(sender);
         } else {
             sender.close();
         }
         assert_eq!((witness.wakes(), witness.kept()), (1, 0));
-        assert_eq!(witness.poll_recv(&mut receiver), Poll::Ready(None));
+        assert_eq!(poll_recv(&witness.waker(), &mut receiver), Poll::Ready(None));
         assert_eq!(witness.kept(), 0);
     }
 }
@@ -1193,7 +1086,7 @@ fn the_last_waker_counts() {
     let [first, second, third] = [(); 3].map(|()| Witness::default());
     let (mut sender, mut receiver) = spsc::channel(1);
     for (waker, before) in [(&second, &first), (&third, &second), (&first, &third)] {
-        assert!(waker.poll_recv(&mut receiver).is_pending());
+        assert!(poll_recv(&waker.waker(), &mut receiver).is_pending());
         assert_eq!((waker.kept(), before.kept()), (1, 0));
     }
     sender.try_send(1).unwrap();
@@ -1208,7 +1101,7 @@ fn the_last_waker_counts() {
         assert_eq!([first.wakes(), second.wakes(), third.wakes()], [1, 0, 1]);
         assert_eq!(first.poll(waiting), Poll::Ready(Ok(())));
     }
-    assert_eq!(third.poll_recv(&mut receiver), Poll::Ready(Some(2)));
+    assert_eq!(poll_recv(&third.waker(), &mut receiver), Poll::Ready(Some(2)));
     assert_eq!([first.kept(), second.kept(), third.kept()], [0, 0, 0]);
 }
 
@@ -1218,13 +1111,13 @@ fn the_same_waker_is_kept_once() {
     let witness = Witness::default();
     let (mut sender, mut receiver) = spsc::channel(1);
     for _ in 0..5 {
-        assert!(witness.poll_recv(&mut receiver).is_pending());
+        assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
         let mut waiting = pin!(receiver.recv());
         assert!(witness.poll(waiting.as_mut()).is_pending());
         assert!(witness.poll(waiting).is_pending());
         assert!(witness.kept() <= 1);
     }
-    assert!(witness.poll_recv(&mut receiver).is_pending());
+    assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
     assert_eq!(witness.kept(), 1);
     sender.try_send(1).unwrap();
     assert_eq!((witness.wakes(), witness.kept()), (1, 0));
@@ -1243,7 +1136,7 @@ fn no_waker_outlives_its_end() {
     // The receiver's, when it goes while the sender stays.
     let witness = Witness::default();
     let (mut sender, mut receiver) = spsc::channel(1);
-    assert!(witness.poll_recv(&mut receiver).is_pending());
+    assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
     drop(receiver);
     assert_eq!((witness.wakes(), witness.kept()), (0, 0));
     assert_eq!(sender.try_send(1), Err(TrySendError::Closed(1)));
@@ -1262,7 +1155,7 @@ fn no_waker_outlives_its_end() {
 
     // A receiver that has what it waited for, by another way than the one that waited.
     let (mut sender, mut receiver) = spsc::channel(1);
-    assert!(witness.poll_recv(&mut receiver).is_pending());
+    assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
     sender.try_send(1).unwrap();
     assert_eq!(receiver.try_recv(), Ok(1));
     assert_eq!(witness.kept(), 0);
@@ -1273,7 +1166,7 @@ fn no_waker_outlives_its_end() {
 fn a_closed_receiver_keeps_no_waker() {
     let witness = Witness::default();
     let (mut sender, mut receiver) = spsc::channel(1);
-    assert!(witness.poll_recv(&mut receiver).is_pending());
+    assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
     receiver.close();
     assert_eq!(witness.kept(), 0);
     assert_eq!(sender.try_send(1), Err(TrySendError::Closed(1)));
@@ -1339,7 +1232,7 @@ fn the_wake_up_receives() {
             let mut receiver = inside.lock().unwrap();
             give.send((receiver.try_recv(), poll_once(receiver.recv()))).unwrap();
         });
-        assert!(hooks.poll_recv(&mut receiver.lock().unwrap()).is_pending());
+        assert!(poll_recv(&hooks.waker(), &mut receiver.lock().unwrap()).is_pending());
         if closed {
             sender.close();
             assert_eq!(take.try_recv(), Ok((Err(TryRecvError::Closed), Poll::Ready(None))));
@@ -1362,7 +1255,7 @@ fn the_wake_up_sends() {
         sender
     });
     let hooks = Arc::<Hooks>::default();
-    assert!(hooks.poll(waiting.as_mut()).is_pending());
+    assert!(poll(&hooks.waker(), waiting.as_mut()).is_pending());
     let (give, take) = mpsc::channel();
     hooks.wake.set(move || give.send(poll_once(waiting).map(|mut sender| sender.try_send(2))).unwrap());
     assert_eq!(receiver.try_recv(), Ok(0));
@@ -1377,7 +1270,7 @@ fn the_wake_up_drops_its_end() {
     let drops = Drops::default();
     let (mut sender, mut receiver) = spsc::channel(2);
     let hooks = Arc::<Hooks>::default();
-    assert!(hooks.poll_recv(&mut receiver).is_pending());
+    assert!(poll_recv(&hooks.waker(), &mut receiver).is_pending());
     hooks.wake.set(move || drop(receiver));
     // It has been taken over by the channel, which then drops it.
     assert!(sender.try_send(drops.item(0)).is_ok());
@@ -1390,7 +1283,7 @@ fn the_wake_up_drops_its_end() {
     assert!(sender.try_send(drops.item(2)).is_ok());
     let item = drops.item(3);
     let mut waiting = Box::pin(async move { sender.send(item).await });
-    assert!(hooks.poll(waiting.as_mut()).is_pending());
+    assert!(poll(&hooks.waker(), waiting.as_mut()).is_pending());
     hooks.wake.set(move || drop(waiting));
     assert_eq!(receiver.try_recv().map(|item| item.number), Ok(2));
     assert!(hooks.wake.has_run());
@@ -1409,7 +1302,7 @@ fn the_clone_of_the_receivers_waker_sends() {
         hooks.clone.set(move || if dropped { drop(sender) } else { sender.try_send(1).unwrap() });
         hooks.wake.set(|| {});
         let expected = if dropped { None } else { Some(1) };
-        match hooks.poll_recv(&mut receiver) {
+        match poll_recv(&hooks.waker(), &mut receiver) {
             Poll::Ready(result) => assert_eq!(result, expected),
             // It may well not have seen it, but then it must have been told.
             Poll::Pending => {
@@ -1443,7 +1336,7 @@ fn the_clone_of_the_senders_waker_receives() {
         let expected = if dropped { Err(SendError(1)) } else { Ok(()) };
         {
             let mut waiting = pin!(sender.send(1));
-            match hooks.poll(waiting.as_mut()) {
+            match poll(&hooks.waker(), waiting.as_mut()) {
                 Poll::Ready(result) => assert_eq!(result, expected),
                 Poll::Pending => {
                     assert!(hooks.wake.has_run(), "the wake-up is lost");
@@ -1464,10 +1357,10 @@ fn the_drop_of_a_replaced_waker_uses_the_other_end() {
     for dropped in [false, true] {
         let (mut sender, mut receiver) = spsc::channel(1);
         let (hooks, witness) = (Arc::<Hooks>::default(), Witness::default());
-        assert!(hooks.poll_recv(&mut receiver).is_pending());
+        assert!(poll_recv(&hooks.waker(), &mut receiver).is_pending());
         hooks.drop.set(move || if dropped { drop(sender) } else { sender.try_send(1).unwrap() });
         let expected = if dropped { None } else { Some(1) };
-        match witness.poll_recv(&mut receiver) {
+        match poll_recv(&witness.waker(), &mut receiver) {
             Poll::Ready(result) => assert_eq!(result, expected),
             Poll::Pending => {
                 assert!(hooks.drop.has_run(), "the replaced waker is kept");
@@ -1484,7 +1377,7 @@ fn the_drop_of_a_replaced_waker_uses_the_other_end() {
         let (expected, wakes) = (if dropped { Err(SendError(1)) } else { Ok(()) }, witness.wakes());
         {
             let mut waiting = pin!(sender.send(1));
-            assert!(hooks.poll(waiting.as_mut()).is_pending());
+            assert!(poll(&hooks.waker(), waiting.as_mut()).is_pending());
             hooks.drop.set(move || {
                 if !dropped {
                     assert_eq!(receiver.try_recv(), Ok(0));
@@ -1514,7 +1407,7 @@ fn the_drop_of_an_ends_waker_uses_the_other_end() {
         let drops = Drops::default();
         let (mut sender, mut receiver) = spsc::channel(1);
         let hooks = Arc::<Hooks>::default();
-        assert!(hooks.poll_recv(&mut receiver).is_pending());
+        assert!(poll_recv(&hooks.waker(), &mut receiver).is_pending());
         let item = drops.item(0);
         hooks.drop.set(move || if dropped { drop((sender, item)) } else { drop(sender.try_send(item)) });
         drop(receiver);
@@ -1526,7 +1419,7 @@ fn the_drop_of_an_ends_waker_uses_the_other_end() {
         assert!(sender.try_send(drops.item(0)).is_ok());
         let item = drops.item(1);
         let mut waiting = Box::pin(async move { sender.send(item).await });
-        assert!(hooks.poll(waiting.as_mut()).is_pending());
+        assert!(poll(&hooks.waker(), waiting.as_mut()).is_pending());
         hooks.drop.set(move || if dropped { drop(receiver) } else { drop(receiver.try_recv()) });
         drop(waiting);
         assert!(hooks.drop.has_run());
@@ -1612,7 +1505,7 @@ fn the_receiver_goes_during_the_first_send() {
         let (drops, witness) = (Drops::default(), Witness::default());
         let (mut sender, mut receiver) = spsc::channel(1 + round % 2);
         if round % 3 == 0 {
-            assert!(witness.poll_recv(&mut receiver).is_pending());
+            assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
         }
         let item = drops.item(0);
         let (sent, ()) = race(|| sender.try_send(item), || drop(receiver));
@@ -1633,17 +1526,19 @@ fn waiting_while_sending() {
         let [old, new] = [(); 2].map(|()| Witness::default());
         let (mut sender, mut receiver) = spsc::channel(1);
         if round % 2 == 0 {
-            assert!(old.poll_recv(&mut receiver).is_pending());
+            assert!(poll_recv(&old.waker(), &mut receiver).is_pending());
         }
         let close = round % 3 == 0;
-        let ((), polled) =
-            race(|| if close { sender.close() } else { sender.try_send(1).unwrap() }, || new.poll_recv(&mut receiver));
+        let ((), polled) = race(
+            || if close { sender.close() } else { sender.try_send(1).unwrap() },
+            || poll_recv(&new.waker(), &mut receiver),
+        );
         let expected = if close { None } else { Some(1) };
         match polled {
             Poll::Ready(result) => assert_eq!(result, expected),
             Poll::Pending => {
                 assert_eq!(new.wakes(), 1, "the wake-up is lost");
-                assert_eq!(new.poll_recv(&mut receiver), Poll::Ready(expected));
+                assert_eq!(poll_recv(&new.waker(), &mut receiver), Poll::Ready(expected));
             }
         }
         drop((sender, receiver));

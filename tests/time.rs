@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
+mod common;
+
+use common::{Witness, watchdog};
 use offthread::{
     Elapsed, Job, Sleep, ThreadPool, block_on, gather, is_cancelled, oneshot, sleep, sleep_until, spsc, threaded,
     timeout,
@@ -12,78 +15,15 @@ use offthread::{
 use std::cell::Cell;
 use std::error::Error;
 use std::future::{Future, pending, poll_fn, ready};
-use std::io::Write;
 use std::panic::{catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{io, process, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
-
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(30)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    done
-}
-
-/// Counts its wake-ups, can be waited for, and knows how many of its wakers are still kept somewhere.
-#[derive(Default)]
-struct Witness(Arc<Wakes>);
-
-#[derive(Default)]
-struct Wakes {
-    count: Mutex<usize>,
-    changed: Condvar,
-}
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        *self.count.lock().unwrap() += 1;
-        self.changed.notify_all();
-    }
-}
-
-impl Witness {
-    fn waker(&self) -> Waker {
-        Arc::clone(&self.0).into()
-    }
-
-    fn wakes(&self) -> usize {
-        *self.0.count.lock().unwrap()
-    }
-
-    /// Blocks until there has been a wake-up.
-    fn wait(&self) {
-        drop(self.0.changed.wait_while(self.0.count.lock().unwrap(), |count| *count == 0).unwrap());
-    }
-
-    fn kept(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
-    }
-
-    /// Waits until no waker is left: the one that was woken may be on its way still.
-    fn wait_until_none_is_kept(&self) {
-        while self.kept() > 0 {
-            thread::yield_now();
-        }
-    }
-
-    fn poll<F: Future + Unpin>(&self, future: &mut F) -> Poll<F::Output> {
-        Pin::new(future).poll(&mut Context::from_waker(&self.waker()))
-    }
-}
 
 /// Polls once, with a waker that nobody wakes, and drops the future.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {

@@ -2,35 +2,21 @@
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
+pub use common::watchdog;
 use offthread::{Job, JoinError, PoolStats, ThreadPool, ThreadPoolBuilder};
 use std::any::Any;
-use std::io::Write;
+use std::env;
 use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
-use std::{env, io, process};
 
 // --- waiting --------------------------------------------------------------------------------------------------------
-
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-pub fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    // A small stack of its own: some tests run where memory is short.
-    let watcher = thread::Builder::new().stack_size(1 << 18).spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    watcher.unwrap();
-    done
-}
 
 /// Waits for what nothing announces, since it is the system, or a count of the pool, that is observed.
 #[track_caller]
