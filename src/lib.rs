@@ -83,7 +83,7 @@ pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::primitives::job::{Ended, Executor, Queued, Started, Stop, Worker, job};
-    pub use crate::primitives::parker::poll_until;
+    pub use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::Sleeper;
 }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::mem;
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use loom::thread;
 use offthread::block_on;
-use offthread::internals::{Sleeper, poll_until};
+use offthread::internals::{Sleeper, Sleeping, poll_until, tell_around_sleep};
 
 /// Something to wait for: a flag and a value. Who looks with `Relaxed` relies on the wake alone to order both.
 #[derive(Clone)]
@@ -229,5 +230,32 @@ fn nested() {
             Poll::Ready(())
         });
         other.unwrap().join().unwrap();
+    });
+}
+
+/// Forbids: a thread sleeps for ever though it was woken by the very one whom it told that it goes to sleep.
+#[test]
+fn woken_by_the_one_who_is_told() {
+    loom::thread_local! {
+        static OWN: RefCell<Option<Waker>> = RefCell::new(None);
+    }
+    model(|| {
+        tell_around_sleep(Some(|sleeping| {
+            let waker = OWN.with(RefCell::take);
+            if let Some(waker) = waker.filter(|_| sleeping == Sleeping::Begins) {
+                waker.wake();
+            }
+        }));
+        let mut polls = 0;
+        let woken = poll_until(None, |cx| {
+            polls += 1;
+            if polls == 1 {
+                OWN.with(|own| own.replace(Some(cx.waker().clone())));
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        });
+        tell_around_sleep(None);
+        assert_eq!((woken, polls), (Some(()), 2));
     });
 }

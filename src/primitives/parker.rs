@@ -37,6 +37,7 @@
 //! # What can go wrong
 //! * A wake between the poll and the sleep: `wake_publishes`.
 //! * A wake during the poll, also by the thread itself: `wake_during_poll`.
+//! * Whoever is told that the thread goes to sleep wakes it, on that thread: `woken_by_the_one_who_is_told`.
 //! * A spurious return from sleep, or a token that somebody ate: `spurious_wake_ups`.
 //! * A waker that is kept and fires when its call has long returned: `stale_waker`.
 //! * A deadline that passes as the wake comes: `deadline_against_wake`.
@@ -244,7 +245,8 @@ impl Waiter {
         if let Some(tell) = around_sleep {
             tell(Sleeping::Begins);
         }
-        let notified = self.parker.sleep(deadline);
+        // Who was told may have woken this very thread.
+        let notified = self.parker.consume() || self.parker.sleep(deadline);
         if let Some(tell) = around_sleep {
             tell(Sleeping::Ends);
         }
@@ -264,7 +266,7 @@ pub enum Sleeping {
 
 /// From now on, calls `tell` whenever a blocking call on this thread goes to sleep, and when it wakes up. `None`: no more.
 ///
-/// For a pool, which has another thread run its jobs meanwhile. `tell` must not panic or block.
+/// For a pool, which has another thread run its jobs meanwhile. `tell` must not panic or block; it may wake the thread.
 pub fn tell_around_sleep(tell: Option<fn(Sleeping)>) {
     AROUND_SLEEP.with(|around_sleep| around_sleep.set(tell));
 }

@@ -817,6 +817,13 @@ pub(crate) const LOGIC: &[Logic] = &[
         replace: "        self.refusing -= 1;\n        let _ = out;\n        Closers(Vec::new())",
         model: "two_shutdowns",
     },
+    Logic {
+        file: "src/primitives/parker.rs",
+        name: "a thread that was woken by the one whom it told goes to sleep",
+        find: "        let notified = self.parker.consume() || self.parker.sleep(deadline);",
+        replace: "        let notified = self.parker.sleep(deadline);",
+        model: "woken_by_the_one_who_is_told",
+    },
 ];
 
 /// The orderings that stay although no model notices their weakening. Each entry matches exactly one fault.
