@@ -10,12 +10,15 @@
 //! 1. The current context is borrowed for a look-up, a change or a swap, and never while users' code runs: a value's
 //!    `Clone` and `Drop`, a closure and a future may use any variable, the very same one included.
 //! 2. [`Context::within`] alone makes another context current, and it puts back the one before, whatever happens.
-//! 3. Dropping a context does not panic: a `Drop` of a value that does is contained. A context is dropped wherever the
+//! 3. What is costly to make and seldom asked for, the event loop of a `block_on`, is put into the current context when
+//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`INCOMPLETE`] says how. That belongs to the context
+//!    which is current: [`Context::within`] puts it aside together with that one.
+//! 4. Dropping a context does not panic: a `Drop` of a value that does is contained. A context is dropped wherever the
 //!    last copy happens to be, and there it would end what has nothing to do with it.
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -31,6 +34,8 @@ use crate::sync::{OnceLock, thread_local};
 
 thread_local! {
     static CURRENT: RefCell<Context> = const { RefCell::new(Context(None)) };
+    /// Puts into the current context what is still missing there.
+    static INCOMPLETE: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
 /// A variable's address, which tells it from all others.
@@ -228,6 +233,17 @@ impl<T> fmt::Debug for ContextVar<T> {
     }
 }
 
+/// Puts into the current context what is still missing there. To be called before anybody looks for that.
+pub fn complete() {
+    if let Some(complete) = replace_incomplete(None) {
+        complete();
+    }
+}
+
+fn replace_incomplete(complete: Option<fn()>) -> Option<fn()> {
+    INCOMPLETE.try_with(|incomplete| incomplete.replace(complete)).ok().flatten()
+}
+
 /// The values that all [variables](ContextVar) had at one moment.
 ///
 /// To copy one is cheap, however much is in it; an empty one takes no memory. Setting a variable does not change the
@@ -278,7 +294,20 @@ impl Context {
     /// assert_eq!(thread.join().unwrap(), Some(7));
     /// ```
     pub fn current() -> Self {
+        complete();
+        Self::current_as_it_is()
+    }
+
+    fn current_as_it_is() -> Self {
         CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
+    pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
+        Self::current_as_it_is().within(|| {
+            replace_incomplete(Some(complete));
+            f()
+        })
     }
 
     /// Runs `f` in a copy of this context, and returns what `f` returns.
@@ -326,18 +355,19 @@ impl Context {
     /// Makes this context the current one while `f` runs. What `f` sets is in it afterwards.
     pub(crate) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
         /// While it exists, the context in there is current, and in there is the one that was.
-        struct Swapped<'a>(&'a mut Context);
+        struct Swapped<'a>(&'a mut Context, Option<fn()>);
 
         impl<'a> Swapped<'a> {
             fn new(context: &'a mut Context) -> Self {
                 context.swap();
-                Self(context)
+                Self(context, replace_incomplete(None))
             }
         }
 
         impl Drop for Swapped<'_> {
             fn drop(&mut self) {
                 self.0.swap();
+                replace_incomplete(self.1);
             }
         }
 

@@ -1,18 +1,47 @@
 //! Many futures at once.
+//!
+//! Each branch has a waker of its own, which puts it on a list and wakes the task that awaits the whole.
+//!
+//! # What can go wrong
+//! * Two branches are woken at once: `branches_woken_at_once`.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{self, Poll, Wake, Waker};
 
+use crate::context::{Context, WithContext};
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::Mutex;
 
+/// Lets everything else that is ready have its turn: the event loop's other tasks, its timers, and what other threads have
+/// handed in.
+///
+/// ```
+/// # offthread::block_on(async {
+/// let task = offthread::spawn(async {});
+/// offthread::yield_now().await;
+/// assert!(task.is_finished());
+/// # });
+/// ```
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Runs futures concurrently, and returns what they return, in their order.
 ///
-/// They are polled on the task that awaits this, each only when it was woken.
+/// They are polled on the task that awaits this, each only when it was woken, and each in a copy of the context of its own.
+/// For a few futures of different types there is [`gather!`](crate::gather!).
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -34,42 +63,56 @@ where
     I: IntoIterator,
     I::Item: IntoFuture,
 {
-    let mut branches: Vec<_> =
-        futures.into_iter().map(|future| Branch::Running(Box::pin(future.into_future()))).collect();
-    let woken = Arc::new(Woken::all(branches.len()));
+    let mut branches: Vec<_> = futures.into_iter().map(Branch::new).collect();
+    all(branches.len(), |branch, cx| branches[branch].poll(cx)).await;
+    branches.into_iter().map(Branch::into_output).collect()
+}
+
+/// Polls branches until all have finished, each only when it was woken. `poll` says whether that one has finished just now.
+pub async fn all(branches: usize, mut poll: impl FnMut(usize, &mut task::Context<'_>) -> bool) {
+    let woken = Arc::new(Woken::all(branches));
     let wakers: Vec<Waker> =
-        (0..branches.len()).map(|branch| Arc::new(BranchWaker { woken: woken.clone(), branch }).into()).collect();
-    let mut running = branches.len();
+        (0..branches).map(|branch| Arc::new(BranchWaker { woken: woken.clone(), branch }).into()).collect();
+    let mut running = branches;
     poll_fn(|cx| {
         // Register, then look.
         woken.parent.register(cx.waker());
         for branch in woken.take() {
-            if branches[branch].poll(&mut Context::from_waker(&wakers[branch])) {
+            if poll(branch, &mut task::Context::from_waker(&wakers[branch])) {
                 running -= 1;
             }
         }
         if running == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    branches.into_iter().map(Branch::into_output).collect()
 }
 
-/// One of the futures. Boxed, as it must not move once it has been polled, and there is no unsafe code in here.
-enum Branch<F: Future> {
-    Running(Pin<Box<F>>),
+/// One of the futures, in its own copy of the context.
+#[derive(Debug)]
+pub enum Branch<F: Future> {
+    /// It has not finished.
+    Running(WithContext<F>),
+    /// What it returned.
     Done(F::Output),
 }
 
 impl<F: Future> Branch<F> {
+    /// Takes the copy of the context.
+    pub fn new(future: impl IntoFuture<IntoFuture = F>) -> Self {
+        let context = Context::current();
+        Self::Running(context.wrap(future.into_future()))
+    }
+
     /// Whether it has finished just now.
-    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+    pub fn poll(&mut self, cx: &mut task::Context<'_>) -> bool {
         let Self::Running(future) = self else { return false };
-        let Poll::Ready(output) = future.as_mut().poll(cx) else { return false };
+        let Poll::Ready(output) = Pin::new(future).poll(cx) else { return false };
         *self = Self::Done(output);
         true
     }
 
-    fn into_output(self) -> F::Output {
+    /// What it returned, once it has finished.
+    pub fn into_output(self) -> F::Output {
         match self {
             Self::Done(output) => output,
             Self::Running(_) => unreachable!("gather ends when all have finished"),

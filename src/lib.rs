@@ -44,10 +44,12 @@
 //! [`Panic`], why there is no result.
 //!
 //! # Async code
-//! [`block_on`]; [`gather()`]; [`sleep`], [`sleep_until`] and [`timeout`].
+//! [`block_on`], and [`EventLoop`] with its [builder](EventLoopBuilder); [`spawn`], [`Task`] and [`TaskOutcome`];
+//! [`gather!`] and [`gather()`]; [`yield_now`], [`sleep`], [`sleep_until`] and [`timeout`]; [`LoopHandle`], to reach an event
+//! loop from anywhere, and [`TimerHandle`].
 //!
 //! # Between the two
-//! [`spsc`], a bounded channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that code sees
+//! [`sync_await()`], from a thread back to the event loop, and [`SyncWaitError`]; [`spsc`], a bounded channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that code sees
 //! without having been passed them.
 //!
 //! # How far it can be trusted
@@ -64,26 +66,37 @@ mod primitives;
 mod context;
 mod pool;
 mod separate;
+mod event_loop;
 mod time;
 mod gather;
+mod sync_await;
 mod threaded;
 mod macros;
 
 pub use context::{Context, ContextVar, WithContext};
-pub use gather::gather;
+pub use event_loop::{EventLoop, EventLoopBuilder, LoopHandle, Task, TaskOutcome, block_on, spawn};
+pub use gather::{gather, yield_now};
 pub use pool::{GlobalPoolExists, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
 pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
-pub use primitives::parker::block_on;
 pub use primitives::{oneshot, spsc};
+pub use sync_await::{SyncWaitError, sync_await};
 pub use threaded::{Threaded, threaded, threaded_separate};
-pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout};
+pub use time::{Elapsed, Sleep, TimerHandle, sleep, sleep_until, timeout};
+
+/// For the macros alone.
+#[doc(hidden)]
+pub mod __gather {
+    pub use crate::gather::{Branch, all};
+}
 
 /// For the models of `loom-tests/` alone.
 #[cfg(offthread_loom)]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::primitives::job::{Ended, Executor, Queued, Started, Stop, Worker, job};
-    pub use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
+    pub use crate::primitives::job::{CancelWatch, Ended, Executor, Queued, Started, Stop, Worker, job};
+    pub use crate::primitives::parker::{
+        Notified, Rest, Sleeping, Turn, Unparker, block_on, drive, poll_until, tell_around_sleep,
+    };
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::Sleeper;
 }

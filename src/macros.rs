@@ -1,6 +1,6 @@
-//! The decorators: macros that make a blocking function awaitable.
+//! The decorators, macros that make a blocking function awaitable; and `gather!`.
 //!
-//! All of them are `__offthread_functions`, which takes functions apart and puts them together again.
+//! All decorators are `__offthread_functions`, which takes functions apart and puts them together again.
 #![forbid(unsafe_code)]
 
 /// Makes blocking functions awaitable: each returns a [`Threaded`](crate::Threaded) of what it returned.
@@ -489,4 +489,61 @@ macro_rules! __offthread_functions {
             "`fn ", ::core::stringify!($name), "` in `", ::core::stringify!($kind), "!`: ", $($message)*
         ) }
     };
+}
+
+/// Runs some futures concurrently, and returns what they return: `gather!(a, b, c).await` is a tuple of three.
+///
+/// Each argument is something that can be awaited, and they may be of different types; otherwise it is as
+/// [`gather`](crate::gather()), which is for any number of futures of one type.
+///
+/// ```
+/// use offthread::{block_on, gather, sleep, threaded};
+/// use std::time::Duration;
+///
+/// let (sum, (), word) = block_on(gather!(
+///     async { 1 + 2 },
+///     sleep(Duration::from_millis(1)),
+///     threaded(|| "from a thread"),
+/// ));
+/// assert_eq!((sum, word), (3, "from a thread"));
+/// ```
+///
+/// The arguments are evaluated right there; the futures start when the whole is awaited. It is `Send` where they are.
+///
+/// # Panics
+/// If one of the futures panics, with its panic; the others are dropped.
+///
+/// # Cancellation
+/// Dropping it drops all the futures.
+#[macro_export]
+macro_rules! gather {
+    ($($future:expr),* $(,)?) => { $crate::__offthread_gather!([] $(($future))*) };
+}
+
+/// Gives each future a variable: by the rules of hygiene, the `branch` of each step is another one.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __offthread_gather {
+    ([$($branches:tt)*] ($future:expr) $($rest:tt)*) => {
+        $crate::__offthread_gather!([$($branches)* (branch $future)] $($rest)*)
+    };
+    ([$(($branch:ident $future:expr))*]) => {{
+        $(let $branch = $future;)*
+        async move {
+            $(let mut $branch = $crate::__gather::Branch::new($branch);)*
+            let branches: &[&str] = &[$(::core::stringify!($branch)),*];
+            $crate::__gather::all(branches.len(), |_nth, _cx| {
+                let mut _at = 0;
+                $(
+                    if _nth == _at {
+                        return $branch.poll(_cx);
+                    }
+                    _at += 1;
+                )*
+                ::core::unreachable!("there are only so many branches")
+            })
+            .await;
+            ($($branch.into_output(),)*)
+        }
+    }};
 }

@@ -15,7 +15,7 @@ where
     R: Send + 'static,
 {
     let mut context = Context::current();
-    let (queued, handle) = job(move || context.within(func), Separate);
+    let (queued, handle) = job(move || context.within(func), Separate(Stop::default()));
     let slot = Arc::new(Mutex::new(Some(queued)));
     let builder = thread::Builder::new().name(name.unwrap_or_else(|| "offthread".into()));
     let started = builder.spawn({
@@ -23,7 +23,7 @@ where
         move || {
             let queued = slot.lock().take();
             if let Some(job) = queued.and_then(Queued::start) {
-                job.run(&mut Separate);
+                job.run(&mut OwnThread);
             }
         }
     });
@@ -36,14 +36,14 @@ where
     handle
 }
 
-/// Keeps no counts, and has no other job to run.
-struct Separate;
+/// Has no other job to run.
+struct Separate(Stop);
 
 impl Executor for Separate {
     fn cancelled(&self) {}
 
-    fn stop(&self) -> Option<&Stop> {
-        None
+    fn stop(&self) -> &Stop {
+        &self.0
     }
 
     fn inline(&self) -> Option<Box<dyn Worker>> {
@@ -51,7 +51,10 @@ impl Executor for Separate {
     }
 }
 
-impl Worker for Separate {
+/// Keeps no counts.
+struct OwnThread;
+
+impl Worker for OwnThread {
     fn ended(&mut self, _how: Ended) {}
 
     fn busy(&mut self) {}

@@ -25,6 +25,12 @@ pub use imp::Sleeper;
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(locks::Mutex<T>);
 
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(locks::Mutex::new(value))

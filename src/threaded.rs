@@ -4,6 +4,7 @@
 use std::fmt;
 use std::future::IntoFuture;
 
+use crate::event_loop::LoopHandle;
 use crate::pool::{self, ThreadPool};
 use crate::primitives::job::Job;
 use crate::separate;
@@ -46,7 +47,8 @@ where
 
 /// A blocking closure and where to run it. From [`threaded`]. Nothing has started yet.
 ///
-/// Unless told otherwise it runs in a pool: in a job of a pool, that pool; else, and if that pool is closed, the
+/// Unless told otherwise it runs in a pool: the [current](LoopHandle::current) event loop's
+/// [default one](LoopHandle::set_default_pool). Without a loop: in a job of a pool, that pool, unless it is closed; else the
 /// [global](ThreadPool::global) one.
 #[must_use = "nothing runs until it is awaited, or until `async_call` or `sync_call`"]
 pub struct Threaded<F> {
@@ -95,7 +97,10 @@ impl<F> Threaded<F> {
         R: Send + 'static,
     {
         match self.place {
-            Place::Nearby => pool::spawn_nearby(self.func),
+            Place::Nearby => match LoopHandle::try_current().and_then(|handle| handle.default_pool()) {
+                Some(pool) => pool.spawn(self.func),
+                None => pool::spawn_nearby(self.func),
+            },
             Place::Pool(pool) => pool.spawn(self.func),
             Place::Separate => separate::spawn(self.name, self.func),
         }

@@ -1,69 +1,67 @@
-//! Sleeping and time-outs, under any executor.
+//! Sleeping, time-outs and timers, under any executor.
 //!
-//! Deadlines stand in one sorted map. A thread, started when a deadline is first waited for, sleeps until the earliest
-//! one, wakes whoever waits for it, and ends when it has had nothing to wait for during [`LINGER`].
+//! On an event loop of ours, deadlines are the loop's: it wakes for the earliest one. Elsewhere a thread, started when a
+//! deadline is first waited for, sleeps until the earliest one, wakes whoever waits for it, and ends when it has had nothing
+//! to wait for during [`LINGER`].
 //!
 //! 1. `running` is true while the thread exists, or is about to. It turns false under the lock, in the same step that
-//!    finds the map empty; so whoever adds a deadline knows whether to start a thread.
+//!    finds no timer; so whoever adds a deadline knows whether to start a thread.
 //! 2. The thread sleeps in a [`poll_until`]: it registers, then looks again whether the earliest deadline is still the
 //!    one that it knows. Whoever adds an earlier one wakes it.
-//! 3. Wakers are woken and dropped outside the lock.
+//! 3. Wakers are woken and dropped outside the locks.
+//! 4. A sleep that comes to be polled by another loop than before moves there: the other one may be standing still.
+//!
+//! # What can go wrong
+//! * A timer is cancelled as it fires: it is called, or it was cancelled, never both or neither: `cancel_as_it_fires`.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::future::{Future, IntoFuture, poll_fn};
+use std::mem;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
+use crate::event_loop::timers::{Key, Timers};
+use crate::event_loop::{LoopHandle, Reactor, Task, running};
 use crate::primitives::job::contain;
 use crate::primitives::parker::poll_until;
 use crate::primitives::spsc::{Receiver, RecvTimeoutError};
 use crate::primitives::waker_slot::WakerSlot;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{Mutex, OnceLock, thread};
 
 /// How long the thread stays when there is nothing to wait for.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Deadlines in order. The number tells those of the same instant apart.
-type Key = (Instant, u64);
-
-struct Clock {
+/// The thread for those who have no loop.
+struct TimerThread {
     state: Mutex<State>,
     /// Where the thread waits for an earlier deadline.
     earlier: WakerSlot,
 }
 
 struct State {
-    wakers: BTreeMap<Key, Waker>,
-    added: u64,
+    timers: Timers,
     running: bool,
 }
 
-impl State {
-    fn earliest(&self) -> Option<Instant> {
-        self.wakers.first_key_value().map(|(&(deadline, _), _)| deadline)
-    }
-}
-
-impl Clock {
+impl TimerThread {
     fn get() -> &'static Self {
-        static CLOCK: OnceLock<Clock> = OnceLock::new();
-        CLOCK.get_or_init(|| Self {
-            state: Mutex::new(State { wakers: BTreeMap::new(), added: 0, running: false }),
+        static THREAD: OnceLock<TimerThread> = OnceLock::new();
+        THREAD.get_or_init(|| Self {
+            state: Mutex::new(State { timers: Timers::default(), running: false }),
             earlier: WakerSlot::default(),
         })
     }
 
-    /// Has `waker` woken at the deadline.
     fn add(&'static self, deadline: Instant, waker: Waker) -> Key {
         let mut state = self.state.lock();
-        state.added += 1;
-        let key = (deadline, state.added);
-        let is_earliest = state.earliest().is_none_or(|earliest| deadline < earliest);
-        state.wakers.insert(key, waker);
-        let start = !std::mem::replace(&mut state.running, true);
+        let is_earliest = state.timers.earliest().is_none_or(|earliest| deadline < earliest);
+        let key = state.timers.add(deadline, waker);
+        let start = !mem::replace(&mut state.running, true);
         drop(state);
         if start {
             if let Err(error) = thread::Builder::new().name("offthread-time".into()).spawn(|| self.run()) {
@@ -76,42 +74,63 @@ impl Clock {
         key
     }
 
-    /// Puts another waker in the place of the one that was added. False: that one has been woken.
-    fn replace(&self, key: Key, waker: Waker) -> bool {
-        let mut state = self.state.lock();
-        let old = state.wakers.get_mut(&key).map(|old| std::mem::replace(old, waker));
-        drop(state);
-        old.is_some()
-    }
-
-    fn remove(&self, key: Key) {
-        let waker = self.state.lock().wakers.remove(&key);
-        drop(waker);
-    }
-
     /// What the thread does.
     fn run(&self) {
         loop {
             let now = Instant::now();
             let mut state = self.state.lock();
-            // What is left are those that come later than now.
-            let later = state.wakers.split_off(&(now, u64::MAX));
-            let due = std::mem::replace(&mut state.wakers, later);
-            let known = state.earliest();
+            let due = state.timers.take_due(now);
+            let known = state.timers.earliest();
             drop(state);
-            for waker in due.into_values() {
+            for waker in due {
                 // A waker that panics must not end the thread that all others rely on.
                 contain(|| waker.wake());
             }
             let changed = poll_until(Some(known.unwrap_or(now + LINGER)), |cx| {
                 self.earlier.register(cx.waker());
-                if self.state.lock().earliest() == known { Poll::Pending } else { Poll::Ready(()) }
+                if self.state.lock().timers.earliest() == known { Poll::Pending } else { Poll::Ready(()) }
             });
             let mut state = self.state.lock();
-            if changed.is_none() && state.wakers.is_empty() {
+            if changed.is_none() && state.timers.earliest().is_none() {
                 state.running = false;
                 return;
             }
+        }
+    }
+}
+
+/// Who wakes sleepers.
+enum Clock {
+    /// This loop.
+    Loop(Arc<Reactor>),
+    Thread,
+}
+
+impl Clock {
+    fn here() -> Self {
+        running().map_or(Self::Thread, Self::Loop)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Loop(one), Self::Loop(other)) => Arc::ptr_eq(one, other),
+            (Self::Thread, Self::Thread) => true,
+            _ => false,
+        }
+    }
+
+    /// Has `waker` woken at the deadline.
+    fn add(&self, deadline: Instant, waker: Waker) -> Key {
+        match self {
+            Self::Loop(reactor) => reactor.timers.lock().add(deadline, waker),
+            Self::Thread => TimerThread::get().add(deadline, waker),
+        }
+    }
+
+    fn with_timers<R>(&self, f: impl FnOnce(&mut Timers) -> R) -> R {
+        match self {
+            Self::Loop(reactor) => f(&mut reactor.timers.lock()),
+            Self::Thread => f(&mut TimerThread::get().state.lock().timers),
         }
     }
 }
@@ -128,9 +147,9 @@ impl Clock {
 /// ```
 ///
 /// # Panics
-/// When polled, if the system refuses to start the one thread that timers need.
+/// When polled outside an event loop of this crate, if the system refuses to start the one thread that timers need there.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { deadline: Instant::now().checked_add(duration), key: None }
+    Sleep { deadline: Instant::now().checked_add(duration), waiting: None }
 }
 
 /// Waits until `deadline`.
@@ -138,23 +157,23 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # Panics
 /// As [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline: Some(deadline), key: None }
+    Sleep { deadline: Some(deadline), waiting: None }
 }
 
 /// A future that is ready at an instant. From [`sleep`] and [`sleep_until`]. Dropping it cancels it.
 #[must_use = "a future does nothing unless it is awaited"]
-#[derive(Debug)]
 pub struct Sleep {
     /// `None`: never.
     deadline: Option<Instant>,
     /// Where its waker is, once it has been polled.
-    key: Option<Key>,
+    waiting: Option<(Clock, Key)>,
 }
 
 impl Sleep {
-    fn remove(&mut self) {
-        if let Some(key) = self.key.take() {
-            Clock::get().remove(key);
+    fn withdraw(&mut self) {
+        if let Some((clock, key)) = self.waiting.take() {
+            let waker = clock.with_timers(|timers| timers.remove(key));
+            drop(waker);
         }
     }
 }
@@ -164,21 +183,35 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        if Instant::now() >= deadline {
-            self.remove();
+        let clock = Clock::here();
+        let waker = cx.waker().clone();
+        if let Some((_, key)) = self.waiting.as_ref().filter(|(at, _)| at.is(&clock)) {
+            if clock.with_timers(|timers| timers.replace(*key, waker)).is_ok() {
+                return Poll::Pending;
+            }
+            // Its clock has taken it out, so the time has come. (That is cheaper to ask than the time is.)
+            self.waiting = None;
             return Poll::Ready(());
         }
-        let clock = Clock::get();
-        if !self.key.is_some_and(|key| clock.replace(key, cx.waker().clone())) {
-            self.key = Some(clock.add(deadline, cx.waker().clone()));
+        self.withdraw();
+        if Instant::now() >= deadline {
+            return Poll::Ready(());
         }
+        let key = clock.add(deadline, waker);
+        self.waiting = Some((clock, key));
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        self.remove();
+        self.withdraw();
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 
@@ -237,5 +270,93 @@ impl<T> Receiver<T> {
             Ok(item) => item.ok_or(RecvTimeoutError::Closed),
             Err(Elapsed) => Err(RecvTimeoutError::Timeout),
         }
+    }
+}
+
+impl LoopHandle {
+    /// Has the loop call `f` when `delay` has passed; not before. From any thread; never blocks.
+    ///
+    /// `f` runs in a copy of the caller's context. If it panics, nobody hears of it but the panic hook. Dropping the handle
+    /// that this returns changes nothing; if the loop ends before, `f` is dropped. [`Duration::MAX`] is never.
+    ///
+    /// ```
+    /// use offthread::{LoopHandle, block_on, oneshot};
+    /// use std::time::Duration;
+    ///
+    /// block_on(async {
+    ///     let (sender, receiver) = oneshot::channel();
+    ///     LoopHandle::current().call_later(Duration::from_millis(1), move || sender.send("called").unwrap());
+    ///     assert_eq!(receiver.await, Ok("called"));
+    /// });
+    /// ```
+    pub fn call_later(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> TimerHandle {
+        let fate = Arc::new(Fate(AtomicBool::new(false)));
+        let sleep = sleep(delay);
+        let task = self.spawn({
+            let due = Due(fate.clone());
+            async move {
+                sleep.await;
+                if due.0.settle() {
+                    f();
+                }
+            }
+        });
+        TimerHandle { fate, task: Some(task) }
+    }
+}
+
+/// Whether it is settled what becomes of a timer.
+struct Fate(AtomicBool);
+
+impl Fate {
+    /// Whether the caller is the one who settles it.
+    fn settle(&self) -> bool {
+        // ORDERING: Relaxed: that only one gets true is all it takes.
+        !self.0.swap(true, Relaxed)
+    }
+}
+
+/// The loop's side of a timer. If it is dropped before it has fired, it never will.
+struct Due(Arc<Fate>);
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.0.settle();
+    }
+}
+
+/// A call that the event loop will make. From [`LoopHandle::call_later`]. Dropping it changes nothing.
+pub struct TimerHandle {
+    fate: Arc<Fate>,
+    /// There until this is dropped.
+    task: Option<Task<()>>,
+}
+
+impl TimerHandle {
+    /// Cancels the call. True: it had not been made, and never will be. From any thread.
+    ///
+    /// On the loop's own thread the closure has been dropped when this returns; otherwise the loop drops it.
+    ///
+    /// False: it has been made, or is being made; it was cancelled before; or the loop has ended.
+    pub fn cancel(&self) -> bool {
+        let is_cancelled = self.fate.settle();
+        if let Some(task) = self.task.as_ref().filter(|_| is_cancelled) {
+            task.cancel();
+        }
+        is_cancelled
+    }
+}
+
+impl Drop for TimerHandle {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.detach();
+        }
+    }
+}
+
+impl fmt::Debug for TimerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimerHandle").finish_non_exhaustive()
     }
 }

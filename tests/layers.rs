@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     "sync",
     "primitives::cache_padded",
+    "primitives::framed",
     "primitives::waker_slot",
     "primitives::parker",
     "primitives::oneshot",
@@ -158,7 +159,9 @@ fn named_models_exist() {
     for (path, text) in sources() {
         let twin = match path.to_str().unwrap() {
             "pool/mod.rs" => Path::new("pool.rs"),
-            "primitives/mod.rs" | "primitives/cache_padded.rs" => continue,
+            "time.rs" | "gather.rs" | "sync_await.rs" => Path::new("event_loop.rs"),
+            "primitives/mod.rs" | "primitives/cache_padded.rs" | "primitives/framed.rs" => continue,
+            _ if path.starts_with("event_loop") => Path::new("event_loop.rs"),
             _ if path.starts_with("primitives") => Path::new(path.file_name().unwrap()),
             _ => continue,
         };

@@ -5,12 +5,12 @@ mod common;
 
 use std::cell::Cell;
 
-use common::{Counted, Drops, Note, model, poll_once};
+use common::{Counted, Drops, Note, model, model_with, poll_once};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
-use offthread::internals::{Ended, Executor, Queued, Stop, Worker, job};
-use offthread::{Job, JoinError, block_on, is_cancelled};
+use offthread::internals::{CancelWatch, Ended, Executor, Queued, Stop, Worker, block_on, job, poll_until};
+use offthread::{Job, JoinError, is_cancelled};
 
 /// Where the jobs of a model belong.
 #[derive(Clone)]
@@ -37,8 +37,8 @@ impl Executor for Home {
         self.0.cancelled.fetch_add(1, Relaxed);
     }
 
-    fn stop(&self) -> Option<&Stop> {
-        Some(&self.0.stop)
+    fn stop(&self) -> &Stop {
+        &self.0.stop
     }
 
     fn inline(&self) -> Option<Box<dyn Worker>> {
@@ -340,5 +340,57 @@ fn running_job_is_told() {
         let worker = run(queued);
         drop(handle);
         worker.join().unwrap();
+    });
+}
+
+/// A job that waits until it is told to stop.
+fn watching(home: &Home) -> (Queued, Job<()>) {
+    job(
+        || {
+            let mut watch = CancelWatch::default();
+            poll_until(None, |cx| watch.poll(cx));
+            assert!(is_cancelled());
+        },
+        home.clone(),
+    )
+}
+
+/// Forbids: a job is cancelled as it comes to wait for that, and waits on.
+#[test]
+fn watch_cancel() {
+    model(|| {
+        let home = Home::new();
+        let (queued, handle) = watching(&home);
+        let worker = run(queued);
+        handle.cancel();
+        worker.join().unwrap();
+    });
+}
+
+/// Forbids: a job's executor is stopped as it comes to wait for that, and it waits on.
+#[test]
+fn watch_stop() {
+    model(|| {
+        let home = Home::new();
+        let (queued, handle) = watching(&home);
+        let worker = run(queued);
+        home.0.stop.set();
+        block_on(handle);
+        worker.join().unwrap();
+    });
+}
+
+/// Forbids: of two jobs that wait to be cancelled, the other one is woken, or the one forgets the other.
+#[test]
+fn watch_beside_another() {
+    model_with(2, || {
+        let home = Home::new();
+        let (one, other) = (watching(&home), watching(&home));
+        let workers = [run(one.0), run(other.0)];
+        one.1.cancel();
+        other.1.cancel();
+        for worker in workers {
+            worker.join().unwrap();
+        }
     });
 }

@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use common::{Counted, Drops, Note, model, poll_once};
 use loom::thread;
-use offthread::block_on;
+use offthread::internals::block_on;
 use offthread::oneshot::{self, Closed, Receiver, Sender, TryRecvError};
 
 /// Runs the sender's side in a thread and the receiver's side here; then the one value must have been dropped once.

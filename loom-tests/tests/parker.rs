@@ -4,6 +4,7 @@ mod common;
 
 use std::cell::RefCell;
 use std::mem;
+use std::ops::ControlFlow;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -13,8 +14,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use loom::thread;
-use offthread::block_on;
-use offthread::internals::{Sleeper, Sleeping, poll_until, tell_around_sleep};
+use offthread::internals::{Notified, Rest, Sleeper, Sleeping, block_on, drive, poll_until, tell_around_sleep};
 
 /// Something to wait for: a flag and a value. Who looks with `Relaxed` relies on the wake alone to order both.
 #[derive(Clone)]
@@ -257,5 +257,67 @@ fn woken_by_the_one_who_is_told() {
         });
         tell_around_sleep(None);
         assert_eq!((woken, polls), (Some(()), 2));
+    });
+}
+
+/// Forbids: a thread that is woken and unparked, by two others and by itself, takes one for the other, or overlooks one.
+#[test]
+fn woken_and_unparked() {
+    model(|| {
+        let (woken, unparked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let mut seen = (false, false);
+        let mut turns = 0;
+        drive(|turn| {
+            turns += 1;
+            match turn.unparker {
+                None => return ControlFlow::Continue(Rest::Skip),
+                Some(unparker) if turns == 2 => {
+                    let (waker, unparker) = (turn.cx.waker().clone(), unparker.clone());
+                    thread::spawn({
+                        let woken = woken.clone();
+                        move || {
+                            woken.store(true, Relaxed);
+                            waker.wake();
+                        }
+                    });
+                    thread::spawn({
+                        let unparked = unparked.clone();
+                        move || {
+                            unparked.store(true, Relaxed);
+                            unparker.unpark();
+                        }
+                    });
+                }
+                Some(_) => {
+                    let Notified { woken: is_woken, unparked: is_unparked } = turn.notified;
+                    assert!(is_woken || is_unparked, "there is no deadline");
+                    assert!(!is_woken || woken.load(Relaxed));
+                    assert!(!is_unparked || unparked.load(Relaxed));
+                    seen = (seen.0 || is_woken, seen.1 || is_unparked);
+                }
+            }
+            if seen == (true, true) { ControlFlow::Break(()) } else { ControlFlow::Continue(Rest::Until(None)) }
+        });
+    });
+}
+
+/// Forbids: a thread that wakes itself all the time does not hear that it is unparked.
+#[test]
+fn unparked_while_it_wakes_itself() {
+    model(|| {
+        let mut turns = 0;
+        drive(|turn| {
+            turns += 1;
+            if turn.notified.unparked {
+                return ControlFlow::Break(());
+            }
+            if turns == 2 {
+                let unparker = turn.unparker.unwrap().clone();
+                thread::spawn(move || unparker.unpark());
+            }
+            turn.cx.waker().wake_by_ref();
+            thread::yield_now();
+            ControlFlow::Continue(Rest::Until(None))
+        });
     });
 }

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{Counted, CountingWaker, Drops, Note, model, poll_once};
 use loom::thread;
-use offthread::block_on;
-use offthread::internals::Sleeper;
+use offthread::internals::{Sleeper, block_on};
 use offthread::spsc::{self, Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError};
 
 /// A channel whose `items` items are sent by a thread as `send` does it, and received here as `receive` does it. Then

@@ -357,8 +357,8 @@ impl Executor for Arc<Shared> {
         }
     }
 
-    fn stop(&self) -> Option<&Stop> {
-        Some(&self.stop)
+    fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     fn inline(&self) -> Option<Box<dyn job::Worker>> {

@@ -29,6 +29,9 @@
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
 //! | J2 | `Stop::set` | `Stop::is_set` | what the one who stops did before | `stop_publishes` |
 //!
+//! A job that waits in a [`CancelWatch`] has left its waker with the executor's [`Stop`], behind a lock. Whoever cancels
+//! the job marks it, then looks there; the job leaves the waker, then looks at the mark. So one of them sees the other.
+//!
 //! The closure goes to the worker through the queue's lock, and the result comes back by the edges of `oneshot`; so the
 //! claim itself only has to be taken by one.
 //!
@@ -36,6 +39,7 @@
 //! * Cancelled while a worker starts it: it runs, or it is dropped, never both or neither: `cancel_start`.
 //! * The handle is dropped while the job runs or ends: the result is dropped once: `drop_run`.
 //! * Cancelled from two threads at once: one of them did it: `cancel_cancel`.
+//! * Cancelled, or stopped, as it comes to wait for that: `watch_cancel`, `watch_stop`.
 //! * Run by a thread that waits for it, while a worker takes it from the queue: it runs once: `inline_start`.
 //! * The closure, its result, or a panic's payload panics in `Drop`, or the handle's waker panics: see [`contain`].
 
@@ -48,8 +52,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::{error, fmt, io, mem};
+use std::task::{Context, Poll, Waker};
+use std::{error, fmt, io, mem, ptr};
 
 use crate::primitives::{oneshot, parker};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -92,26 +96,67 @@ impl Claim {
     }
 }
 
-/// Tells the running jobs of an executor to stop. It stays set.
+/// How the running jobs of an executor learn that they are to stop: all of them, or one that was cancelled.
 #[derive(Debug, Default)]
-pub struct Stop(AtomicBool);
+pub struct Stop {
+    set: AtomicBool,
+    watches: Mutex<Watches>,
+}
+
+#[derive(Debug, Default)]
+struct Watches {
+    waiting: Vec<Waiting>,
+    /// How many there have been.
+    numbers: u64,
+}
+
+/// A job that waits until it is cancelled.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    job: JobId,
+    waker: Waker,
+}
+
+/// A running job's address.
+pub type JobId = usize;
 
 impl Stop {
-    /// From now on `is_cancelled` is true in all jobs of the executor.
+    /// From now on `is_cancelled` is true in all jobs of the executor. It stays so.
     pub fn set(&self) {
         // ORDERING: Release [J2]: pairs with `is_set`; publishes what the caller did before.
-        self.0.store(true, Release);
+        self.set.store(true, Release);
+        self.wake(|_| true);
     }
 
     fn is_set(&self) -> bool {
         // ORDERING: Acquire [J2]: pairs with `set`.
-        self.0.load(Acquire)
+        self.set.load(Acquire)
+    }
+
+    /// Wakes those jobs of which this is true.
+    fn wake(&self, which: impl Fn(JobId) -> bool) {
+        let mut watches = self.watches.lock();
+        let (woken, others): (Vec<_>, _) =
+            mem::take(&mut watches.waiting).into_iter().partition(|watch| which(watch.job));
+        watches.waiting = others;
+        drop(watches);
+        for watch in woken {
+            watch.waker.wake();
+        }
     }
 }
 
 /// A job that runs, as the code inside it sees it.
 trait Running {
     fn is_cancelled(&self) -> bool;
+    fn stop(&self) -> &Stop;
+}
+
+impl dyn Running {
+    fn id(&self) -> JobId {
+        ptr::from_ref(self).addr()
+    }
 }
 
 thread_local! {
@@ -140,8 +185,62 @@ thread_local! {
 /// assert_eq!(job.wait(), "stopped early");
 /// ```
 pub fn is_cancelled() -> bool {
-    // SAFETY: the pointer is there while `JobCell::run` borrows what it points to, on this very thread.
-    CURRENT.with(Cell::get).is_some_and(|job| unsafe { job.as_ref() }.is_cancelled())
+    with_current(Running::is_cancelled).unwrap_or(false)
+}
+
+/// Shows the job that this code runs in, if it runs in one.
+fn with_current<R>(f: impl FnOnce(&(dyn Running + 'static)) -> R) -> Option<R> {
+    // SAFETY: the pointer is there while `JobCell::run` borrows what it points to, on this very thread, further down the
+    // stack.
+    CURRENT.with(Cell::get).map(|job| f(unsafe { job.as_ref() }))
+}
+
+/// Which job this code runs in, to tell whether it still does.
+pub fn current_id() -> Option<JobId> {
+    with_current(<dyn Running>::id)
+}
+
+/// Waits until the job that this code runs in is cancelled, as [`is_cancelled`] has it. For a local variable: it must not
+/// outlive the job. Dropping it withdraws the waker.
+#[derive(Debug, Default)]
+pub struct CancelWatch {
+    number: Option<u64>,
+    /// It stays on the job's thread.
+    _here: PhantomData<*const ()>,
+}
+
+impl CancelWatch {
+    /// Ready once the job is cancelled. Outside a job: never.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let is_cancelled = with_current(|job| {
+            // Register, then look.
+            let mut watches = job.stop().watches.lock();
+            let old = watches.withdraw(self.number);
+            watches.numbers += 1;
+            let number = watches.numbers;
+            watches.waiting.push(Waiting { number, job: job.id(), waker });
+            drop(watches);
+            drop(old);
+            self.number = Some(number);
+            job.is_cancelled()
+        });
+        if is_cancelled == Some(true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for CancelWatch {
+    fn drop(&mut self) {
+        let waiting = with_current(|job| job.stop().watches.lock().withdraw(self.number));
+        drop(waiting);
+    }
+}
+
+impl Watches {
+    fn withdraw(&mut self, number: Option<u64>) -> Option<Waiting> {
+        let at = self.waiting.iter().position(|waiting| Some(waiting.number) == number)?;
+        Some(self.waiting.swap_remove(at))
+    }
 }
 
 /// Where a job is to run: a pool, or a thread of the job's own. Its functions must not panic.
@@ -149,7 +248,7 @@ pub trait Executor: Send + Sync + 'static {
     /// A job of its queue has been claimed by the handle, and will not run. The handle resolves next.
     fn cancelled(&self);
     /// What tells its running jobs to stop.
-    fn stop(&self) -> Option<&Stop>;
+    fn stop(&self) -> &Stop;
     /// This thread is about to wait for a job. If it is one of those that run this executor's jobs, it may as well run it,
     /// as this worker.
     fn inline(&self) -> Option<Box<dyn Worker>>;
@@ -269,7 +368,11 @@ where
 
 impl<F, R, E: Executor> Running for JobCell<F, R, E> {
     fn is_cancelled(&self) -> bool {
-        self.claim.is_cancelled() || self.executor.stop().is_some_and(Stop::is_set)
+        self.claim.is_cancelled() || self.executor.stop().is_set()
+    }
+
+    fn stop(&self) -> &Stop {
+        self.executor.stop()
     }
 }
 
@@ -301,7 +404,7 @@ where
         drop(outer);
         let (how, result) = match result {
             Ok(value) => (Ended::Succeeded, Ok(value)),
-            Err(payload) => (Ended::Panicked, Err(JoinError::Panicked(Panic(payload)))),
+            Err(payload) => (Ended::Panicked, Err(JoinError::Panicked(Panic::new(payload)))),
         };
         worker.ended(how);
         // SAFETY: as above.
@@ -336,6 +439,9 @@ where
             if let Err(payload) = unsafe { self.give_up(JoinError::Cancelled) } {
                 resume_unwind(payload);
             }
+        } else {
+            let id = ptr::from_ref(self).addr();
+            self.executor.stop().wake(|job| job == id);
         }
         claimed
     }
@@ -585,13 +691,14 @@ impl<R> Drop for Outcome<R> {
     }
 }
 
-/// Why a job has no result. Carried by [`Outcome`].
+/// Why a job or a task has no result. Carried by their `outcome`s.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The closure panicked.
+    /// The closure, or the future, panicked.
     Panicked(Panic),
-    /// The job was cancelled before it started, or its pool was closed.
+    /// The job was cancelled before it started, or its pool was closed; the task was cancelled before it had finished, or
+    /// its event loop was closed.
     Cancelled,
     /// The system refused to start a thread, and there was none that could have run it.
     NoThread(io::Error),
@@ -601,7 +708,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Panicked(panic) => panic.fmt(f),
-            Self::Cancelled => f.write_str("the job was cancelled before it started, or its pool was closed"),
+            Self::Cancelled => f.write_str("it was cancelled, or the pool or the event loop that had it was closed"),
             Self::NoThread(error) => write!(f, "no thread could be started for the job: {error}"),
         }
     }
@@ -616,7 +723,7 @@ impl error::Error for JoinError {
     }
 }
 
-/// A panic that was caught in a thread: its payload, which can only be taken out, so that it may be shared.
+/// A panic that was caught in a job or a task: its payload, which can only be taken out, so that it may be shared.
 pub struct Panic(Box<dyn Any + Send>);
 
 // SAFETY: all that a shared `Panic` gives is `message`, which looks at the payload's type, and into it only if it is a
@@ -624,6 +731,10 @@ pub struct Panic(Box<dyn Any + Send>);
 unsafe impl Sync for Panic {}
 
 impl Panic {
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
+        Self(payload)
+    }
+
     /// The payload, as `std::panic::catch_unwind` would have given it.
     pub fn into_payload(self) -> Box<dyn Any + Send> {
         self.0
@@ -649,7 +760,7 @@ impl fmt::Debug for Panic {
 
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the job panicked: {}", self.message())
+        write!(f, "it panicked: {}", self.message())
     }
 }
 

@@ -5,6 +5,7 @@
 //! comment stands for a row of the file's table of edges.
 
 pub mod cache_padded;
+pub mod framed;
 pub mod waker_slot;
 pub mod parker;
 pub mod oneshot;

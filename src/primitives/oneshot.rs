@@ -65,17 +65,19 @@
 // * `closed` registers as the receiver closes: `closed_close`, `closed_drop`.
 
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::pin::Pin;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::{error, fmt};
 
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
-use crate::sync::UnsafeCell;
 use crate::sync::atomic::AtomicU8;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::{Mutex, UnsafeCell};
 
 /// A snapshot of the five bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -576,6 +578,117 @@ impl<T> Drop for Receiver<T> {
             }
             drop(unwanted);
         }
+    }
+}
+
+/// A channel and something that its ends share with others, in one `Arc`. From [`shared`].
+///
+/// In itself it gives no access to the value, wherever it is: that is for the ends.
+pub(crate) struct Shared<T, H> {
+    pub(crate) head: H,
+    core: Core<T>,
+}
+
+// SAFETY: the value is reached through the two ends alone, which are `Send` where it is. And none is left in here to be
+// dropped with the last `Arc`, on whichever thread: what was sent is taken by the receiver, at the latest when that is
+// dropped; after that, it comes back to the sender.
+unsafe impl<T, H: Send> Send for Shared<T, H> {}
+// SAFETY: as above.
+unsafe impl<T, H: Sync> Sync for Shared<T, H> {}
+
+/// As [`Sender`], of a [`Shared`].
+pub(crate) struct SharedSender<T, H> {
+    /// `None` once it has sent.
+    shared: Option<Arc<Shared<T, H>>>,
+    _value: PhantomData<Mutex<T>>,
+}
+
+/// As [`Receiver`], of a [`Shared`].
+pub(crate) struct SharedReceiver<T, H> {
+    /// `None` once the value has been received, or has been given up.
+    shared: Option<Arc<Shared<T, H>>>,
+    _value: PhantomData<Mutex<T>>,
+}
+
+/// Nothing in here is ever pinned.
+impl<T, H> Unpin for SharedReceiver<T, H> {}
+
+/// Makes a channel with room for something that is shared. One allocation.
+pub(crate) fn shared<T, H>(head: H) -> (SharedSender<T, H>, SharedReceiver<T, H>) {
+    let shared = Arc::new(Shared { head, core: Core::new() });
+    let sender = SharedSender { shared: Some(shared.clone()), _value: PhantomData };
+    (sender, SharedReceiver { shared: Some(shared), _value: PhantomData })
+}
+
+impl<T, H> SharedSender<T, H> {
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared<T, H>>> {
+        self.shared.as_ref()
+    }
+
+    /// As [`Sender::send`].
+    pub(crate) fn send(mut self, value: T) -> Result<(), T> {
+        let Some(shared) = self.shared.take() else { unreachable!("it sends once") };
+        // The memory belongs to an `Arc`, so it does not matter who is last.
+        // SAFETY: this is the sender's one send; its `Drop` finds nothing after it.
+        match unsafe { Core::send(&raw const shared.core, value) } {
+            Ok(left) => {
+                left.wake();
+                Ok(())
+            }
+            Err(value) => {
+                self.shared = Some(shared);
+                Err(value)
+            }
+        }
+    }
+}
+
+impl<T, H> Drop for SharedSender<T, H> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            // SAFETY: `send` has not succeeded, or this would not be reached; it is once.
+            unsafe { Core::finish(&raw const shared.core) }.wake();
+        }
+    }
+}
+
+impl<T, H> SharedReceiver<T, H> {
+    /// `None` once the value has been received, or has been given up.
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared<T, H>>> {
+        self.shared.as_ref()
+    }
+
+    /// Whether the value, or the end, is there: a look now would not be in vain.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.core.is_finished())
+    }
+
+    /// Wants the value no more. If it is there, drops it. Gives back what was shared, unless it has been received before.
+    pub(crate) fn give_up(&mut self) -> Option<Arc<Shared<T, H>>> {
+        let shared = self.shared.take()?;
+        // SAFETY: this is the receiver, and it has not got the value while it has the channel.
+        drop(unsafe { shared.core.abandon() });
+        Some(shared)
+    }
+}
+
+impl<T, H> Future for SharedReceiver<T, H> {
+    type Output = Result<T, Closed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(shared) = &self.shared else { return Poll::Ready(Err(Closed)) };
+        // SAFETY: this is the receiver, and it has not got the value while it has the channel.
+        let polled = unsafe { shared.core.poll(cx) };
+        if polled.is_ready() {
+            self.shared = None;
+        }
+        polled
+    }
+}
+
+impl<T, H> Drop for SharedReceiver<T, H> {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 

@@ -1,25 +1,27 @@
 //! Blocks a thread until a waker fires: the one place where this crate waits.
 //!
 //! # What it promises
-//! [`block_on`] and [`poll_until`] call a poll function until it is ready, and let the thread sleep in between. Each
-//! wake of the waker that the poll was given, from any thread, even after the call has returned, is followed by another
-//! poll, or by none if the call is over. What was written before the wake is seen by that poll. They may be nested on
-//! one thread. A poll that is ready at once, and leaves its waker alone, costs no allocation, no atomic read-modify-write
-//! and no system call.
+//! [`drive`] takes turns until one of them ends it, and lets the thread sleep in between. Each wake of the waker that the
+//! turns are given, from any thread, even after the call has returned, is followed by another turn, which is told of it, or
+//! by none if the call is over. The same holds for each call of the [`Unparker`]. What was written before is seen by that
+//! turn. Calls may be nested on one thread. One that ends with the first turn, and leaves its waker alone, costs no
+//! allocation, no atomic read-modify-write and no system call. [`poll_until`] and [`block_on`] are the everyday forms.
 //!
 //! # State machine
 //! ```text
-//!            notify                          notify: wakes the sleeper
-//!   EMPTY ------------> NOTIFIED <-------------------------- PARKED
-//!     ^  \                 |                                  ^ |
-//!     |   \------ wait: consume                               | | wait: the deadline has passed
-//!     |                    |                                  | v
-//!     +--------------------+             wait: about to sleep +-- EMPTY
+//!            notify                            notify: wakes the sleeper
+//!   EMPTY ------------> WOKEN, UNPARKED <-------------------- PARKED
+//!     ^  \               or both                              ^ |
+//!     |   \------ consume   |                                 | | sleep: the deadline has passed
+//!     |                     |                                 | v
+//!     +---------------------+           sleep: about to sleep +-- EMPTY
 //! ```
-//! One `Parker` belongs to one thread, its owner, who alone goes to `EMPTY` and to `PARKED`. Anyone may
-//! notify. The state is the parker's own and not the thread's park token, since code inside a poll may eat the token
-//! (a mutex or a channel of std that blocks there, or `thread::park` itself). So a return from sleep means nothing
-//! until the state says so.
+//! One `Parker` belongs to one thread, its owner, who alone goes to `EMPTY` and to `PARKED`. Anyone may notify: the waker
+//! leaves `WOKEN`, the unparker `UNPARKED`, so that an event loop can tell whether its main future was woken or it was
+//! called for something else. (The first to notify a sleeper leaves `PARKED` beside that: the next ones need not wake it
+//! again.) The state is the parker's own and not the thread's park token, since code inside a poll may eat the token (a
+//! mutex or a channel of std that blocks there, or `thread::park` itself). So a return from sleep means nothing until the
+//! state says so.
 //!
 //! # Who may touch what
 //! 1. `sleeper` is written by the owner alone, once, before it first goes to `PARKED`.
@@ -31,12 +33,13 @@
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | P1 | `notify` | `consume` | what was written before the wake | `wake_publishes` |
-//! | P2 | `wait`: to `PARKED` | `notify` | `sleeper` | `wake_finds_the_sleeper` |
-//! | P3 | `notify` | `wait`: the deadline has passed | what was written before the wake | `deadline_against_wake` |
+//! | P2 | `sleep`: to `PARKED` | `notify` | `sleeper` | `wake_finds_the_sleeper` |
+//! | P3 | `notify` | `sleep`: the deadline has passed | what was written before the wake | `deadline_against_wake` |
 //!
 //! # What can go wrong
 //! * A wake between the poll and the sleep: `wake_publishes`.
 //! * A wake during the poll, also by the thread itself: `wake_during_poll`.
+//! * Woken and unparked at once, on whichever thread: neither hides the other: `woken_and_unparked`.
 //! * Whoever is told that the thread goes to sleep wakes it, on that thread: `woken_by_the_one_who_is_told`.
 //! * A spurious return from sleep, or a token that somebody ate: `spurious_wake_ups`.
 //! * A waker that is kept and fires when its call has long returned: `stale_waker`.
@@ -51,19 +54,41 @@
 use std::cell::{Cell, RefCell};
 use std::future::IntoFuture;
 use std::mem::ManuallyDrop;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::{Duration, Instant};
-use std::{mem, ptr};
+use std::{fmt, mem, ptr};
 
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU8};
 use crate::sync::{self, Mutex, Sleeper, UnsafeCell, thread, thread_local};
 
 const EMPTY: u8 = 0;
-const NOTIFIED: u8 = 1;
-const PARKED: u8 = 2;
+const WOKEN: u8 = 1;
+const UNPARKED: u8 = 2;
+const PARKED: u8 = 4;
+
+/// What a thread was notified of. Of nothing: its deadline has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notified {
+    /// By its waker.
+    pub woken: bool,
+    /// By an [`Unparker`].
+    pub unparked: bool,
+}
+
+impl Notified {
+    fn of(state: u8) -> Self {
+        Self { woken: state & WOKEN != 0, unparked: state & UNPARKED != 0 }
+    }
+
+    /// Of anything at all.
+    fn is_any(self) -> bool {
+        self.woken || self.unparked
+    }
+}
 
 /// What wakers point to.
 struct Parker {
@@ -83,16 +108,20 @@ impl Parker {
         Self { owner, by_itself: AtomicBool::new(false), state: AtomicU8::new(EMPTY), sleeper: UnsafeCell::new(None) }
     }
 
-    fn notify(&self) {
+    fn wake_owner(&self) {
         if here() == self.owner {
             // The owner is awake: it is here.
             // ORDERING: Relaxed: read by this very thread (rule 3).
             self.by_itself.store(true, Relaxed);
-            return;
+        } else {
+            self.notify(WOKEN);
         }
-        // ORDERING: AcqRel: Release [P1, P3]: pairs with `consume` and the end of `wait`; publishes what the waker's
-        // caller did. Acquire [P2]: pairs with the step to PARKED; `sleeper` is there.
-        if self.state.swap(NOTIFIED, AcqRel) == PARKED {
+    }
+
+    fn notify(&self, of: u8) {
+        // ORDERING: AcqRel: Release [P1, P3]: pairs with `consume` and the end of `sleep`; publishes what the caller did
+        // before. Acquire [P2]: pairs with the step to PARKED; `sleeper` is there.
+        if self.state.fetch_or(of, AcqRel) == PARKED {
             self.sleeper.with(|sleeper| {
                 // SAFETY: rule 2.
                 if let Some(sleeper) = unsafe { &*sleeper } {
@@ -102,22 +131,26 @@ impl Parker {
         }
     }
 
-    /// Owner only: whether there was a notification. It is used up.
-    fn consume(&self) -> bool {
-        // ORDERING: Relaxed: written by this very thread (rule 3).
-        if self.by_itself.load(Relaxed) {
-            // ORDERING: as above.
-            self.by_itself.store(false, Relaxed);
-            return true;
-        }
+    /// Owner only: what it was notified of. That is used up.
+    fn consume(&self) -> Notified {
         // ORDERING: Relaxed: only a hint that the exchange is worth trying; nothing is read because of it.
-        self.state.load(Relaxed) == NOTIFIED
-            // ORDERING: Acquire [P1]: pairs with `notify`; the poll that follows sees what came before the wake.
-            && self.state.compare_exchange(NOTIFIED, EMPTY, Acquire, Relaxed).is_ok()
+        let notified = if self.state.load(Relaxed) & (WOKEN | UNPARKED) == 0 {
+            Notified::default()
+        } else {
+            // ORDERING: Acquire [P1]: pairs with `notify`; the turn that follows sees what came before.
+            Notified::of(self.state.swap(EMPTY, Acquire))
+        };
+        // ORDERING: Relaxed: written by this very thread (rule 3).
+        if !self.by_itself.load(Relaxed) {
+            return notified;
+        }
+        // ORDERING: as above.
+        self.by_itself.store(false, Relaxed);
+        Notified { woken: true, ..notified }
     }
 
-    /// Owner only: sleeps until there is a notification, or until the deadline. Whether there was one; it is used up.
-    fn sleep(&self, deadline: Option<Instant>) -> bool {
+    /// Owner only: sleeps until it is notified, or until the deadline. Of what; that is used up.
+    fn sleep(&self, deadline: Option<Instant>) -> Notified {
         // SAFETY: rule 1: only the owner ever writes it, and it is the owner who reads here.
         if self.sleeper.with(|sleeper| unsafe { &*sleeper }.is_none()) {
             // SAFETY: rule 1: this is before the first step to PARKED, so nobody else reads.
@@ -128,24 +161,44 @@ impl Parker {
         if self.state.compare_exchange(EMPTY, PARKED, Release, Relaxed).is_ok() {
             sync::sleep(deadline);
         }
-        while !self.consume() {
+        loop {
+            let notified = self.consume();
+            if notified.is_any() {
+                return notified;
+            }
             if deadline.is_some_and(sync::is_past) {
                 // ORDERING: Acquire [P3]: pairs with `notify`, which may have come just now.
-                return self.state.swap(EMPTY, Acquire) == NOTIFIED;
+                return Notified::of(self.state.swap(EMPTY, Acquire));
             }
             sync::sleep(deadline);
         }
-        true
     }
 }
 
 impl Wake for Parker {
     fn wake(self: Arc<Self>) {
-        self.notify();
+        self.wake_owner();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.notify();
+        self.wake_owner();
+    }
+}
+
+/// Has a thread take another turn of its [`drive`], without waking what that polls.
+#[derive(Clone)]
+pub struct Unparker(Arc<Parker>);
+
+impl Unparker {
+    /// From any thread. If the thread sleeps, it is woken.
+    pub fn unpark(&self) {
+        self.0.notify(UNPARKED);
+    }
+}
+
+impl fmt::Debug for Unparker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unparker").finish_non_exhaustive()
     }
 }
 
@@ -184,18 +237,19 @@ impl Patience {
         }
     }
 
-    fn after_sleep(&mut self, wait: Duration) {
+    /// It slept in the end, until it was notified, or until its deadline: that is no answer, however near it was.
+    fn after_sleep(&mut self, wait: Duration, notified: Notified) {
         if self.rest > 0 {
             self.rest -= 1;
         } else {
-            self.turns = if wait < Self::SHORT { Self::MOST } else { self.turns / 2 };
+            self.turns = if notified.is_any() && wait < Self::SHORT { Self::MOST } else { self.turns / 2 };
         }
     }
 }
 
 /// The owner's side: a parker, its waker, and what was learned from earlier waits.
 struct Waiter {
-    parker: Arc<Parker>,
+    unparker: Unparker,
     waker: Waker,
     patience: Patience,
 }
@@ -209,13 +263,18 @@ impl Waiter {
     /// A new one, to be owned by that thread.
     fn new(owner: usize) -> Self {
         let parker = Arc::new(Parker::new(owner));
-        Self { waker: parker.clone().into(), parker, patience: Patience::NEW }
+        Self { waker: parker.clone().into(), unparker: Unparker(parker), patience: Patience::NEW }
     }
 
-    /// Blocks until there is a notification, or until the deadline. Whether there was one.
-    fn wait(&mut self, deadline: Option<Instant>) -> bool {
-        if self.parker.consume() {
-            return true;
+    fn parker(&self) -> &Parker {
+        &self.unparker.0
+    }
+
+    /// Blocks until there is a notification, or until the deadline. Of what.
+    fn wait(&mut self, deadline: Option<Instant>) -> Notified {
+        let notified = self.parker().consume();
+        if notified.is_any() {
+            return notified;
         }
         let start = Instant::now();
         // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
@@ -227,12 +286,12 @@ impl Waiter {
             } else {
                 thread::yield_now();
             }
-            let notified = self.parker.consume();
+            let notified = self.parker().consume();
             let before = mem::replace(&mut now, start.elapsed());
             slowest = slowest.max(now.saturating_sub(before));
-            if notified {
+            if notified.is_any() {
                 self.patience.after_yielding(slowest);
-                return true;
+                return notified;
             }
             if now >= Patience::SHORT || deadline.is_some_and(sync::is_past) {
                 break;
@@ -246,11 +305,14 @@ impl Waiter {
             tell(Sleeping::Begins);
         }
         // Who was told may have woken this very thread.
-        let notified = self.parker.consume() || self.parker.sleep(deadline);
+        let mut notified = self.parker().consume();
+        if !notified.is_any() {
+            notified = self.parker().sleep(deadline);
+        }
         if let Some(tell) = around_sleep {
             tell(Sleeping::Ends);
         }
-        self.patience.after_sleep(start.elapsed());
+        self.patience.after_sleep(start.elapsed(), notified);
         notified
     }
 }
@@ -329,7 +391,7 @@ impl Call {
 
     fn wake_first(call: *const ()) {
         // SAFETY: see `first_waker`: the call is alive.
-        unsafe { &*call.cast::<Self>() }.with_waiter(|waiter| waiter.parker.notify());
+        unsafe { &*call.cast::<Self>() }.with_waiter(|waiter| waiter.parker().wake_owner());
     }
 }
 
@@ -342,47 +404,71 @@ impl Drop for Call {
     }
 }
 
-/// Calls `poll` until it is ready, and blocks this thread in between. `None`: the deadline has passed.
-///
-/// What the poll left registered somewhere stays there: it is the caller's to withdraw.
-pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
-    let mut call = Call::new();
-    let first_waker = call.first_waker();
-    if let Poll::Ready(value) = poll(&mut Context::from_waker(&first_waker)) {
-        return Some(value);
-    }
-    let waiter = call.waiter.get_mut().get_or_insert_with(Waiter::of_this_thread);
-    while waiter.wait(deadline) {
-        if let Poll::Ready(value) = poll(&mut Context::from_waker(&waiter.waker)) {
-            return Some(value);
-        }
-        // Here too, in case the wake-ups never cease.
-        if deadline.is_some_and(sync::is_past) {
-            return None;
-        }
-    }
-    None
+/// What a turn of [`drive`] has at hand.
+#[derive(Debug)]
+pub struct Turn<'a, 'b> {
+    /// Why it is taken. The first one counts as woken.
+    pub notified: Notified,
+    /// For polls.
+    pub cx: &'a mut Context<'b>,
+    /// Has the thread take another turn. Not there yet in the first one, which may well be the last.
+    pub unparker: Option<&'a Unparker>,
 }
 
-/// Runs a future to its end on this thread, and returns its output.
+/// What is to happen before the next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Skip,
+    /// The thread blocks until it is notified, or until the deadline.
+    Until(Option<Instant>),
+}
+
+/// Takes turns until one of them ends it, and blocks this thread in between.
 ///
-/// Any future will do, whoever wakes it. One that is ready at once, and leaves its waker alone, costs no allocation and no
-/// system call.
+/// What a poll left registered somewhere stays there: it is the caller's to withdraw.
+pub fn drive<T>(mut turn: impl FnMut(Turn<'_, '_>) -> ControlFlow<T, Rest>) -> T {
+    let mut call = Call::new();
+    let first_waker = call.first_waker();
+    let notified = Notified { woken: true, unparked: false };
+    let mut rest = match turn(Turn { notified, cx: &mut Context::from_waker(&first_waker), unparker: None }) {
+        ControlFlow::Break(value) => return value,
+        ControlFlow::Continue(rest) => rest,
+    };
+    let waiter = call.waiter.get_mut().get_or_insert_with(Waiter::of_this_thread);
+    loop {
+        let notified = match rest {
+            Rest::Skip => waiter.parker().consume(),
+            Rest::Until(deadline) => waiter.wait(deadline),
+        };
+        let cx = &mut Context::from_waker(&waiter.waker);
+        match turn(Turn { notified, cx, unparker: Some(&waiter.unparker) }) {
+            ControlFlow::Break(value) => return value,
+            ControlFlow::Continue(then) => rest = then,
+        }
+    }
+}
+
+/// Calls `poll` until it is ready, and blocks this thread in between. `None`: the deadline has passed.
 ///
-/// ```
-/// let (sender, receiver) = offthread::oneshot::channel();
-/// std::thread::spawn(move || sender.send("from a thread"));
-/// assert_eq!(offthread::block_on(receiver), Ok("from a thread"));
-/// ```
-///
-/// # Panics
-/// If the future panics, with its panic.
-///
-/// # Blocking
-/// Blocks the thread whenever the future is not ready: for some microseconds by giving its core away, then asleep.
-///
-/// # Synchronization
-/// What a thread did before it woke the future's waker happens before the poll that this causes.
+/// As for [`drive`], what the poll left registered stays there.
+pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+    drive(|Turn { notified, cx, .. }| {
+        if notified.woken {
+            if let Poll::Ready(value) = poll(cx) {
+                return ControlFlow::Break(Some(value));
+            }
+        }
+        // After a poll too, in case the wake-ups never cease.
+        if deadline.is_some_and(sync::is_past) {
+            return ControlFlow::Break(None);
+        }
+        ControlFlow::Continue(Rest::Until(deadline))
+    })
+}
+
+/// Polls a future of this crate until it is ready, and blocks this thread in between. What runs futures of its users is the
+/// event loop.
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
     match poll_until(None, |cx| future.as_mut().poll(cx)) {

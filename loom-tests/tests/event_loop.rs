@@ -1,0 +1,470 @@
+//! Models of `src/event_loop/`, and of what stands on it: each wake is followed by a poll, each task and each call is done or
+//! dropped once, and nobody waits for a loop that has ended.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::future::{pending, poll_fn};
+use std::mem;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use common::{Drops, Note, model_with};
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicBool;
+use loom::sync::atomic::Ordering::Relaxed;
+use loom::thread::{self, JoinHandle};
+use offthread::{EventLoop, JoinError, LoopHandle, SyncWaitError, block_on, gather, spawn, threaded_separate};
+
+/// A loop's models have many steps: with three preemptions they take minutes.
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    model_with(2, check);
+}
+
+/// Something to wait for. It orders nothing, so that whoever sees it owes that to the wake.
+#[derive(Clone)]
+struct Event(Arc<AtomicBool>);
+
+impl Event {
+    fn new() -> Self {
+        Self(Arc::new(AtomicBool::new(false)))
+    }
+
+    fn has_happened(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    /// A thread that makes it happen, and wakes.
+    fn happen(&self, waker: Waker) -> JoinHandle<()> {
+        let event = self.clone();
+        thread::spawn(move || {
+            event.0.store(true, Relaxed);
+            waker.wake();
+        })
+    }
+}
+
+/// Waits for a thread, which its first poll starts.
+async fn wait_for_a_thread() {
+    let event = Event::new();
+    let mut thread = None;
+    poll_fn(|cx| {
+        if thread.is_none() {
+            thread = Some(event.happen(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        if event.has_happened() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    thread.unwrap().join().unwrap();
+}
+
+/// Forbids: a task is woken from outside as its loop falls asleep, and the loop sleeps on; or the poll does not see what came
+/// before the wake.
+#[test]
+fn wake_as_it_falls_asleep() {
+    model(|| block_on(async { spawn(wait_for_a_thread()).await }));
+}
+
+/// Forbids: of two threads that wake a task at once, the one that finds it queued is not seen by the poll that follows.
+#[test]
+fn two_wakers() {
+    model(|| {
+        block_on(spawn_here(|| {
+            let (one, other) = (Event::new(), Event::new());
+            let mut threads = Vec::new();
+            poll_fn(move |cx| {
+                if threads.is_empty() {
+                    threads.extend([&one, &other].map(|event| event.happen(cx.waker().clone())));
+                    return Poll::Pending;
+                }
+                if one.has_happened() && other.has_happened() { Poll::Ready(()) } else { Poll::Pending }
+            })
+        }));
+    });
+}
+
+/// A future that spawns another one when it is polled.
+async fn spawn_here<F: Future + 'static>(future: impl FnOnce() -> F) -> F::Output {
+    spawn(future()).await
+}
+
+/// Forbids: a task that is woken during its poll, by itself and by a thread, is not polled again.
+#[test]
+fn wake_during_its_poll() {
+    model(|| {
+        block_on(spawn_here(|| {
+            let event = Event::new();
+            let mut polls = 0;
+            poll_fn(move |cx| {
+                polls += 1;
+                if polls == 1 {
+                    drop(event.happen(cx.waker().clone()));
+                }
+                if polls < 3 {
+                    cx.waker().wake_by_ref();
+                }
+                if polls >= 3 && event.has_happened() { Poll::Ready(()) } else { Poll::Pending }
+            })
+        }));
+    });
+}
+
+/// Forbids: a wake that comes as the task ends polls it again, keeps it, or reaches the task that has its slot then.
+#[test]
+fn wake_as_it_ends() {
+    model(|| {
+        let drops = Drops::default();
+        let value = drops.value(1);
+        let thread = block_on(async {
+            let mut thread = None;
+            spawn(async move {
+                let _value = value;
+                poll_fn(|cx| {
+                    let waker = cx.waker().clone();
+                    thread = Some(thread::spawn(move || waker.wake()));
+                    Poll::Ready(())
+                })
+                .await;
+                thread
+            })
+            .await
+        });
+        assert_eq!(drops.count(), 1);
+        thread.unwrap().join().unwrap();
+    });
+}
+
+/// Forbids: a wake from before a task was dropped polls the one that has its slot then.
+#[test]
+fn stale_waker() {
+    model(|| {
+        block_on(async {
+            let waker = Rc::new(RefCell::new(None));
+            let first = spawn({
+                let waker = waker.clone();
+                poll_fn(move |cx| {
+                    waker.replace(Some(cx.waker().clone()));
+                    Poll::<()>::Pending
+                })
+            });
+            offthread::yield_now().await;
+            let waker: Waker = waker.take().unwrap();
+            // One wake now, and one whenever it pleases.
+            waker.wake_by_ref();
+            let thread = thread::spawn(move || waker.wake());
+            drop(first);
+            let polls = Rc::new(Cell::new(0));
+            let count = polls.clone();
+            let next = spawn(poll_fn(move |_| {
+                count.set(count.get() + 1);
+                Poll::<()>::Pending
+            }));
+            offthread::yield_now().await;
+            thread.join().unwrap();
+            offthread::yield_now().await;
+            assert_eq!(polls.get(), 1);
+            drop(next);
+        });
+    });
+}
+
+/// Forbids: a task that is woken twice is polled twice.
+#[test]
+fn woken_twice() {
+    model(|| {
+        block_on(async {
+            let polls = Rc::new(Cell::new(0));
+            let count = polls.clone();
+            let event = Event::new();
+            let task = spawn(poll_fn(move |cx| {
+                count.set(count.get() + 1);
+                if count.get() == 1 {
+                    cx.waker().wake_by_ref();
+                    event.happen(cx.waker().clone()).join().unwrap();
+                }
+                Poll::<()>::Pending
+            }));
+            for _ in 0..3 {
+                offthread::yield_now().await;
+            }
+            assert_eq!(polls.get(), 2);
+            drop(task);
+        });
+    });
+}
+
+/// Forbids: a wake that comes as the loop is closed keeps the task, or its loop, or blocks the thread.
+#[test]
+fn wake_as_the_loop_closes() {
+    model(|| {
+        let drops = Drops::default();
+        let value = drops.value(1);
+        let thread = block_on(async {
+            let wakers = Rc::new(RefCell::new(None));
+            let left = wakers.clone();
+            spawn(async move {
+                let _value = value;
+                poll_fn(|cx| {
+                    left.replace(Some(cx.waker().clone()));
+                    Poll::<()>::Pending
+                })
+                .await;
+            })
+            .detach();
+            offthread::yield_now().await;
+            let waker: Waker = wakers.take().unwrap();
+            thread::spawn(move || waker.wake())
+        });
+        assert_eq!(drops.count(), 1);
+        thread.join().unwrap();
+    });
+}
+
+/// Forbids: the main future's wake hides a task's, or the other way round.
+#[test]
+fn main_and_task() {
+    model(|| {
+        block_on(async {
+            let task = spawn(wait_for_a_thread());
+            wait_for_a_thread().await;
+            task.await;
+        });
+    });
+}
+
+/// Forbids: the loop's thread drops a cancelled future without seeing what the canceller did before.
+#[test]
+fn cancel_publishes() {
+    struct ReadsInDrop(Note, Rc<Cell<bool>>);
+    impl Drop for ReadsInDrop {
+        fn drop(&mut self) {
+            assert!(self.0.is_written());
+            self.1.set(true);
+        }
+    }
+    model(|| {
+        block_on(async {
+            let (note, dropped) = (Note::new(), Rc::new(Cell::new(false)));
+            let reads = ReadsInDrop(note.clone(), dropped.clone());
+            let task = spawn(async move {
+                let _reads = reads;
+                // Always in the queue, so that cancelling need not put it there.
+                always_ready(|| false).await;
+            });
+            let canceller = thread::spawn(move || {
+                note.write();
+                assert!(task.cancel());
+            });
+            always_ready(|| dropped.get()).await;
+            canceller.join().unwrap();
+        });
+    });
+}
+
+/// Forbids: a task that nobody wakes is cancelled from outside, and stays.
+#[test]
+fn cancel_of_a_sleeper() {
+    model(|| {
+        block_on(async {
+            let (sender, receiver) = offthread::oneshot::channel::<()>();
+            let task = LoopHandle::current().spawn(async move {
+                let _sender = sender;
+                pending::<()>().await;
+            });
+            offthread::yield_now().await;
+            let canceller = thread::spawn(move || assert!(task.cancel()));
+            assert!(receiver.await.is_err());
+            canceller.join().unwrap();
+        });
+    });
+}
+
+/// Wakes itself until it is so.
+async fn always_ready(mut is_so: impl FnMut() -> bool) {
+    poll_fn(|cx| {
+        if is_so() {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        thread::yield_now();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Forbids: a task is cancelled as it ends, and `cancel` and the outcome disagree; or its output is dropped twice or never.
+#[test]
+fn cancel_as_it_ends() {
+    model(|| {
+        let drops = Drops::default();
+        let value = drops.value(1);
+        let canceller = block_on(async {
+            let task = LoopHandle::current().spawn(async move { value });
+            let canceller = thread::spawn(move || {
+                let cancelled = task.cancel();
+                (cancelled, task.outcome())
+            });
+            offthread::yield_now().await;
+            canceller
+        });
+        let (cancelled, outcome) = canceller.join().unwrap();
+        match block_on(outcome) {
+            Ok(value) => assert!(!cancelled && value.number == 1),
+            // The loop may have been closed before: then it was not this one who cancelled.
+            Err(error) => assert!(matches!(error, JoinError::Cancelled)),
+        }
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Forbids: what is handed in as the loop closes is lost, called twice, or called and dropped.
+#[test]
+fn call_soon_close() {
+    model(|| {
+        let drops = Drops::default();
+        let called = Arc::new(AtomicBool::new(false));
+        let (value, mark) = (drops.value(1), called.clone());
+        let thread = block_on(async {
+            let handle = LoopHandle::current();
+            let thread = thread::spawn(move || {
+                handle.call_soon(move || {
+                    let _value = value;
+                    assert!(!mark.swap(true, Relaxed));
+                });
+            });
+            offthread::yield_now().await;
+            thread
+        });
+        thread.join().unwrap();
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Forbids: a call that is handed in while the loop sleeps is not made.
+#[test]
+fn call_soon_wakes() {
+    model(|| {
+        block_on(async {
+            let handle = LoopHandle::current();
+            let (sender, receiver) = offthread::oneshot::channel();
+            let thread = thread::spawn(move || handle.call_soon(move || sender.send(7).unwrap()));
+            assert_eq!(receiver.await, Ok(7));
+            thread.join().unwrap();
+        });
+    });
+}
+
+/// Forbids: a thread waits for a future on a loop that has ended.
+#[test]
+fn sync_wait_close() {
+    model(|| {
+        let waiting = block_on(async {
+            let handle = LoopHandle::current();
+            let thread = thread::spawn(move || handle.sync_wait(async { 7 }));
+            offthread::yield_now().await;
+            thread
+        });
+        match waiting.join().unwrap() {
+            Ok(value) => assert_eq!(value, 7),
+            Err(error) => assert!(matches!(error, SyncWaitError::LoopClosed)),
+        }
+    });
+}
+
+/// Forbids: a thread is not woken when the loop ends that it waits for.
+#[test]
+fn sync_wait_close_while_it_waits() {
+    model(|| {
+        let waiting = block_on(async {
+            let handle = LoopHandle::current();
+            let (sender, receiver) = offthread::oneshot::channel();
+            let thread = thread::spawn(move || {
+                handle.sync_wait(async {
+                    sender.send(()).unwrap();
+                    pending::<()>().await;
+                })
+            });
+            receiver.await.unwrap();
+            thread
+        });
+        assert!(matches!(waiting.join().unwrap(), Err(SyncWaitError::LoopClosed)));
+    });
+}
+
+/// Forbids: a job that waits for a future on the loop is cancelled, and waits on; or the future stays.
+#[test]
+fn sync_wait_cancel() {
+    model(|| {
+        let drops = Drops::default();
+        let value = drops.value(1);
+        let mut event_loop = EventLoop::new();
+        let handle = event_loop.handle();
+        let job = threaded_separate(move || {
+            handle.sync_wait(async move {
+                let _value = value;
+                pending::<()>().await;
+            })
+        })
+        .async_call();
+        let result = event_loop.block_on(async {
+            job.cancel();
+            job.outcome().await
+        });
+        match result {
+            Ok(result) => assert!(matches!(result, Err(SyncWaitError::Cancelled))),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled)),
+        }
+        drop(event_loop);
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Forbids: a timer is cancelled as it fires, and is called, or neither is true.
+#[test]
+fn cancel_as_it_fires() {
+    model(|| {
+        let called = Arc::new(AtomicBool::new(false));
+        let mark = called.clone();
+        let mut event_loop = EventLoop::new();
+        let timer = event_loop.handle().call_later(Duration::ZERO, move || mark.store(true, Relaxed));
+        let canceller = thread::spawn(move || timer.cancel());
+        event_loop.block_on(offthread::yield_now());
+        let cancelled = canceller.join().unwrap();
+        event_loop.block_on(offthread::yield_now());
+        assert_ne!(cancelled, called.load(Relaxed));
+    });
+}
+
+/// Forbids: of two branches that are woken at once, one is not polled.
+#[test]
+fn branches_woken_at_once() {
+    model(|| {
+        block_on(gather([wait_for_a_thread(), wait_for_a_thread()]));
+    });
+}
+
+/// Forbids: what one thread hands in, and then makes known, is done after what the loop's own thread asks for then.
+#[test]
+fn handed_in_before() {
+    model(|| {
+        let mut event_loop = EventLoop::new();
+        let handle = event_loop.handle();
+        let order = Arc::new(loom::sync::Mutex::new(Vec::new()));
+        let note = |name: &'static str| {
+            let order = order.clone();
+            move || order.lock().unwrap().push(name)
+        };
+        let first = note("first");
+        thread::spawn({
+            let handle = handle.clone();
+            move || handle.call_soon(first)
+        })
+        .join()
+        .unwrap();
+        handle.call_soon(note("second"));
+        event_loop.block_on(offthread::yield_now());
+        assert_eq!(mem::take(&mut *order.lock().unwrap()), ["first", "second"]);
+    });
+}

@@ -1,0 +1,58 @@
+//! Deadlines in order, and whom to wake at each. Takes the time from its caller: it owns no clock.
+//!
+//! A sorted map: adding and removing take time that grows with the logarithm of their number, and what is removed leaves
+//! nothing behind, however far off its deadline was. Wakers that come out are the caller's to wake or to drop: they run
+//! users' code, and this may stand behind a lock.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+use std::time::Instant;
+
+/// Where a waker is. The number tells those of the same instant apart, and puts them in the order in which they came.
+pub type Key = (Instant, u64);
+
+#[derive(Debug, Default)]
+pub struct Timers {
+    wakers: BTreeMap<Key, Waker>,
+    added: u64,
+}
+
+impl Timers {
+    pub fn add(&mut self, deadline: Instant, waker: Waker) -> Key {
+        self.added += 1;
+        let key = (deadline, self.added);
+        self.wakers.insert(key, waker);
+        key
+    }
+
+    /// Puts another waker in the place of one. Gives back the one that is needed no more: the new one, if the old one has
+    /// been taken.
+    pub fn replace(&mut self, key: Key, waker: Waker) -> Result<Waker, Waker> {
+        match self.wakers.get_mut(&key) {
+            Some(old) => Ok(std::mem::replace(old, waker)),
+            None => Err(waker),
+        }
+    }
+
+    pub fn remove(&mut self, key: Key) -> Option<Waker> {
+        self.wakers.remove(&key)
+    }
+
+    pub fn earliest(&self) -> Option<Instant> {
+        self.wakers.first_key_value().map(|(&(deadline, _), _)| deadline)
+    }
+
+    /// Takes those out whose deadline has come, in order.
+    pub fn take_due(&mut self, now: Instant) -> Vec<Waker> {
+        let mut due = Vec::new();
+        while let Some(first) = self.wakers.first_entry().filter(|first| first.key().0 <= now) {
+            due.push(first.remove());
+        }
+        due
+    }
+
+    pub fn take_all(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakers).into_values().collect()
+    }
+}

@@ -1,0 +1,372 @@
+//! What the test binaries of the event loop share.
+
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
+use offthread::{oneshot, yield_now};
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, pending, poll_fn};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+use std::{io, process};
+
+pub const MILLI: Duration = Duration::from_millis(1);
+
+/// Longer than any test may take.
+pub const LONG: Duration = Duration::from_secs(1000);
+
+// --- waiting --------------------------------------------------------------------------------------------------------
+
+/// Ends the run with a message if a test hangs, until what it returns is dropped.
+#[must_use]
+pub fn watchdog() -> mpsc::Sender<()> {
+    let (done, watch) = mpsc::channel();
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    thread::spawn(move || {
+        if watch.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // Not `eprintln!`: what the test harness has captured is lost in an abort.
+            let _ = writeln!(io::stderr(), "{test} hangs");
+            process::abort();
+        }
+    });
+    done
+}
+
+/// Lets the loop turn until it is so.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        yield_now().await;
+    }
+}
+
+/// What comes out of a channel while the loop turns.
+pub async fn soon<T>(channel: &mpsc::Receiver<T>) -> T {
+    let mut value = None;
+    until("something came", || {
+        value = channel.try_recv().ok();
+        value.is_some()
+    })
+    .await;
+    value.unwrap()
+}
+
+/// Lets everything else that is ready have its turn, several times.
+pub async fn turns() {
+    for _ in 0..5 {
+        yield_now().await;
+    }
+}
+
+/// Waits for what nothing announces, since it is the system that is observed.
+#[track_caller]
+pub fn block_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        thread::sleep(MILLI);
+    }
+}
+
+/// Runs this on a thread that knows nothing of any loop; the loop that awaits it turns meanwhile.
+pub async fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
+    let (sender, receiver) = oneshot::channel();
+    let other = thread::spawn(move || {
+        let _ = sender.send(catch_unwind(AssertUnwindSafe(f)));
+    });
+    let result = receiver.await.unwrap();
+    other.join().unwrap();
+    result.unwrap_or_else(|payload| resume_unwind(payload))
+}
+
+/// Runs this on a thread that knows nothing of any loop, while this thread and its loop stand still.
+pub fn meanwhile<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    let result = thread::scope(|scope| scope.spawn(f).join());
+    result.unwrap_or_else(|payload| resume_unwind(payload))
+}
+
+/// A door that is shut until it is opened, for good. It is std's alone: whoever waits here blocks a thread.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub fn pass(&self) {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open).unwrap());
+    }
+
+    pub fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap()
+    }
+}
+
+// --- values and futures ---------------------------------------------------------------------------------------------
+
+/// A value that says on a channel where it was dropped.
+pub struct Traced(mpsc::Sender<ThreadId>);
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        // A test that has seen enough may be gone.
+        let _ = self.0.send(thread::current().id());
+    }
+}
+
+pub fn traced() -> (Traced, mpsc::Receiver<ThreadId>) {
+    let (sender, receiver) = mpsc::channel();
+    (Traced(sender), receiver)
+}
+
+/// Counts what lives: the clones of the inner one. Those of the outer one are the counter's own.
+#[derive(Clone, Default)]
+#[expect(clippy::redundant_allocation, reason = "two counts are what is wanted")]
+pub struct Living(Arc<Arc<()>>);
+
+impl Living {
+    pub fn one(&self) -> Arc<()> {
+        Arc::clone(&*self.0)
+    }
+
+    pub fn count(&self) -> usize {
+        Arc::strong_count(&*self.0) - 1
+    }
+}
+
+/// Runs code when it is dropped.
+pub struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(code) = self.0.take() {
+            code();
+        }
+    }
+}
+
+pub fn on_drop<F: FnOnce()>(code: F) -> OnDrop<F> {
+    OnDrop(Some(code))
+}
+
+/// Has this with it, and never ends.
+pub async fn hold<T>(value: T) {
+    pending::<()>().await;
+    drop(value);
+}
+
+/// A list that a test's tasks write, in turn.
+#[derive(Clone)]
+pub struct Log<T>(Rc<RefCell<Vec<T>>>);
+
+impl<T> Default for Log<T> {
+    fn default() -> Self {
+        Self(Rc::default())
+    }
+}
+
+impl<T> Log<T> {
+    pub fn add(&self, entry: T) {
+        self.0.borrow_mut().push(entry);
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    pub fn take(&self) -> Vec<T> {
+        self.0.take()
+    }
+}
+
+/// A future that leaves its waker here at each poll, and is ready when it is told so, not before.
+#[derive(Clone, Default)]
+pub struct Probe(Arc<ProbeState>);
+
+#[derive(Default)]
+struct ProbeState {
+    polls: AtomicUsize,
+    ready: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Probe {
+    /// It holds nothing of the probe but what this clone does.
+    pub fn future(&self) -> impl Future<Output = ()> + Send + use<> {
+        let state = Arc::clone(&self.0);
+        poll_fn(move |cx| {
+            state.polls.fetch_add(1, Ordering::SeqCst);
+            *state.waker.lock().unwrap() = Some(cx.waker().clone());
+            if state.ready.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    pub fn polls(&self) -> usize {
+        self.0.polls.load(Ordering::SeqCst)
+    }
+
+    pub fn waker(&self) -> Waker {
+        self.0.waker.lock().unwrap().clone().expect("it has been polled")
+    }
+
+    /// The next poll is the last. Wakes nobody.
+    pub fn make_ready(&self) {
+        self.0.ready.store(true, Ordering::SeqCst);
+    }
+}
+
+// --- panics ---------------------------------------------------------------------------------------------------------
+
+/// Panics without a word.
+pub fn quiet_panic(payload: &'static str) -> ! {
+    resume_unwind(Box::new(payload))
+}
+
+/// What a panic says.
+pub fn text(payload: &(dyn Any + Send)) -> &str {
+    payload.downcast_ref::<String>().map_or_else(|| payload.downcast_ref::<&str>().copied().unwrap(), String::as_str)
+}
+
+/// What the panic says that this ends with.
+#[track_caller]
+pub fn panic_of<R>(f: impl FnOnce() -> R) -> String {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(_) => panic!("it should have panicked"),
+        Err(payload) => text(&*payload).to_owned(),
+    }
+}
+
+/// The same for a future.
+pub async fn panic_in<F: Future>(future: F) -> String {
+    let mut future = Box::pin(future);
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(_)) => panic!("it should have panicked"),
+        Err(payload) => Poll::Ready(text(&*payload).to_owned()),
+    })
+    .await
+}
+
+/// The message is of use: it has this word in it, in whatever case.
+#[track_caller]
+pub fn assert_says(message: &str, word: &str) {
+    assert!(message.to_lowercase().contains(word), "{message:?} does not say {word:?}");
+}
+
+// --- another runtime ------------------------------------------------------------------------------------------------
+
+/// A hand-written executor of one thread, that has never heard of this crate.
+#[derive(Clone)]
+pub struct Foreign(Arc<ForeignState>);
+
+pub type BoxedFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[derive(Default)]
+struct ForeignState {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Arc<ForeignTask>>,
+    all: Vec<Arc<ForeignTask>>,
+    closed: bool,
+}
+
+struct ForeignTask {
+    future: Mutex<Option<BoxedFuture>>,
+    executor: Foreign,
+}
+
+impl Wake for ForeignTask {
+    fn wake(self: Arc<Self>) {
+        let executor = self.executor.clone();
+        executor.0.queue.lock().unwrap().ready.push_back(self);
+        executor.0.changed.notify_all();
+    }
+}
+
+impl Foreign {
+    /// Starts it. Joining the thread waits until it was closed.
+    pub fn start() -> (Self, JoinHandle<()>) {
+        let this = Self(Arc::default());
+        let executor = this.clone();
+        (this, thread::spawn(move || executor.run()))
+    }
+
+    fn run(&self) {
+        loop {
+            let queue = self.0.queue.lock().unwrap();
+            let mut queue = self.0.changed.wait_while(queue, |queue| queue.ready.is_empty() && !queue.closed).unwrap();
+            if queue.closed {
+                let (ready, all) = (std::mem::take(&mut queue.ready), std::mem::take(&mut queue.all));
+                drop(queue);
+                for task in &all {
+                    drop(task.future.lock().unwrap().take());
+                }
+                drop(ready);
+                return;
+            }
+            let task = queue.ready.pop_front().unwrap();
+            drop(queue);
+            let Some(mut future) = task.future.lock().unwrap().take() else { continue };
+            let waker = Waker::from(Arc::clone(&task));
+            if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                *task.future.lock().unwrap() = Some(future);
+            }
+        }
+    }
+
+    /// Takes a future over. If it has been closed: drops it.
+    pub fn spawn(&self, future: BoxedFuture) {
+        let task = Arc::new(ForeignTask { future: Mutex::new(Some(future)), executor: self.clone() });
+        let mut queue = self.0.queue.lock().unwrap();
+        if queue.closed {
+            drop(queue);
+            drop(task);
+            return;
+        }
+        queue.all.push(Arc::clone(&task));
+        queue.ready.push_back(task);
+        drop(queue);
+        self.0.changed.notify_all();
+    }
+
+    /// Runs this there, and blocks this thread until it is done.
+    pub fn run_here<F>(&self, future: F) -> F::Output
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel();
+        let mut future = Box::pin(future);
+        self.spawn(Box::pin(async move {
+            // A panic is the test's, not the executor's.
+            let result = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+                Err(payload) => Poll::Ready(Err(payload)),
+            })
+            .await;
+            let _ = sender.send(result);
+        }));
+        receiver.recv().unwrap().unwrap_or_else(|payload| resume_unwind(payload))
+    }
+
+    /// Ends it, and drops all it has.
+    pub fn close(&self) {
+        self.0.queue.lock().unwrap().closed = true;
+        self.0.changed.notify_all();
+    }
+}
