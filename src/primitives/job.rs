@@ -15,19 +15,23 @@
 //!    +--------------------> CLAIMED|CANCELLED             it never runs
 //! ```
 //! Whoever sets `CLAIMED` first has the claim. The result goes through a [`Core`](oneshot::Core) beside it, in the same
-//! allocation: one `Arc`, which the queue sees as a [`Runnable`] and the handle as a [`Joinable`]. A claimed job may still
-//! stand in a queue: it is stale there, and holds nothing of the user's.
+//! allocation. That has two owners, the queue, which sees it as a [`Runnable`], and the handle, which sees it as a
+//! [`Joinable`]; a third bit, `LEFT`, says that one of them is gone. A claimed job may still stand in a queue: it is stale
+//! there, and holds nothing of the user's.
 //!
 //! # Who may touch what
 //! 1. `func` and the sender's side of `result` belong to whoever has the claim.
 //! 2. The receiver's side of `result` belongs to the one handle.
 //! 3. A job is claimed before its cell is freed, and who has the claim takes `func`. So the cell need not drop it.
+//! 4. The memory belongs to both owners. One that has set `LEFT` does not touch it again, and the other one frees it. (An
+//!    `Arc` would do the same, with one atomic operation more for each owner.)
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
 //! | J2 | `Stop::set` | `Stop::is_set` | what the one who stops did before | `stop_publishes` |
+//! | J3 | `leave` | `leave` | the other owner has done with everything: the memory may be freed | `run_await`, `drop_run` |
 //!
 //! A job that waits in a [`CancelWatch`] has left its waker with the executor's [`Stop`], behind a lock. Whoever cancels
 //! the job marks it, then looks there; the job leaves the waker, then looks at the mark. So one of them sees the other.
@@ -48,27 +52,30 @@ use std::cell::Cell;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::{error, fmt, io, mem, ptr};
 
 use crate::primitives::{oneshot, parker};
-use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::atomic::{AtomicBool, AtomicU8};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{Mutex, UnsafeCell, thread_local};
 
-const CLAIMED: u8 = 1;
-const CANCELLED: u8 = 2;
+const CLAIMED: u32 = 1;
+const CANCELLED: u32 = 2;
+const LEFT: u32 = 4;
 
-/// Who has the job, and whether it was cancelled.
-struct Claim(AtomicU8);
+/// Who has the job, whether it was cancelled, and whether one of its two owners is gone.
+///
+/// Not a byte: x86-64 has an instruction that sets a bit and tells what it was, for all sizes but that.
+struct Claim(AtomicU32);
 
 impl Claim {
     fn new() -> Self {
-        Self(AtomicU8::new(0))
+        Self(AtomicU32::new(0))
     }
 
     /// Whether the caller has the claim now, to run the job or to refuse it.
@@ -93,6 +100,14 @@ impl Claim {
     fn is_cancelled(&self) -> bool {
         // ORDERING: Acquire [J1]: pairs with `cancel`.
         self.0.load(Acquire) & CANCELLED != 0
+    }
+
+    /// One of the two owners goes. Whether it is the last one: then it frees the memory.
+    #[must_use]
+    fn leave(&self) -> bool {
+        // ORDERING: AcqRel: Release [J3]: pairs with the step of the one who comes second; this one has done with the memory.
+        // Acquire [J3]: pairs with the step of the one who came first; the memory is ours.
+        self.0.fetch_or(LEFT, AcqRel) & LEFT != 0
     }
 }
 
@@ -266,8 +281,47 @@ struct JobCell<F, R, E> {
 // goes through `Core`.
 unsafe impl<F: Send, R: Send, E: Sync> Sync for JobCell<F, R, E> {}
 
+impl<F, R, E> Drop for JobCell<F, R, E> {
+    fn drop(&mut self) {
+        // This would happen anyway; by hand, the models notice if the other owner is still there.
+        self.result.clear();
+    }
+}
+
+/// A cell, as both of its owners see it.
+trait Owned: Send + Sync {
+    fn claim(&self) -> &Claim;
+}
+
+/// One of the two owners of a cell: the queue, or the handle.
+struct Owner<C: ?Sized + Owned>(NonNull<C>);
+
+// SAFETY: it lends the cell and in the end may drop it, on any thread, as an `Arc` would: the cell is `Send` and `Sync`.
+unsafe impl<C: ?Sized + Owned> Send for Owner<C> {}
+// SAFETY: as above.
+unsafe impl<C: ?Sized + Owned> Sync for Owner<C> {}
+
+impl<C: ?Sized + Owned> Deref for Owner<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        // SAFETY: rule 4: this one has not left.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<C: ?Sized + Owned> Drop for Owner<C> {
+    fn drop(&mut self) {
+        // Nothing but the claim is behind a reference as this one leaves, for the other one may free the memory at once.
+        if self.claim().leave() {
+            // SAFETY: rule 4: the other one has left, and this one has just done so; the memory is that of a `Box`.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
+}
+
 /// A job as its queue sees it.
-trait Runnable: Send + Sync {
+trait Runnable: Owned {
     /// Takes the claim, to run the job or to refuse it. False: another one has it.
     #[must_use]
     fn start(&self) -> bool;
@@ -286,7 +340,7 @@ trait Runnable: Send + Sync {
 }
 
 /// A job as its handle sees it.
-trait Joinable<R>: Send + Sync {
+trait Joinable<R>: Owned {
     fn result(&self) -> &oneshot::Core<Result<R, JoinError>>;
     /// Cancels the job. True: it had not started, and never will.
     fn cancel(&self) -> bool;
@@ -320,17 +374,17 @@ where
     R: Send + 'static,
 {
     /// A new cell, made in its place: see `Channel::allocate` in `oneshot`.
-    fn allocate(func: F, executor: E) -> Arc<Self> {
-        let place = Arc::into_raw(Arc::<Self>::new_uninit()).cast_mut().cast::<Self>();
-        // SAFETY: the memory is that of one cell, and nobody else's yet; each of the four fields is written once, and then
-        // the `Arc` is taken up again as one of what is in it now.
+    fn allocate(func: F, executor: E) -> NonNull<Self> {
+        let cell = NonNull::from(Box::leak(Box::<Self>::new_uninit())).cast::<Self>();
+        let place = cell.as_ptr();
+        // SAFETY: the memory is that of one cell, and nobody else's yet; each of the four fields is written once.
         unsafe {
             (&raw mut (*place).claim).write(Claim::new());
             (&raw mut (*place).func).write(UnsafeCell::new(MaybeUninit::new(func)));
             (&raw mut (*place).result).write(oneshot::Core::new());
             (&raw mut (*place).executor).write(executor);
-            Arc::from_raw(place)
         }
+        cell
     }
 
     /// # Safety
@@ -345,7 +399,7 @@ where
     /// # Safety
     /// The caller has the claim, and calls this once.
     unsafe fn resolve(&self, result: Result<R, JoinError>) -> Result<(), Result<R, JoinError>> {
-        // The memory belongs to an `Arc`, so it does not matter who is last.
+        // The caller has an owner's share of the memory, or borrows it; so it does not matter who is last here.
         // SAFETY: rule 1: one claim, one send.
         let left = unsafe { oneshot::Core::send(&raw const self.result, result) }?;
         contain(|| left.wake());
@@ -373,6 +427,12 @@ impl<F, R, E: Executor> Running for JobCell<F, R, E> {
 
     fn stop(&self) -> &Stop {
         self.executor.stop()
+    }
+}
+
+impl<F: Send, R: Send, E: Executor> Owned for JobCell<F, R, E> {
+    fn claim(&self) -> &Claim {
+        &self.claim
     }
 }
 
@@ -472,7 +532,7 @@ pub fn contain(work: impl FnOnce()) {
 
 /// A job that waits to be run. Dropping it resolves the job with [`JoinError::Cancelled`].
 #[must_use = "dropping it cancels the job"]
-pub struct Queued(Option<Arc<dyn Runnable>>);
+pub struct Queued(Option<Owner<dyn Runnable>>);
 
 impl Queued {
     /// Claims the job, to run it or to refuse it. `None`: another one has claimed it.
@@ -504,7 +564,7 @@ impl fmt::Debug for Queued {
 
 /// A job that has been claimed, to be run or to be refused. Dropping it resolves the job with [`JoinError::Cancelled`].
 #[must_use = "dropping it cancels the job"]
-pub struct Started(Option<Arc<dyn Runnable>>);
+pub struct Started(Option<Owner<dyn Runnable>>);
 
 impl Started {
     /// Runs the job on this thread.
@@ -547,7 +607,7 @@ where
     R: Send + 'static,
 {
     let cell = JobCell::allocate(func, executor);
-    (Queued(Some(cell.clone())), Job(Outcome { cell: Some(cell), _result: PhantomData }))
+    (Queued(Some(Owner(cell))), Job(Outcome { cell: Some(Owner(cell)), _result: PhantomData }))
 }
 
 /// The handle of a blocking closure that runs in a thread: a future of what it returns.
@@ -579,7 +639,7 @@ pub struct Job<R>(Outcome<R>);
 #[must_use = "dropping it cancels the job"]
 pub struct Outcome<R> {
     /// `None` once it has been resolved, or has been detached.
-    cell: Option<Arc<dyn Joinable<R>>>,
+    cell: Option<Owner<dyn Joinable<R>>>,
     /// Send and Sync where `R` is Send, as a mutex is: a shared handle gives no access to the result.
     _result: PhantomData<Mutex<R>>,
 }

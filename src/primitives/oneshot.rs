@@ -302,6 +302,11 @@ impl<T> Core<T> {
         }
     }
 
+    /// Drops the waker, for one who has this alone.
+    pub(crate) fn clear(&mut self) {
+        self.waker.clear();
+    }
+
     /// The receiver leaves.
     ///
     /// # Safety
@@ -348,7 +353,7 @@ impl<T> Channel<T> {
         // SAFETY: it comes from the `Box` in `allocate`, and is freed once: only one side is told to (rule 3).
         let mut channel = unsafe { Box::from_raw(this.as_ptr()) };
         // Dropping the box does this too; by hand, the models notice if the other side is still at a slot.
-        channel.core.waker.clear();
+        channel.core.clear();
         channel.closed.clear();
     }
 }

@@ -420,6 +420,20 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/job.rs",
+        name: "each owner of a job takes itself for the last",
+        find: "        if self.claim().leave() {",
+        replace: "        if self.claim().leave() | true {",
+        model: "run_await",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "no owner of a job says that it has LEFT",
+        find: "        self.0.fetch_or(LEFT, AcqRel) & LEFT != 0",
+        replace: "        self.0.fetch_or(0, AcqRel) & LEFT != 0",
+        model: "run_await",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
         name: "a running job is not told",
         find: "        self.0.fetch_or(CLAIMED | CANCELLED, Release) & CLAIMED == 0",
         replace: "        self.0.fetch_or(CLAIMED, Release) & CLAIMED == 0",
@@ -862,8 +876,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a watch looks before it registers",
-        find: "            // Register, then look.\n            let mut watches = job.stop().watches.lock();",
-        replace: "            if job.is_cancelled() {\n                return true;\n            }\n            let mut watches = job.stop().watches.lock();",
+        find: "            let mut watches = job.stop().watches.lock();\n            let old = watches.withdraw(self.number);\n            watches.numbers += 1;\n            let number = watches.numbers;\n            watches.waiting.push(Waiting { number, job: job.id(), waker });\n            drop(watches);\n            drop(old);\n            self.number = Some(number);\n            job.is_cancelled()",
+        replace: "            let was_cancelled = job.is_cancelled();\n            let mut watches = job.stop().watches.lock();\n            let old = watches.withdraw(self.number);\n            watches.numbers += 1;\n            let number = watches.numbers;\n            watches.waiting.push(Waiting { number, job: job.id(), waker });\n            drop(watches);\n            drop(old);\n            self.number = Some(number);\n            was_cancelled",
         model: "watch_cancel",
     },
     Logic {
