@@ -26,20 +26,25 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::pool::Shared;
-use crate::pool::state::{Counted, Look, Since, WorkerId};
+use crate::pool::state::{Counted, Look, Out, Since, WorkerId};
 use crate::primitives::job::{self, Ended, JoinError, Started, contain};
 use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
-use crate::sync::{Arc, thread, thread_local};
+use crate::sync::{Arc, MutexGuard, thread, thread_local};
 
 /// How many jobs may run inside one another on one thread, before one that waits leaves the next to another thread: a stack
 /// has an end.
 const DEEPEST: u32 = 128;
+
+/// So often in a row two workers meet at the out-tray by chance, while jobs are long enough to be worth a second worker.
+const CROWD: u32 = 6;
 
 /// One of a pool's threads, as it knows itself.
 pub struct Worker {
     pub shared: Arc<Shared>,
     id: WorkerId,
     counted: Cell<Counted>,
+    /// How often in a row it has met another worker at the out-tray.
+    met: Cell<u32>,
     /// How many jobs run inside its job.
     nested: Cell<u32>,
 }
@@ -89,6 +94,7 @@ impl Worker {
             shared: shared.clone(),
             id: shared.state.lock().name(),
             counted: Cell::new(Counted { starting: true, ..Counted::default() }),
+            met: Cell::new(0),
             nested: Cell::new(0),
         });
         WORKER.with(|current| current.replace(Some(worker.clone())));
@@ -108,12 +114,28 @@ impl Worker {
         closers.wake();
     }
 
+    /// Locks the out-tray. If it meets another worker there again and again, it gives its core away first: then jobs are so
+    /// short that the two spend most of their time on handing the lock over, and one gets more of them done alone.
+    fn lock_out(&self) -> MutexGuard<'_, Out> {
+        let out = &self.shared.out;
+        if let Some(out) = out.try_lock() {
+            self.met.set(0);
+            return out;
+        }
+        self.met.set(self.met.get() + 1);
+        if self.met.get() == CROWD {
+            self.met.set(0);
+            thread::yield_now();
+        }
+        out.lock()
+    }
+
     /// Waits for a job. `None`: the thread is to end.
     fn next_job(&self) -> Option<Started> {
         let shared = &*self.shared;
         let mut since = Since::Turn(self.counted.take());
         if since == Since::Turn(Counted::default()) {
-            let another = shared.out.lock().take_another();
+            let another = self.lock_out().take_another();
             if another.is_some() {
                 return another;
             }
