@@ -1,8 +1,9 @@
 //! Counts the lines, words and bytes of files, many at a time: `wc` with threads.
 //!
 //! What it shows: blocking work (opening and reading files) runs in the jobs of a pool, while one async function
-//! starts the jobs, keeps a bounded number of them in flight and awaits their results in order. There is no channel,
-//! no lock and no shared state: each job owns its path and hands back a value.
+//! starts the jobs, keeps a bounded number of them in flight and awaits their results in order. There is no channel
+//! and no lock: each job owns its path and hands back a value. Beside it, on the same thread, a task sleeps and shows
+//! how far it has got, ten times a second.
 //!
 //! ```sh
 //! cargo run --release --example wc -- src tests
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, FileType};
@@ -22,10 +24,11 @@ use std::num::NonZero;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::Duration;
 use std::{env, thread};
 
-use offthread::{Job, ThreadPool, block_on, threaded};
+use offthread::{Job, ThreadPool, block_on, sleep, spawn, threaded, yield_now};
 
 const USAGE: &str = "\
 Usage: wc [-j THREADS] PATH...
@@ -74,7 +77,10 @@ async fn run(threads: usize, paths: Vec<PathBuf>) -> io::Result<bool> {
     let limit = threads * IN_FLIGHT;
     let mut walk = Walk::new(paths);
     let mut in_flight: VecDeque<Job<_>> = VecDeque::new();
-    let mut report = Report::new();
+    // The two tasks share it, and need no lock for that: they take turns on one thread.
+    let report = Rc::new(RefCell::new(Report::new()));
+    // Dropped, and so cancelled, at the end.
+    let _progress = io::stderr().is_terminal().then(|| spawn(show_progress(report.clone())));
     loop {
         // The walk reads directories on this very thread. Nothing else waits for it, and the pool is busy meanwhile.
         in_flight.extend(walk.by_ref().take(limit - in_flight.len()).map(|(path, found)| {
@@ -86,13 +92,27 @@ async fn run(threads: usize, paths: Vec<PathBuf>) -> io::Result<bool> {
             threaded(count).on(&pool).async_call()
         }));
         let Some(job) = in_flight.pop_front() else {
-            return report.finish();
+            return report.borrow_mut().finish();
         };
-        report.show(!job.is_finished())?;
+        if job.is_finished() {
+            // While results come fast they are written in bulk, and this function never has to wait. It gives way to the
+            // other task all the same.
+            yield_now().await;
+        } else {
+            report.borrow_mut().out.flush()?;
+        }
         // If the job panicked, so does this.
         let (path, counts) = job.await;
         // If this fails, returning drops `in_flight`, and dropping a job cancels it.
-        report.add(&path, counts)?;
+        report.borrow_mut().add(&path, counts)?;
+    }
+}
+
+/// Draws the progress line over and over.
+async fn show_progress(report: Rc<RefCell<Report>>) {
+    loop {
+        report.borrow_mut().show();
+        sleep(Progress::INTERVAL).await;
     }
 }
 
@@ -265,20 +285,15 @@ impl Report {
         self.out.write_all(b"\n")
     }
 
-    /// While results come fast they are written in bulk. Before a wait, nothing is held back.
-    fn show(&mut self, about_to_wait: bool) -> io::Result<()> {
-        let due = self.progress.is_due();
-        if about_to_wait || due {
-            self.out.flush()?;
-        }
-        if due {
+    fn show(&mut self) {
+        // If this fails, so does the next one who writes, and he says so.
+        if self.out.flush().is_ok() {
             self.progress.draw(self.files, self.total.bytes);
         }
-        Ok(())
     }
 
     /// As `wc` does, leaves the total out if there was but one file.
-    fn finish(mut self) -> io::Result<bool> {
+    fn finish(&mut self) -> io::Result<bool> {
         if self.files + self.unreadable > 1 {
             self.line(self.total, b"total")?;
         }
@@ -287,11 +302,9 @@ impl Report {
     }
 }
 
-/// A line on stderr that is drawn over and over, if stderr is a terminal.
+/// A line on stderr, a terminal, that is drawn over and over.
 struct Progress {
-    stderr_is_terminal: bool,
     stdout_is_terminal: bool,
-    drawn: Option<Instant>,
     visible: bool,
 }
 
@@ -301,21 +314,11 @@ impl Progress {
     const INTERVAL: Duration = Duration::from_millis(100);
 
     fn new() -> Self {
-        Self {
-            stderr_is_terminal: io::stderr().is_terminal(),
-            stdout_is_terminal: io::stdout().is_terminal(),
-            drawn: None,
-            visible: false,
-        }
-    }
-
-    fn is_due(&self) -> bool {
-        self.stderr_is_terminal && self.drawn.is_none_or(|drawn| drawn.elapsed() >= Self::INTERVAL)
+        Self { stdout_is_terminal: io::stdout().is_terminal(), visible: false }
     }
 
     fn draw(&mut self, files: u64, bytes: u64) {
         Self::write(&format!("{files} files, {} MiB", bytes >> 20));
-        self.drawn = Some(Instant::now());
         self.visible = true;
     }
 
