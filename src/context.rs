@@ -11,14 +11,13 @@
 //!    `Clone` and `Drop`, a closure and a future may use any variable, the very same one included.
 //! 2. [`Context::within`] alone makes another context current, and it puts back the one before, whatever happens.
 //! 3. What is costly to make and seldom asked for, the event loop of a `block_on`, is put into the current context when
-//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`INCOMPLETE`] says how. That belongs to the context
-//!    which is current: [`Context::within`] puts it aside together with that one.
+//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`Current`] says how.
 //! 4. Dropping a context does not panic: a `Drop` of a value that does is contained. A context is dropped wherever the
 //!    last copy happens to be, and there it would end what has nothing to do with it.
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -33,9 +32,13 @@ use crate::primitives::job::contain;
 use crate::sync::{OnceLock, thread_local};
 
 thread_local! {
-    static CURRENT: RefCell<Context> = const { RefCell::new(Context(None)) };
-    /// Puts into the current context what is still missing there.
-    static INCOMPLETE: Cell<Option<fn()>> = const { Cell::new(None) };
+    static CURRENT: RefCell<Current> = const { RefCell::new(Current { context: Context(None), complete: None }) };
+}
+
+struct Current {
+    context: Context,
+    /// Puts into it what is still missing there.
+    complete: Option<fn()>,
 }
 
 /// A variable's address, which tells it from all others.
@@ -172,7 +175,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// If `f` does.
     pub fn with<R>(&'static self, f: impl FnOnce(Option<&T>) -> R) -> R {
         let key = self.key();
-        let value = CURRENT.try_with(|current| current.borrow().find(key)).unwrap_or_default();
+        let value = CURRENT.try_with(|current| current.borrow().context.find(key)).unwrap_or_default();
         f(value.as_deref().and_then(|value| value.downcast_ref()))
     }
 
@@ -218,7 +221,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
 
     fn replace(&'static self, value: Option<Value>) -> Option<T> {
         let key = self.key();
-        let old = CURRENT.try_with(|current| current.borrow_mut().replace(key, value)).ok()??;
+        let old = CURRENT.try_with(|current| current.borrow_mut().context.replace(key, value)).ok()??;
         old.downcast().ok().map(Arc::unwrap_or_clone)
     }
 
@@ -235,13 +238,9 @@ impl<T> fmt::Debug for ContextVar<T> {
 
 /// Puts into the current context what is still missing there. To be called before anybody looks for that.
 pub fn complete() {
-    if let Some(complete) = replace_incomplete(None) {
+    if let Ok(Some(complete)) = CURRENT.try_with(|current| current.borrow_mut().complete.take()) {
         complete();
     }
-}
-
-fn replace_incomplete(complete: Option<fn()>) -> Option<fn()> {
-    INCOMPLETE.try_with(|incomplete| incomplete.replace(complete)).ok().flatten()
 }
 
 /// The values that all [variables](ContextVar) had at one moment.
@@ -295,19 +294,32 @@ impl Context {
     /// ```
     pub fn current() -> Self {
         complete();
-        Self::current_as_it_is()
-    }
-
-    fn current_as_it_is() -> Self {
-        CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
+        CURRENT.try_with(|current| current.borrow().context.clone()).unwrap_or_default()
     }
 
     /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
+    #[inline]
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
-        Self::current_as_it_is().within(|| {
-            replace_incomplete(Some(complete));
-            f()
-        })
+        /// Puts the outer one back.
+        struct Outer(Option<Current>);
+
+        impl Drop for Outer {
+            #[inline]
+            fn drop(&mut self) {
+                if let Some(outer) = self.0.take() {
+                    // What was current in between is dropped outside the borrow.
+                    drop(CURRENT.try_with(|current| current.replace(outer)));
+                }
+            }
+        }
+
+        let replace = |current: &RefCell<Current>| {
+            let mut current = current.borrow_mut();
+            let context = current.context.clone();
+            mem::replace(&mut *current, Current { context, complete: Some(complete) })
+        };
+        let _outer = Outer(CURRENT.try_with(replace).ok());
+        f()
     }
 
     /// Runs `f` in a copy of this context, and returns what `f` returns.
@@ -357,27 +369,26 @@ impl Context {
         /// While it exists, the context in there is current, and in there is the one that was.
         struct Swapped<'a>(&'a mut Context, Option<fn()>);
 
-        impl<'a> Swapped<'a> {
-            fn new(context: &'a mut Context) -> Self {
-                context.swap();
-                Self(context, replace_incomplete(None))
+        impl Swapped<'_> {
+            /// At the end of a thread, when there is no current context, does nothing.
+            fn swap(&mut self) {
+                let _ = CURRENT.try_with(|current| {
+                    let mut current = current.borrow_mut();
+                    mem::swap(&mut current.context, self.0);
+                    mem::swap(&mut current.complete, &mut self.1);
+                });
             }
         }
 
         impl Drop for Swapped<'_> {
             fn drop(&mut self) {
-                self.0.swap();
-                replace_incomplete(self.1);
+                self.swap();
             }
         }
 
-        let _swapped = Swapped::new(self);
+        let mut swapped = Swapped(self, None);
+        swapped.swap();
         f()
-    }
-
-    /// Changes places with the current context. At the end of a thread, when there is none: does nothing.
-    fn swap(&mut self) {
-        let _ = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), self));
     }
 
     fn find(&self, key: Key) -> Option<Value> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
 
 use crate::context::{Context, WithContext};
+use crate::event_loop::take_in;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::Mutex;
 
@@ -32,6 +33,7 @@ pub async fn yield_now() {
         if mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
+        take_in();
         cx.waker().wake_by_ref();
         Poll::Pending
     })
@@ -70,7 +72,15 @@ where
 
 /// Polls branches until all have finished, each only when it was woken. `poll` says whether that one has finished just now.
 pub async fn all(branches: usize, mut poll: impl FnMut(usize, &mut task::Context<'_>) -> bool) {
+    /// A branch's waker may be kept for longer; the parent's is not kept with it.
+    struct LetGo(Arc<Woken>);
+    impl Drop for LetGo {
+        fn drop(&mut self) {
+            drop(self.0.parent.take());
+        }
+    }
     let woken = Arc::new(Woken::all(branches));
+    let _let_go = LetGo(woken.clone());
     let wakers: Vec<Waker> =
         (0..branches).map(|branch| Arc::new(BranchWaker { woken: woken.clone(), branch }).into()).collect();
     let mut running = branches;

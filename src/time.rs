@@ -65,7 +65,11 @@ impl TimerThread {
         drop(state);
         if start {
             if let Err(error) = thread::Builder::new().name("offthread-time".into()).spawn(|| self.run()) {
-                self.state.lock().running = false;
+                let mut state = self.state.lock();
+                state.running = false;
+                let waker = state.timers.remove(key);
+                drop(state);
+                drop(waker);
                 panic!("no thread could be started for timers: {error}");
             }
         } else if is_earliest {
@@ -137,6 +141,9 @@ impl Clock {
 
 /// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever.
 ///
+/// On an event loop of this crate it is the loop that wakes it, so the loop has to run: another executor's `block_on` in a
+/// task would wait in vain.
+///
 /// ```
 /// # use std::time::{Duration, Instant};
 /// # offthread::block_on(async {
@@ -183,20 +190,19 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        let clock = Clock::here();
-        let waker = cx.waker().clone();
-        if let Some((_, key)) = self.waiting.as_ref().filter(|(at, _)| at.is(&clock)) {
-            if clock.with_timers(|timers| timers.replace(*key, waker)).is_ok() {
-                return Poll::Pending;
-            }
-            // Its clock has taken it out, so the time has come. (That is cheaper to ask than the time is.)
-            self.waiting = None;
+        if Instant::now() >= deadline {
+            self.withdraw();
             return Poll::Ready(());
+        }
+        let clock = Clock::here();
+        let mut waker = cx.waker().clone();
+        if let Some((_, key)) = self.waiting.as_ref().filter(|(at, _)| at.is(&clock)) {
+            match clock.with_timers(|timers| timers.replace(*key, waker)) {
+                Ok(_replaced) => return Poll::Pending,
+                Err(unused) => waker = unused,
+            }
         }
         self.withdraw();
-        if Instant::now() >= deadline {
-            return Poll::Ready(());
-        }
         let key = clock.add(deadline, waker);
         self.waiting = Some((clock, key));
         Poll::Pending

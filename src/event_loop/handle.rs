@@ -9,6 +9,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::context::{self, Context, ContextVar};
@@ -16,6 +17,7 @@ use crate::event_loop::local::Local;
 use crate::event_loop::reactor::{Letter, Reactor};
 use crate::event_loop::task::{Home, Task, task};
 use crate::pool::ThreadPool;
+use crate::primitives::job;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, ThreadId};
 
@@ -51,15 +53,15 @@ type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>
 pub struct Foreign {
     spawn: Spawn,
     pool: Mutex<Option<ThreadPool>>,
-    /// The threads on which one of our tasks is being polled.
+    /// The threads on which one of our tasks is being polled, or dropped.
     polling: Mutex<Vec<ThreadId>>,
 }
 
 impl Foreign {
-    /// Notes that this thread polls one of its tasks, until what it returns is dropped.
-    pub fn polls_here(&self) -> impl Drop {
-        struct Polls<'a>(&'a Foreign);
-        impl Drop for Polls<'_> {
+    /// Notes that this thread polls, or drops, one of its tasks, until what it returns is dropped.
+    pub fn polls_here(this: &Arc<Self>) -> impl Drop + use<> {
+        struct Polls(Arc<Foreign>);
+        impl Drop for Polls {
             fn drop(&mut self) {
                 let here = thread::current().id();
                 let mut polling = self.0.polling.lock();
@@ -68,8 +70,8 @@ impl Foreign {
                 }
             }
         }
-        self.polling.lock().push(thread::current().id());
-        Polls(self)
+        this.polling.lock().push(thread::current().id());
+        Polls(this.clone())
     }
 }
 
@@ -184,7 +186,12 @@ impl LoopHandle {
             Some(Self(Kind::Foreign(_))) => Some(None),
             None => None,
         });
-        match local {
+        // In a job that is run where it is waited for, on the loop's thread, it is as in any other.
+        let is_here = |local: &Rc<Local>| match Local::running() {
+            Some(running) => Rc::ptr_eq(&running, local),
+            None => job::current_id().is_none(),
+        };
+        match local.map(|local| local.filter(is_here)) {
             Some(Some(local)) => {
                 let (header, body, handle) = task(Home::ours(&local.reactor), Context::current(), future);
                 local.spawn(header, Box::pin(body));
@@ -225,10 +232,11 @@ impl LoopHandle {
     /// From now on, jobs that are started from this loop and name no pool run in this one. Until then it is the
     /// [global](ThreadPool::global) one.
     pub fn set_default_pool(&self, pool: ThreadPool) {
-        if !self.is_closed() {
-            let old = self.pool().lock().replace(pool);
-            drop(old);
-        }
+        let mut default = self.pool().lock();
+        // As it closes, a loop lets go of its pool: one that is set after that would stay.
+        let unused = if self.is_closed() { Some(pool) } else { default.replace(pool) };
+        drop(default);
+        drop(unused);
     }
 
     fn pool(&self) -> &Mutex<Option<ThreadPool>> {
@@ -242,7 +250,8 @@ impl LoopHandle {
     ///
     /// [`spawn`](Self::spawn), [`call_soon`](Self::call_soon), [`call_later`](Self::call_later),
     /// [`sync_wait`](Self::sync_wait) and [`sync_await`](crate::sync_await()) then run on that runtime. What the runtime drops
-    /// before it has finished counts as cancelled. It is never closed, for all this crate knows.
+    /// before it has finished counts as cancelled. It is never closed, for all this crate knows; and as long as a task's handle
+    /// exists, so does the waker that the runtime gave it, which may keep the runtime's task.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, sync_await};

@@ -13,7 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::mem::{self, ManuallyDrop};
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use std::task::Context;
 use crate::event_loop::reactor::{Letter, Reactor};
 use crate::event_loop::task::{AnyTask, Body, Header};
 use crate::pool::ThreadPool;
-use crate::primitives::job::{self, JobId};
+use crate::primitives::job;
 use crate::primitives::parker::{Rest, Unparker};
 use crate::sync::thread_local;
 
@@ -34,6 +34,9 @@ pub struct Local {
     /// The reactor knows how to wake this thread.
     attached: Cell<bool>,
     closed: Cell<bool>,
+    /// Futures that are to be dropped, while one is: see [`Local::bury`].
+    dying: RefCell<Vec<Body>>,
+    burying: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -89,27 +92,27 @@ impl Slots {
     }
 }
 
-// Neither is dropped at the end of the thread, where its own loops may be needed to the last: a loop that ends leaves no
-// more behind than it found.
 thread_local! {
-    /// The loops of this thread.
+    /// The loops of this thread. Not dropped at its end, when they may be needed to the last: a loop that ends leaves no more
+    /// behind than it found.
     static LOOPS: RefCell<ManuallyDrop<Vec<Rc<Local>>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
-    /// The one that runs: the innermost, if one runs in a job that is run in another.
-    static RUNNING: RefCell<ManuallyDrop<Option<Running>>> = const { RefCell::new(ManuallyDrop::new(None)) };
+    /// What runs here: the innermost, if one `block_on` runs in a job that is run in another one.
+    static RUNNING: Running = const { Running { place: Cell::new(0), local: Cell::new(ptr::null()) } };
 }
 
+/// A `block_on`. Of two words, each for itself: who reads both at once what was just written one by one has to wait for that.
 struct Running {
-    /// The job in which it runs.
-    job: Option<JobId>,
-    /// `None`: not made yet.
-    local: Option<Rc<Local>>,
+    /// Where it runs: see [`place`]. 0: nothing runs.
+    place: Cell<usize>,
+    /// Its loop's address. Null: there is none yet.
+    local: Cell<*const Local>,
 }
 
-impl Running {
-    /// The loop runs in this very job, not around it.
-    fn is_here(&self) -> bool {
-        self.job == job::current_id()
-    }
+/// Tells the jobs apart in which a `block_on` may run, and what is no job.
+#[inline]
+fn place() -> usize {
+    // No job has the address 1.
+    job::current_id().unwrap_or(1)
 }
 
 impl Local {
@@ -120,6 +123,8 @@ impl Local {
             queue: RefCell::default(),
             attached: Cell::new(false),
             closed: Cell::new(false),
+            dying: RefCell::default(),
+            burying: Cell::new(false),
         });
         LOOPS.with(|loops| loops.borrow_mut().push(local.clone()));
         local
@@ -127,20 +132,27 @@ impl Local {
 
     /// That loop, if it is this thread's.
     pub fn of(reactor: &Arc<Reactor>) -> Option<Rc<Self>> {
-        let find = |loops: &RefCell<ManuallyDrop<Vec<Rc<Self>>>>| {
-            loops.borrow().iter().rfind(|local| Arc::ptr_eq(&local.reactor, reactor)).cloned()
-        };
-        LOOPS.with(find)
+        Self::find(|local| Arc::ptr_eq(&local.reactor, reactor))
+    }
+
+    fn find(which: impl Fn(&Self) -> bool) -> Option<Rc<Self>> {
+        LOOPS.with(|loops| loops.borrow().iter().rfind(|local| which(local)).cloned())
     }
 
     /// The loop that this code runs in; makes it, if nobody has needed it before. `None`: it runs in no loop of ours, or in
-    /// a job that does.
+    /// a job that does; or the loop has ended.
     pub fn running() -> Option<Rc<Self>> {
-        RUNNING.with(|running| {
-            let mut running = running.borrow_mut();
-            let running = running.as_mut().filter(|running| running.is_here())?;
-            Some(running.local.get_or_insert_with(|| Self::new(None)).clone())
-        })
+        RUNNING
+            .with(|running| {
+                (running.place.get() == place()).then(|| {
+                    Run::local().unwrap_or_else(|| {
+                        let local = Self::new(None);
+                        running.local.set(Rc::as_ptr(&local));
+                        local
+                    })
+                })
+            })
+            .filter(|local| !local.closed.get())
     }
 
     /// Has the task polled.
@@ -154,13 +166,15 @@ impl Local {
             drop(body);
             return;
         }
-        if self.reactor.has_mail() {
-            self.collect();
-        }
+        self.collect();
         self.add(task, body);
     }
 
+    /// Takes what other threads have handed in.
     fn collect(&self) {
+        if !self.reactor.has_mail() {
+            return;
+        }
         for letter in self.reactor.collect() {
             match letter {
                 Letter::Wake(task) => self.queue(task),
@@ -174,8 +188,16 @@ impl Local {
         self.queue(task);
     }
 
+    /// Takes what other threads have handed in, and wakes those whose time has come.
+    pub fn take_in(&self) {
+        self.collect();
+        self.reactor.fire();
+    }
+
     /// Drops a task that has been cancelled; if it is being polled, after that.
     pub fn drop_task(&self, task: &Header) {
+        // It may still be on its way.
+        self.collect();
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.find(task) else { return };
         let body = slot.body.take();
@@ -185,20 +207,33 @@ impl Local {
             slot.cancelled = true;
         }
         drop(slots);
-        drop(body);
+        self.bury(body);
+    }
+
+    /// Drops a task's future. Those that are dropped by that, since it has their handles, wait until it has gone: a stack has
+    /// an end, and a chain of tasks need not have.
+    fn bury(&self, body: Option<Body>) {
+        self.dying.borrow_mut().extend(body);
+        if self.burying.replace(true) {
+            return;
+        }
+        loop {
+            let body = self.dying.borrow_mut().pop();
+            if body.is_none() {
+                break;
+            }
+            drop(body);
+        }
+        self.burying.set(false);
     }
 
     /// Does what there is to do, and says how long the thread may rest.
-    pub fn turn(&self, unparked: bool, unparker: Option<&Unparker>) -> Rest {
-        let attach = unparker.filter(|_| !self.attached.get());
-        if let Some(unparker) = attach {
+    pub fn turn(&self, unparker: Option<&Unparker>) -> Rest {
+        if let Some(unparker) = unparker.filter(|_| !self.attached.get()) {
             self.reactor.attach(Some(unparker.clone()));
             self.attached.set(true);
         }
-        if unparked || attach.is_some() {
-            self.collect();
-        }
-        self.reactor.fire();
+        self.take_in();
         let queued = self.queue.borrow().len();
         for _ in 0..queued {
             let task = self.queue.borrow_mut().pop_front();
@@ -222,7 +257,7 @@ impl Local {
             self.slots.borrow_mut().empty(at);
         } else {
             let cancelled = self.slots.borrow_mut().put_back(at, body);
-            drop(cancelled);
+            self.bury(cancelled);
         }
     }
 
@@ -243,7 +278,7 @@ impl Local {
             let Some(slot) = slots.all.get_mut(at) else { break };
             let task = slot.take();
             drop(slots);
-            drop(task);
+            self.bury(task.and_then(|task| task.body));
             at += 1;
         }
         drop(self.queue.take());
@@ -257,35 +292,43 @@ impl Local {
     }
 }
 
-/// While it exists, a loop runs on this thread.
+/// While it exists, a `block_on` runs on this thread.
 pub struct Run {
-    outer: Option<Running>,
-    /// It ends with this.
+    outer_place: usize,
+    outer_local: *const Local,
+    /// Its loop ends with this.
     ends: bool,
 }
 
 impl Run {
     /// Without a loop, one is made when it is first needed, and ends with this.
+    #[inline]
     #[track_caller]
-    pub fn new(local: Option<Rc<Local>>) -> Self {
-        let ends = local.is_none();
-        let job = job::current_id();
-        let is_inside = RUNNING.with(|running| running.borrow().as_ref().is_some_and(Running::is_here));
-        assert!(
-            !is_inside,
-            "block_on was called inside a running event loop, which it would stop: await the future instead"
-        );
-        let outer = RUNNING.with(|running| running.borrow_mut().replace(Running { job, local }));
-        Self { outer, ends }
+    pub fn new(local: Option<&Rc<Local>>) -> Self {
+        let place = place();
+        RUNNING.with(|running| {
+            assert!(
+                running.place.get() != place,
+                "block_on was called inside a running event loop, which it would stop: await the future instead"
+            );
+            Self {
+                outer_place: running.place.replace(place),
+                outer_local: running.local.replace(local.map_or(ptr::null(), Rc::as_ptr)),
+                ends: local.is_none(),
+            }
+        })
     }
 
     /// Its loop, if there is one by now.
+    #[inline]
     pub fn local() -> Option<Rc<Local>> {
-        RUNNING.with(|running| running.borrow().as_ref()?.local.clone())
+        let running = RUNNING.with(|running| running.local.get());
+        if running.is_null() { None } else { Local::find(|local| ptr::eq(local, running)) }
     }
 }
 
 impl Drop for Run {
+    #[inline]
     fn drop(&mut self) {
         if let Some(local) = Self::local() {
             if self.ends {
@@ -294,7 +337,9 @@ impl Drop for Run {
                 local.detach();
             }
         }
-        let inner = RUNNING.with(|running| mem::replace(&mut **running.borrow_mut(), self.outer.take()));
-        drop(inner);
+        RUNNING.with(|running| {
+            running.place.set(self.outer_place);
+            running.local.set(self.outer_local);
+        });
     }
 }

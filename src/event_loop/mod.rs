@@ -99,10 +99,18 @@ fn until_ready<F: IntoFuture>(future: F) -> F::Output {
             }
         }
         ControlFlow::Continue(match Run::local() {
-            Some(local) => local.turn(notified.unparked, unparker),
+            Some(local) => local.turn(unparker),
             None => Rest::Until(None),
         })
     })
+}
+
+/// On a loop of ours: takes in what has been handed in, and what timers are due, so that it stands in the queue before what is
+/// woken next.
+pub fn take_in() {
+    if let Some(local) = Run::local() {
+        local.take_in();
+    }
 }
 
 /// The loop that this code runs in, if it runs in one of ours.
@@ -189,7 +197,7 @@ impl EventLoop {
     /// As [`block_on`].
     #[track_caller]
     pub fn block_on<F: IntoFuture>(&mut self, future: F) -> F::Output {
-        let _run = Run::new(Some(self.local.clone()));
+        let _run = Run::new(Some(&self.local));
         self.handle().context().within(|| until_ready(future))
     }
 }

@@ -125,7 +125,7 @@ impl Reactor {
         self.mail.lock().closed
     }
 
-    /// From now on every letter comes back. Drops those that are still here, the timers' wakers, and the default pool.
+    /// From now on every letter comes back. Drops those that are still here, and the default pool; wakes who sleeps.
     pub fn close(&self) {
         let mut mail = self.mail.lock();
         mail.closed = true;
@@ -134,7 +134,8 @@ impl Reactor {
         drop(rest);
         let wakers = self.timers.lock().take_all();
         for waker in wakers {
-            contain(|| drop(waker));
+            // Whoever sleeps here by another loop's leave has to find another clock.
+            contain(|| waker.wake());
         }
         let pool = self.pool.lock().take();
         drop(pool);

@@ -12,6 +12,7 @@
 //!   (idle) ------------------------------------> QUEUED        CANCELLED: the handle wants no more of it
 //!      ^                                            |          ENDED: it has finished, or its future has been dropped
 //!      +------------- begin: it is polled ----------+          Of these two, whichever is set first counts.
+//!                                                              DETACHED: nobody will cancel it
 //! ```
 //! [`Header`] is what a waker points to. The future, its [`Body`], is the loop's and does not leave its
 //! thread.
@@ -54,6 +55,7 @@ use crate::sync::atomic::{AtomicU8, AtomicUsize};
 const QUEUED: u8 = 1;
 const CANCELLED: u8 = 2;
 const ENDED: u8 = 4;
+const DETACHED: u8 = 8;
 
 /// What its wakers and its handle know of a task: shared with the hand-over of its output.
 pub struct Header {
@@ -84,7 +86,7 @@ impl<R: 'static> AnyTask for TaskCell<R> {
 pub enum Home {
     /// A loop of ours. The task's slot there is known to the loop alone.
     Ours { reactor: Arc<Reactor>, slot: AtomicUsize },
-    /// Another runtime. Its waker is needed to cancel.
+    /// Another runtime. Its waker is needed to cancel, and is kept for that alone: it may keep the runtime's task alive.
     Foreign { foreign: Arc<Foreign>, waker: WakerSlot },
 }
 
@@ -97,10 +99,18 @@ impl Home {
         Self::Foreign { foreign: foreign.clone(), waker: WakerSlot::default() }
     }
 
-    fn as_foreign(&self) -> Option<&Arc<Foreign>> {
+    /// Lets go of the other runtime's waker.
+    fn forget_waker(&self) {
+        if let Self::Foreign { waker, .. } = self {
+            contain(|| drop(waker.take()));
+        }
+    }
+
+    /// While what this returns exists, a wait for the other runtime on this thread is known for a deadlock.
+    fn enter(&self) -> Option<impl Drop + use<>> {
         match self {
             Self::Ours { .. } => None,
-            Self::Foreign { foreign, .. } => Some(foreign),
+            Self::Foreign { foreign, .. } => Some(Foreign::polls_here(foreign)),
         }
     }
 }
@@ -140,6 +150,19 @@ impl Header {
     fn end(&self) -> bool {
         // ORDERING: Relaxed: which of two bits comes first is all that matters; the output goes through the oneshot.
         self.state.fetch_or(ENDED, Relaxed) & CANCELLED == 0
+    }
+
+    /// Whether nobody will cancel it any more.
+    fn is_detached(&self) -> bool {
+        // ORDERING: Relaxed: who detaches looks at the waker after this was set, and who polls registers it before this look;
+        // the slot's edges order the two.
+        self.state.load(Relaxed) & DETACHED != 0
+    }
+
+    fn detach(&self) {
+        // ORDERING: Relaxed: as above.
+        self.state.fetch_or(DETACHED, Relaxed);
+        self.home.forget_waker();
     }
 
     /// Whether the caller is to tell who polls the task. False: it has ended, or was cancelled before.
@@ -221,12 +244,14 @@ impl<F: Future> Frame<F> for TaskFrame<F::Output> {
         if let Home::Foreign { waker, .. } = &header.home {
             // Register, then look.
             waker.register(cx.waker());
+            if header.is_detached() {
+                header.home.forget_waker();
+            }
         }
         if !header.begin() {
             return Poll::Ready(None);
         }
-        let foreign = header.home.as_foreign().cloned();
-        let _polling = foreign.as_ref().map(|foreign| foreign.polls_here());
+        let _polling = header.home.enter();
         match catch_unwind(AssertUnwindSafe(|| self.context.within(|| future.poll(cx)))) {
             Ok(polled) => polled.map(|value| Some(Ok(value))),
             Err(payload) => Poll::Ready(Some(Err(JoinError::Panicked(Panic::new(payload))))),
@@ -234,11 +259,16 @@ impl<F: Future> Frame<F> for TaskFrame<F::Output> {
     }
 
     fn drop_future(&mut self, drop: impl FnOnce()) {
+        let _polling = self.header().and_then(|header| header.home.enter());
         contain(|| self.context.within(drop));
     }
 
     fn resolve(&mut self, outcome: Self::Outcome) {
+        let _polling = self.header().and_then(|header| header.home.enter());
         let is_wanted = self.header().is_some_and(Header::end);
+        if let Some(header) = self.header() {
+            header.home.forget_waker();
+        }
         match (self.output.take(), outcome) {
             (Some(output), Some(outcome)) if is_wanted => contain(|| drop(output.send(outcome))),
             (output, outcome) => {
@@ -253,6 +283,7 @@ impl<R> Drop for TaskFrame<R> {
     fn drop(&mut self) {
         if let Some(header) = self.header() {
             header.end();
+            header.home.forget_waker();
         }
         contain(|| drop(self.output.take()));
     }
@@ -303,7 +334,8 @@ pub struct TaskOutcome<R> {
 impl<R> Task<R> {
     /// Cancels the task: its future is dropped, and it never runs again. True: it had not finished.
     ///
-    /// On the loop's own thread the future has been dropped when this returns, unless it is the one that is running. From
+    /// On the loop's own thread the future has been dropped when this returns, unless it is the one that is running, or
+    /// another task's future is just being dropped: then it comes next. From
     /// another thread the loop is told to drop it: a future does not leave its thread. Either way the outcome is
     /// [`JoinError::Cancelled`].
     ///
@@ -314,7 +346,9 @@ impl<R> Task<R> {
 
     /// Lets the task run without anyone waiting. Its output is dropped on the loop's thread.
     pub fn detach(mut self) {
-        self.0.result.give_up();
+        if let Some(task) = self.0.result.give_up() {
+            task.head.detach();
+        }
     }
 
     /// Whether the task has ended: then awaiting it returns at once.

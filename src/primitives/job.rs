@@ -204,6 +204,7 @@ pub fn is_cancelled() -> bool {
 }
 
 /// Shows the job that this code runs in, if it runs in one.
+#[inline]
 fn with_current<R>(f: impl FnOnce(&(dyn Running + 'static)) -> R) -> Option<R> {
     // SAFETY: the pointer is there while `JobCell::run` borrows what it points to, on this very thread, further down the
     // stack.
@@ -211,6 +212,7 @@ fn with_current<R>(f: impl FnOnce(&(dyn Running + 'static)) -> R) -> Option<R> {
 }
 
 /// Which job this code runs in, to tell whether it still does.
+#[inline]
 pub fn current_id() -> Option<JobId> {
     with_current(<dyn Running>::id)
 }

@@ -360,6 +360,7 @@ const _: () = {
 };
 
 impl Call {
+    #[inline]
     fn new() -> Self {
         Self { thread: here(), waiter: Mutex::new(None) }
     }
@@ -396,6 +397,7 @@ impl Call {
 }
 
 impl Drop for Call {
+    #[inline]
     fn drop(&mut self) {
         if let Some(waiter) = self.waiter.get_mut().take() {
             // If the thread is ending and has no cache any more, the waiter ends too.

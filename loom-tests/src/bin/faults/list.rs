@@ -911,8 +911,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/local.rs",
         name: "a loop that starts to run leaves the letters from before",
-        find: "        if unparked || attach.is_some() {",
-        replace: "        if unparked {",
+        find: "            self.attached.set(true);\n        }\n        self.take_in();",
+        replace: "            self.attached.set(true);\n            return Rest::Until(None);\n        }\n        self.take_in();",
         model: "wake_as_it_falls_asleep",
     },
     Logic {
@@ -933,7 +933,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         file: "src/event_loop/local.rs",
         name: "tasks are left in the loop as it closes",
         find: "            let task = slot.take();\n",
-        replace: "            let task = slot.take().map(std::mem::ManuallyDrop::new);\n",
+        replace: "            let task = slot.take().map(|mut task| {\n                std::mem::forget(task.body.take());\n                task\n            });\n",
         model: "wake_as_the_loop_closes",
     },
     Logic {

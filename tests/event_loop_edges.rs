@@ -1,0 +1,315 @@
+//! What a review of the event loop found, and what has to hold since.
+
+mod loop_helpers;
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use loop_helpers::{BoxedFuture, Foreign, hold, on_drop, traced, watchdog};
+use offthread::{
+    EventLoop, LoopHandle, Sleep, SyncWaitError, Task, ThreadPool, block_on, gather, sleep, spawn, yield_now,
+};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+// --- tasks ----------------------------------------------------------------------------------------------------------
+
+/// A chain of tasks, each of which has the handle of the next: dropping the first drops all of them, on no deeper a stack.
+#[test]
+fn a_long_chain_of_tasks_is_dropped() {
+    const LINKS: usize = 100_000;
+    fn chain(log: &Rc<Cell<usize>>) -> Task<()> {
+        let mut task = spawn(pending());
+        for _ in 1..LINKS {
+            let log = log.clone();
+            let counted = on_drop(move || log.set(log.get() + 1));
+            task = spawn(async move {
+                let _counted = counted;
+                task.await;
+            });
+        }
+        task
+    }
+    let _watchdog = watchdog();
+    let dropped = Rc::new(Cell::new(0));
+    block_on(async {
+        let first = chain(&dropped);
+        yield_now().await;
+        drop(first);
+        assert_eq!(dropped.get(), LINKS - 1);
+    });
+    // The same as the loop ends.
+    block_on(async {
+        chain(&dropped).detach();
+        yield_now().await;
+    });
+    assert_eq!(dropped.get(), 2 * (LINKS - 1));
+}
+
+/// On the loop's own thread a cancelled future is dropped in the call, also if it has only just been handed in.
+#[test]
+fn a_task_that_was_only_just_handed_in_is_dropped_in_the_call() {
+    let _watchdog = watchdog();
+    let event_loop = EventLoop::new();
+    let handle = event_loop.handle();
+    let (value, dropped) = traced();
+    let task = thread::spawn(move || handle.spawn(hold(value))).join().unwrap();
+    assert!(task.cancel());
+    assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
+}
+
+/// In a job, `spawn` panics; also in one that happens to run where it is waited for, on the loop's own thread.
+#[test]
+fn spawn_panics_in_any_job() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let spawns = |pool: &ThreadPool| pool.spawn(|| spawn(async {}).detach()).outcome();
+    let inline = {
+        let inner = pool.clone();
+        pool.spawn(move || block_on(async { spawns(&inner).wait().is_err() })).wait()
+    };
+    let elsewhere = block_on(async { spawns(&pool).await.is_err() });
+    assert_eq!((inline, elsewhere), (true, true));
+}
+
+// --- turns ----------------------------------------------------------------------------------------------------------
+
+/// What another thread has handed in has its turn before whoever yields then, be it a task or the main future.
+#[test]
+fn yielding_lets_in_what_was_handed_in() {
+    async fn check() {
+        let called = Arc::new(AtomicBool::new(false));
+        let (handle, mark) = (LoopHandle::current(), called.clone());
+        thread::spawn(move || handle.call_soon(move || mark.store(true, SeqCst))).join().unwrap();
+        yield_now().await;
+        assert!(called.load(SeqCst));
+    }
+    let _watchdog = watchdog();
+    block_on(check());
+    block_on(async { spawn(check()).await });
+}
+
+/// The same for a timer whose time has come.
+#[test]
+fn yielding_lets_timers_in() {
+    async fn check() {
+        let length = Duration::from_millis(5);
+        let task = spawn(sleep(length));
+        yield_now().await;
+        // Nobody announces that time has passed.
+        thread::sleep(2 * length);
+        yield_now().await;
+        assert!(task.is_finished());
+    }
+    let _watchdog = watchdog();
+    block_on(check());
+    block_on(async { spawn(check()).await });
+}
+
+// --- time -----------------------------------------------------------------------------------------------------------
+
+fn is_ready(sleep: &mut Sleep) -> bool {
+    Pin::new(sleep).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// A sleep is not over because its loop is.
+#[test]
+fn no_sleep_is_cut_short_as_the_loop_closes() {
+    struct Checks(Sleep, mpsc::Sender<bool>);
+    impl Drop for Checks {
+        fn drop(&mut self) {
+            self.1.send(is_ready(&mut self.0)).unwrap();
+        }
+    }
+    let _watchdog = watchdog();
+    let (sender, results) = mpsc::channel();
+    block_on(async {
+        spawn(async {
+            let mut checks = Checks(sleep(LONG), sender);
+            poll_fn(|cx| Pin::new(&mut checks.0).poll(cx)).await;
+        })
+        .detach();
+        yield_now().await;
+    });
+    assert_eq!(results.iter().collect::<Vec<_>>(), [false]);
+}
+
+/// Another executor, inside a task, that polls again and again sees that the time has come.
+#[test]
+fn a_sleep_looks_at_the_clock() {
+    let _watchdog = watchdog();
+    block_on(async {
+        let mut sleep = sleep(Duration::from_millis(5));
+        while !is_ready(&mut sleep) {
+            thread::yield_now();
+        }
+    });
+}
+
+/// Two loops wait for one sleep, each of which polls it with a waker that wakes both. The one that polled last ends.
+#[test]
+fn a_loop_that_ends_wakes_who_sleeps_there() {
+    #[derive(Default)]
+    struct All(Mutex<Vec<Waker>>);
+    impl Wake for All {
+        fn wake(self: Arc<Self>) {
+            let wakers = std::mem::take(&mut *self.0.lock().unwrap());
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+    #[derive(Clone)]
+    struct Shared(Arc<Mutex<Sleep>>, Arc<All>);
+    impl Shared {
+        fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+            self.1.0.lock().unwrap().push(cx.waker().clone());
+            let waker: Waker = self.1.clone().into();
+            Pin::new(&mut *self.0.lock().unwrap()).poll(&mut Context::from_waker(&waker))
+        }
+    }
+    let _watchdog = watchdog();
+    let shared = Shared(Arc::new(Mutex::new(sleep(Duration::from_millis(50)))), Arc::default());
+    let (polled, has_polled) = mpsc::channel();
+    let other = thread::spawn({
+        let shared = shared.clone();
+        move || {
+            block_on(poll_fn(|cx| {
+                let poll = shared.poll(cx);
+                polled.send(()).unwrap();
+                poll
+            }));
+        }
+    });
+    has_polled.recv().unwrap();
+    block_on(poll_fn(|cx| {
+        let _ = shared.poll(cx);
+        Poll::Ready(())
+    }));
+    other.join().unwrap();
+}
+
+// --- other runtimes -------------------------------------------------------------------------------------------------
+
+/// Where a future is dropped, waiting for its runtime is a deadlock as it is in its poll: when it has ended, and when it was
+/// cancelled.
+#[test]
+fn waiting_for_the_runtime_that_drops_the_future_would_deadlock() {
+    let _watchdog = watchdog();
+    let (foreign, thread) = Foreign::start();
+    let runtime = foreign.clone();
+    let handle = LoopHandle::from_spawner(move |future| runtime.spawn(future));
+    let (sender, results) = mpsc::channel();
+    let waits = || {
+        let (handle, sender) = (handle.clone(), sender.clone());
+        on_drop(move || sender.send(handle.sync_wait(async {})).unwrap())
+    };
+    let waits_in_the_end = waits();
+    handle
+        .spawn(poll_fn(move |_| {
+            let _keeps = &waits_in_the_end;
+            Poll::Ready(())
+        }))
+        .detach();
+    assert!(matches!(results.recv(), Ok(Err(SyncWaitError::WouldDeadlock))));
+    let (polled, has_polled) = mpsc::channel();
+    let waits_in_vain = waits();
+    let task = handle.spawn(async move {
+        let _keeps = waits_in_vain;
+        polled.send(()).unwrap();
+        pending::<()>().await;
+    });
+    has_polled.recv().unwrap();
+    assert!(task.cancel());
+    assert!(matches!(results.recv(), Ok(Err(SyncWaitError::WouldDeadlock))));
+    foreign.close();
+    thread.join().unwrap();
+}
+
+/// A waker that does nothing, and can be counted.
+struct Idle;
+impl Wake for Idle {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Has a task made for a runtime that hands its future out.
+fn caught_task<F>(future: F) -> (Task<F::Output>, BoxedFuture)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let caught = Arc::new(Mutex::new(None));
+    let catch = caught.clone();
+    let handle = LoopHandle::from_spawner(move |future| *catch.lock().unwrap() = Some(future));
+    let task = handle.spawn(future);
+    let body = caught.lock().unwrap().take().unwrap();
+    (task, body)
+}
+
+/// A runtime that keeps a task for the sake of its wakers alone can drop one that was detached: we keep none.
+#[test]
+fn a_detached_task_keeps_no_waker_of_the_runtime() {
+    for detached_before in [true, false] {
+        let (task, mut body) = caught_task(pending::<()>());
+        let parent = Arc::new(Idle);
+        let waker = parent.clone().into();
+        let mut task = Some(task);
+        if detached_before {
+            task.take().unwrap().detach();
+        }
+        assert!(body.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        task.into_iter().for_each(Task::detach);
+        drop(waker);
+        assert_eq!(Arc::strong_count(&parent), 1);
+    }
+}
+
+/// Nor does one that has ended, as long as its handle is kept.
+#[test]
+fn a_task_that_has_ended_keeps_no_waker_of_the_runtime() {
+    let polls = AtomicUsize::new(0);
+    let second = poll_fn(move |_| if polls.fetch_add(1, SeqCst) == 0 { Poll::Pending } else { Poll::Ready(()) });
+    let (task, mut body) = caught_task(second);
+    let parent = Arc::new(Idle);
+    let waker = parent.clone().into();
+    assert!(body.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(body.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    drop((body, waker));
+    assert!(task.is_finished());
+    assert_eq!(Arc::strong_count(&parent), 1);
+}
+
+/// A branch's waker that is kept does not keep the task that awaited the gather.
+#[test]
+fn a_branchs_waker_does_not_keep_the_parents() {
+    let kept: Rc<RefCell<Vec<Waker>>> = Rc::default();
+    let keep = kept.clone();
+    let branch = poll_fn(move |cx| {
+        keep.borrow_mut().push(cx.waker().clone());
+        Poll::Ready(())
+    });
+    let parent = Arc::new(Idle);
+    let waker = parent.clone().into();
+    assert!(Box::pin(gather([branch])).as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    drop(waker);
+    assert_eq!((kept.borrow().len(), Arc::strong_count(&parent)), (1, 1));
+}
+
+/// Spawners that run the future at once, drop it, or panic.
+#[test]
+fn odd_spawners() {
+    let _watchdog = watchdog();
+    let at_once = LoopHandle::from_spawner(block_on);
+    let start = Instant::now();
+    assert_eq!(at_once.sync_wait(async { sleep(Duration::from_millis(1)).await }).map(|()| 7).unwrap(), 7);
+    assert!(start.elapsed() >= Duration::from_millis(1));
+    let drops = LoopHandle::from_spawner(drop);
+    assert!(matches!(drops.sync_wait(async {}), Err(SyncWaitError::LoopClosed)));
+    assert!(!drops.call_later(LONG, || ()).cancel());
+    let panics = LoopHandle::from_spawner(|_| loop_helpers::quiet_panic("no room"));
+    assert_eq!(loop_helpers::panic_of(|| panics.call_soon(|| ())), "no room");
+}
