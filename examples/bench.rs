@@ -13,10 +13,16 @@
 //! | oneshot, one thread | make a channel, send a value, receive it | `oneshot` | `sync_channel(1)` |
 //! | oneshot ping-pong | there and back between two threads, over two new channels | `oneshot` | `sync_channel(1)` |
 //! | `block_on`, ready | wait for a future that is ready | `block_on` | a poll by hand |
+//! | a future that wakes itself | one more poll of it | `block_on` | a loop of polls |
+//! | spawn, yield, join | a task that yields once, among 100 000 | `spawn` | a loop over a `Vec` of boxed futures |
+//! | 100 000 sleeps | a task that sleeps up to 100 ms, among 100 000 | `sleep` | a thread that sleeps for each in turn, by a `BinaryHeap` |
+//! | `sync_await` | from a thread, have the loop's thread compute something, wait for it | `sync_await` | a boxed closure through a channel, the answer through another |
 //! | spsc, *n* slots | hand a `u64` from a thread to the main one | `spsc`, sent blocking and awaited | `sync_channel` |
 //!
-//! Two of std's need a word. A thread for each of 100 000 jobs is no alternative, so there it is the pool that one
-//! writes with std. And a poll by hand cannot wait for anything: it is the floor, not an alternative.
+//! Some of std's need a word. A thread for each of 100 000 jobs is no alternative, so there it is the pool that one
+//! writes with std. And a poll by hand cannot wait for anything, nor does a loop over futures know which was woken, or a heap
+//! of deadlines have anybody to wake: they are the floor, not an alternative. Of the sleeps the CPU time is what counts;
+//! a line below the table says how late they were.
 //!
 //! # How it measures
 //! The two sides take turns, round by round, so that whatever else the machine does hits both. A round repeats a
@@ -39,8 +45,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
+use std::future::poll_fn;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
@@ -63,24 +72,119 @@ struct Workload {
 }
 
 #[rustfmt::skip] // a table
-const WORKLOADS: [Workload; 8] = [
+const WORKLOADS: [Workload; 12] = [
     Workload { name: "job round trip", batch: 2_000, ours: ours::round_trip, std: std_alone::round_trip },
     Workload { name: "100 000 jobs", batch: 100_000, ours: ours::many_jobs, std: std_alone::many_jobs },
     Workload { name: "oneshot, one thread", batch: 100_000, ours: ours::oneshot, std: std_alone::oneshot },
     Workload { name: "oneshot ping-pong", batch: 2_000, ours: ours::ping_pong, std: std_alone::ping_pong },
     Workload { name: "block_on, ready", batch: 1_000_000, ours: ours::ready, std: std_alone::ready },
+    Workload { name: "wakes itself", batch: 1_000_000, ours: ours::wakes_itself, std: std_alone::wakes_itself },
+    Workload { name: "spawn, yield, join", batch: 100_000, ours: ours::spawn_join, std: std_alone::spawn_join },
+    Workload { name: "100 000 sleeps", batch: 100_000, ours: ours::sleeps, std: std_alone::sleeps },
+    Workload { name: "sync_await", batch: 2_000, ours: ours::sync_await, std: std_alone::sync_await },
     Workload { name: "spsc, 2 slots", batch: 20_000, ours: ours::stream::<2>, std: std_alone::stream::<2> },
     Workload { name: "spsc, 64 slots", batch: 200_000, ours: ours::stream::<64>, std: std_alone::stream::<64> },
     Workload { name: "spsc, 1024 slots", batch: 500_000, ours: ours::stream::<1024>, std: std_alone::stream::<1024> },
 ];
+
+/// Pending so many times, waking itself each time; then ready with the number.
+async fn yields(times: u32, number: u64) -> u64 {
+    let mut left = times;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(number);
+        }
+        left -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// How long each of the sleeps is.
+fn lengths(count: u32) -> impl Iterator<Item = (u64, Duration)> {
+    // A linear congruential generator: the same for both sides.
+    let mut random = 1_u64;
+    (0..count.into()).map(move |number| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (number, Duration::from_micros((random >> 33) % 100_000))
+    })
+}
+
+/// How late the sleeps of one side were: those of the batch before, and the latest of all.
+#[derive(Default)]
+struct Lateness {
+    batch: Vec<Duration>,
+    latest: Duration,
+}
+
+static OURS_LATE: Mutex<Lateness> = Mutex::new(Lateness { batch: Vec::new(), latest: Duration::ZERO });
+static STD_LATE: Mutex<Lateness> = Mutex::new(Lateness { batch: Vec::new(), latest: Duration::ZERO });
+
+impl Lateness {
+    fn note(&mut self, batch: Vec<Duration>) {
+        self.latest = batch.iter().copied().fold(self.latest, Duration::max);
+        self.batch = batch;
+        self.batch.sort();
+    }
+
+    fn show(&self) -> String {
+        let median = self.batch[self.batch.len() / 2];
+        format!("{median:.1?} in the median, {:.1?} at most", self.latest)
+    }
+}
 
 /// offthread's side.
 mod ours {
     use std::future::ready as ready_future;
     use std::hint::black_box;
     use std::thread;
+    use std::time::Instant;
 
-    use offthread::{ThreadPool, block_on, oneshot, spsc};
+    use super::{OURS_LATE, lengths, yields};
+    use offthread::{ThreadPool, block_on, oneshot, sleep, spawn, spsc, threaded};
+
+    pub fn wakes_itself(ops: u32) -> u64 {
+        block_on(yields(ops, (0..ops.into()).sum()))
+    }
+
+    pub fn spawn_join(ops: u32) -> u64 {
+        block_on(async {
+            let tasks: Vec<_> = (0..ops.into()).map(|n| spawn(yields(1, n))).collect();
+            let mut sum = 0;
+            for task in tasks {
+                sum += task.await;
+            }
+            sum
+        })
+    }
+
+    pub fn sleeps(ops: u32) -> u64 {
+        block_on(async {
+            let start = |(n, length)| {
+                spawn(async move {
+                    let asked = Instant::now();
+                    sleep(length).await;
+                    (n, asked.elapsed().checked_sub(length).expect("no sleep is too short"))
+                })
+            };
+            let tasks: Vec<_> = lengths(ops).map(start).collect();
+            let (mut sum, mut late) = (0, Vec::with_capacity(tasks.len()));
+            for task in tasks {
+                let (n, by) = task.await;
+                sum += n;
+                late.push(by);
+            }
+            OURS_LATE.lock().unwrap().note(late);
+            sum
+        })
+    }
+
+    pub fn sync_await(ops: u32) -> u64 {
+        let pool = ThreadPool::new(1);
+        let ask = move || (0..ops.into()).map(|n: u64| offthread::sync_await(async move { n })).sum();
+        block_on(async { threaded(ask).on(&pool).await })
+    }
 
     pub fn round_trip(ops: u32) -> u64 {
         let pool = ThreadPool::new(4);
@@ -156,12 +260,72 @@ mod ours {
 /// The other side: what one writes without offthread. For a single value `sync_channel(1)` is the cheaper of std's
 /// channels; for the answers of the pool `channel` is.
 mod std_alone {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
     use std::future::{Future, ready as ready_future};
     use std::hint::black_box;
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
     use std::sync::{Arc, Mutex, mpsc};
     use std::task::{Context, Poll, Waker};
     use std::thread;
+    use std::time::Instant;
+
+    use super::{STD_LATE, lengths, yields};
+
+    pub fn wakes_itself(ops: u32) -> u64 {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut future = pin!(yields(ops, (0..ops.into()).sum()));
+        loop {
+            if let Poll::Ready(sum) = future.as_mut().poll(&mut cx) {
+                return sum;
+            }
+        }
+    }
+
+    pub fn spawn_join(ops: u32) -> u64 {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut tasks: Vec<Pin<Box<dyn Future<Output = u64>>>> =
+            (0..ops.into()).map(|n| Box::pin(yields(1, n)) as _).collect();
+        let mut sum = 0;
+        while !tasks.is_empty() {
+            tasks.retain_mut(|task| match task.as_mut().poll(&mut cx) {
+                Poll::Ready(n) => {
+                    sum += n;
+                    false
+                }
+                Poll::Pending => true,
+            });
+        }
+        sum
+    }
+
+    pub fn sleeps(ops: u32) -> u64 {
+        let mut heap: BinaryHeap<_> = lengths(ops).map(|(n, length)| Reverse((Instant::now() + length, n))).collect();
+        let (mut sum, mut late) = (0, Vec::with_capacity(heap.len()));
+        while let Some(Reverse((deadline, n))) = heap.pop() {
+            if let Some(left) = deadline.checked_duration_since(Instant::now()) {
+                thread::sleep(left);
+            }
+            late.push(deadline.elapsed());
+            sum += n;
+        }
+        STD_LATE.lock().unwrap().note(late);
+        sum
+    }
+
+    pub fn sync_await(ops: u32) -> u64 {
+        let (queue, queued) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let ask = move |n: u64| {
+            let (answer, answers) = mpsc::sync_channel(1);
+            queue.send(Box::new(move || answer.send(n).unwrap())).unwrap();
+            answers.recv().unwrap()
+        };
+        let asking = thread::spawn(move || (0..ops.into()).map(ask).sum());
+        for closure in queued {
+            closure();
+        }
+        asking.join().unwrap()
+    }
 
     pub fn round_trip(ops: u32) -> u64 {
         (0..ops.into()).map(|n: u64| thread::spawn(move || n).join().unwrap()).sum()
@@ -290,6 +454,10 @@ fn main() -> ExitCode {
         measure(workload, effort);
     }
     let cpus = std::thread::available_parallelism().map_or_else(|_| "unknown".into(), |cpus| cpus.to_string());
+    if !OURS_LATE.lock().unwrap().batch.is_empty() {
+        let [ours, std] = [&OURS_LATE, &STD_LATE].map(|late| late.lock().unwrap().show());
+        println!("\nThe sleeps were late: ours by {ours}; std's by {std}.");
+    }
     println!("\nMedians of {} rounds of {:?} or more; CPUs: {cpus}.", effort.rounds, effort.round);
     ExitCode::SUCCESS
 }

@@ -1,0 +1,60 @@
+//! The examples that take no arguments: each asserts what it shows, and ends within a second.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+/// They have tests of their own, or take arguments.
+const OTHERS: [&str; 2] = ["bench", "wc"];
+
+/// What a program printed, if it ended well.
+fn run(name: &str) -> String {
+    let test = env::current_exe().expect("the path of this test");
+    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+    let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "{} is missing: run `cargo build --examples` first", program.display());
+    let start = Instant::now();
+    let mut child = Command::new(program).stdout(Stdio::piped()).spawn().expect("it starts");
+    // A second of its own time: the machine may be busy with other tests.
+    while child.try_wait().expect("its state").is_none() {
+        if start.elapsed() > Duration::from_secs(20) {
+            child.kill().expect("it can be ended");
+            panic!("{name} hangs");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("its output");
+    assert!(output.status.success(), "{name}: {}", output.status);
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn each_example_says_that_it_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .expect("the examples")
+        .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_str().expect("UTF-8").to_owned())
+        .filter(|name| !OTHERS.contains(&name.as_str()))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 2, "only {names:?} found");
+    for name in names {
+        assert!(!run(&name).is_empty(), "{name} says nothing");
+    }
+}
+
+/// What sleeps and calls later does so when it says it does.
+#[test]
+fn the_event_loop_keeps_its_times() {
+    let output = run("event_loop");
+    for line in ["tasks take turns: a1 b1 a2 b2", "a thousand sleeps", "called after", "all of it is so"] {
+        assert!(output.contains(line), "{output}");
+    }
+}
+
+#[test]
+fn sync_await_gets_through() {
+    let output = run("sync_await");
+    assert!(output.contains("10 deep in a pool of one thread"), "{output}");
+}
