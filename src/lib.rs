@@ -37,6 +37,22 @@
 //! assert_eq!(sum, 10);
 //! ```
 //!
+//! And a thread gets back to async code:
+//!
+//! ```
+//! use offthread::{block_on, sleep, sync_await, threaded};
+//! use std::time::Duration;
+//!
+//! let answer = block_on(threaded(|| {
+//!     // In a thread: run something async on the event loop that this was started from.
+//!     sync_await(async {
+//!         sleep(Duration::from_millis(1)).await;
+//!         6 * 7
+//!     })
+//! }));
+//! assert_eq!(answer, 42);
+//! ```
+//!
 //! # Blocking code in threads
 //! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and [`threaded_separate!`],
 //! the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
@@ -53,8 +69,8 @@
 //! without having been passed them.
 //!
 //! # How far it can be trusted
-//! All unsafe code and every atomic operation of the crate are in `src/primitives/`. Each file there opens with what it
-//! promises and how; loom models in `loom-tests/` check it, and each weakened ordering and each missing wake-up that we
+//! All unsafe code of the crate is in `src/primitives/`. Each file there opens with what it promises and how, and so do the
+//! pool and the event loop; loom models in `loom-tests/` check it, and each weakened ordering and each missing wake-up that we
 //! could think of makes a model fail.
 
 // With loom in std's place, nothing may go round `sync`: see `clippy.toml`.

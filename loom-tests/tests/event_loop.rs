@@ -6,16 +6,18 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
 use std::mem;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use common::{Drops, Note, model_with};
+use common::{Drops, Note, model_with, poll_once};
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread::{self, JoinHandle};
-use offthread::{EventLoop, JoinError, LoopHandle, SyncWaitError, block_on, gather, spawn, threaded_separate};
+use offthread::internals::block_on as parker_block_on;
+use offthread::{EventLoop, JoinError, LoopHandle, SyncWaitError, Task, block_on, gather, spawn, threaded_separate};
 
 /// A loop's models have many steps: with three preemptions they take minutes.
 fn model(check: impl Fn() + Send + Sync + 'static) {
@@ -434,6 +436,40 @@ fn cancel_as_it_fires() {
         let cancelled = canceller.join().unwrap();
         event_loop.block_on(offthread::yield_now());
         assert_ne!(cancelled, called.load(Relaxed));
+    });
+}
+
+/// A task for another runtime, and what that runtime is to poll.
+fn foreign_task() -> (Task<()>, Pin<Box<dyn Future<Output = ()> + Send>>) {
+    let caught = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let catch = caught.clone();
+    let handle = LoopHandle::from_spawner(move |future| *catch.lock().unwrap() = Some(future));
+    let task = handle.spawn(pending());
+    let body = caught.lock().unwrap().take().unwrap();
+    (task, body)
+}
+
+/// Forbids: a task of another runtime is cancelled as it is polled, and stays.
+#[test]
+fn foreign_cancel() {
+    model(|| {
+        let (task, body) = foreign_task();
+        let canceller = thread::spawn(move || assert!(task.cancel()));
+        parker_block_on(body);
+        canceller.join().unwrap();
+    });
+}
+
+/// Forbids: a task of another runtime is detached as it is polled, and keeps the runtime's waker.
+#[test]
+fn foreign_detach() {
+    model(|| {
+        let (task, mut body) = foreign_task();
+        let detacher = thread::spawn(move || task.detach());
+        let (polled, parent) = poll_once(&mut body);
+        assert!(polled.is_pending());
+        detacher.join().unwrap();
+        assert_eq!(std::sync::Arc::strong_count(&parent), 1);
     });
 }
 

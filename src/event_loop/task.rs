@@ -31,6 +31,7 @@
 //! * Woken as it is polled: `wake_during_its_poll`; as it ends, or after that: `wake_as_it_ends`, `stale_waker`; as the loop is
 //!   closed: `wake_as_the_loop_closes`.
 //! * Cancelled as it ends: `cancel_as_it_ends`; while nothing else would wake the loop: `cancel_of_a_sleeper`.
+//! * A task of another runtime is cancelled, or detached, as it is polled: `foreign_cancel`, `foreign_detach`.
 //! * The future, its output or a panic's payload panics in `Drop`: see [`contain`].
 #![forbid(unsafe_code)]
 

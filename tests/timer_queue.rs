@@ -1,0 +1,90 @@
+//! The queue of deadlines, which takes the time from its caller, against a sorted list. It is private, so its source is
+//! included here.
+
+#[path = "../src/event_loop/timers.rs"]
+mod timers;
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use timers::{Key, Timers};
+
+/// A waker that can be told from others.
+struct Named;
+
+impl Wake for Named {
+    fn wake(self: Arc<Self>) {}
+}
+
+fn named() -> Waker {
+    Arc::new(Named).into()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(u64),
+    Remove(prop::sample::Index),
+    Replace(prop::sample::Index),
+    Advance(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..20_u64).prop_map(Step::Add),
+        1 => any::<prop::sample::Index>().prop_map(Step::Remove),
+        1 => any::<prop::sample::Index>().prop_map(Step::Replace),
+        2 => (0..10_u64).prop_map(Step::Advance),
+    ]
+}
+
+proptest! {
+    /// Whatever is added, removed and replaced, each advance of time takes out what a sorted list would: nothing early,
+    /// nothing late, in the order of the deadlines and, for the same one, in that of adding.
+    #[test]
+    fn timers_are_a_sorted_list(steps in vec(step(), 0..100)) {
+        let mut timers = Timers::default();
+        let mut now = Instant::now();
+        let mut list: Vec<(Instant, Waker, Key)> = Vec::new();
+        let mut gone: Vec<Key> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Add(after) => {
+                    let (deadline, waker) = (now + Duration::from_nanos(after), named());
+                    let key = timers.add(deadline, waker.clone());
+                    let at = list.partition_point(|(other, ..)| *other <= deadline);
+                    list.insert(at, (deadline, waker, key));
+                }
+                Step::Remove(which) if !list.is_empty() => {
+                    let (_, waker, key) = list.remove(which.index(list.len()));
+                    prop_assert!(timers.remove(key).is_some_and(|removed| removed.will_wake(&waker)));
+                    gone.push(key);
+                }
+                Step::Replace(which) if !list.is_empty() => {
+                    let at = which.index(list.len());
+                    let (_, waker, key) = &mut list[at];
+                    let old = std::mem::replace(waker, named());
+                    prop_assert!(timers.replace(*key, waker.clone()).is_ok_and(|replaced| replaced.will_wake(&old)));
+                }
+                Step::Remove(_) | Step::Replace(_) => {}
+                Step::Advance(by) => {
+                    now += Duration::from_nanos(by);
+                    let due: Vec<_> = list.drain(..list.partition_point(|(deadline, ..)| *deadline <= now)).collect();
+                    let taken = timers.take_due(now);
+                    prop_assert_eq!(taken.len(), due.len());
+                    prop_assert!(taken.iter().zip(&due).all(|(taken, (_, waker, _))| taken.will_wake(waker)));
+                    gone.extend(due.into_iter().map(|(.., key)| key));
+                }
+            }
+            prop_assert_eq!(timers.earliest(), list.first().map(|(deadline, ..)| *deadline));
+            for key in &gone {
+                prop_assert!(timers.remove(*key).is_none() && timers.replace(*key, named()).is_err());
+            }
+        }
+        let rest = timers.take_all();
+        prop_assert!(rest.len() == list.len() && timers.earliest().is_none());
+    }
+}
