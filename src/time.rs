@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use crate::event_loop::timers::{Key, Timers};
-use crate::event_loop::{LoopHandle, Reactor, Task, running};
+use crate::event_loop::{LoopHandle, Reactor, Start, Task, running};
 use crate::primitives::job::contain;
 use crate::primitives::parker::poll_until;
 use crate::primitives::spsc::{Receiver, RecvTimeoutError};
@@ -185,6 +185,25 @@ impl Sleep {
     }
 }
 
+impl Sleep {
+    /// Waits for the clock to say that the time has come, in the order of the deadlines, even if it has.
+    async fn in_order(mut self) {
+        if let Some(deadline) = self.deadline {
+            poll_fn(|cx| {
+                if self.waiting.is_some() {
+                    return Poll::Ready(());
+                }
+                let clock = Clock::here();
+                let key = clock.add(deadline, cx.waker().clone());
+                self.waiting = Some((clock, key));
+                Poll::Pending
+            })
+            .await;
+        }
+        self.await;
+    }
+}
+
 impl Future for Sleep {
     type Output = ();
 
@@ -298,10 +317,10 @@ impl LoopHandle {
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> TimerHandle {
         let fate = Arc::new(Fate(AtomicBool::new(false)));
         let sleep = sleep(delay);
-        let task = self.spawn({
+        let task = self.spawn_to_start(Start::BeforeTimers, {
             let due = Due(fate.clone());
             async move {
-                sleep.await;
+                sleep.in_order().await;
                 if due.0.settle() {
                     f();
                 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::context::{self, Context, ContextVar};
 use crate::event_loop::local::Local;
-use crate::event_loop::reactor::{Letter, Reactor};
+use crate::event_loop::reactor::{Letter, Reactor, Start};
 use crate::event_loop::task::{Home, Task, task};
 use crate::pool::ThreadPool;
 use crate::primitives::job;
@@ -160,12 +160,21 @@ impl LoopHandle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        self.spawn_to_start(Start::InTurn, future)
+    }
+
+    /// As [`spawn`](Self::spawn), with a choice of when it is polled for the first time.
+    pub(crate) fn spawn_to_start<F>(&self, start: Start, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
         match &self.0 {
             Kind::Ours(reactor) => {
                 let (header, body, handle) = task(Home::ours(reactor), self.context(), future);
                 match Local::of(reactor) {
-                    Some(local) => local.spawn(header, Box::pin(body)),
-                    None => drop(reactor.send(Letter::Spawn(header, Box::pin(body)))),
+                    Some(local) => local.spawn(header, Box::pin(body), start),
+                    None => drop(reactor.send(Letter::Spawn(header, Box::pin(body), start))),
                 }
                 handle
             }
@@ -194,7 +203,7 @@ impl LoopHandle {
         match local.map(|local| local.filter(is_here)) {
             Some(Some(local)) => {
                 let (header, body, handle) = task(Home::ours(&local.reactor), Context::current(), future);
-                local.spawn(header, Box::pin(body));
+                local.spawn(header, Box::pin(body), Start::InTurn);
                 handle
             }
             Some(None) => panic!(

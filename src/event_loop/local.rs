@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
 
-use crate::event_loop::reactor::{Letter, Reactor};
+use crate::event_loop::reactor::{Letter, Reactor, Start};
 use crate::event_loop::task::{AnyTask, Body, Header};
 use crate::pool::ThreadPool;
 use crate::primitives::job;
@@ -31,6 +31,8 @@ pub struct Local {
     slots: RefCell<Slots>,
     /// The tasks that are to be polled, in their order.
     queue: RefCell<VecDeque<Arc<dyn AnyTask>>>,
+    /// New ones that are to be polled [before the timers](Start::BeforeTimers).
+    new_timers: RefCell<VecDeque<Arc<dyn AnyTask>>>,
     /// The reactor knows how to wake this thread.
     attached: Cell<bool>,
     closed: Cell<bool>,
@@ -121,6 +123,7 @@ impl Local {
             reactor: Arc::new(Reactor::new(pool)),
             slots: RefCell::default(),
             queue: RefCell::default(),
+            new_timers: RefCell::default(),
             attached: Cell::new(false),
             closed: Cell::new(false),
             dying: RefCell::default(),
@@ -161,13 +164,13 @@ impl Local {
     }
 
     /// Takes a new task, after those that other threads have handed in before. If the loop is closed: drops it.
-    pub fn spawn(&self, task: Arc<dyn AnyTask>, body: Body) {
+    pub fn spawn(&self, task: Arc<dyn AnyTask>, body: Body, start: Start) {
         if self.closed.get() {
             drop(body);
             return;
         }
         self.collect();
-        self.add(task, body);
+        self.add(task, body, start);
     }
 
     /// Takes what other threads have handed in.
@@ -178,19 +181,27 @@ impl Local {
         for letter in self.reactor.collect() {
             match letter {
                 Letter::Wake(task) => self.queue(task),
-                Letter::Spawn(task, body) => self.add(task, body),
+                Letter::Spawn(task, body, start) => self.add(task, body, start),
             }
         }
     }
 
-    fn add(&self, task: Arc<dyn AnyTask>, body: Body) {
+    fn add(&self, task: Arc<dyn AnyTask>, body: Body, start: Start) {
         self.slots.borrow_mut().add(task.header(), body);
-        self.queue(task);
+        match start {
+            Start::InTurn => self.queue(task),
+            Start::BeforeTimers => self.new_timers.borrow_mut().push_back(task),
+        }
     }
 
     /// Takes what other threads have handed in, and wakes those whose time has come.
     pub fn take_in(&self) {
         self.collect();
+        loop {
+            let timer = self.new_timers.borrow_mut().pop_front();
+            let Some(timer) = timer else { break };
+            self.poll(timer);
+        }
         self.reactor.fire();
     }
 
@@ -241,7 +252,7 @@ impl Local {
                 self.poll(task);
             }
         }
-        if self.queue.borrow().is_empty() && self.attached.get() {
+        if self.queue.borrow().is_empty() && self.new_timers.borrow().is_empty() && self.attached.get() {
             Rest::Until(self.reactor.timers.lock().earliest())
         } else {
             Rest::Skip
@@ -281,7 +292,7 @@ impl Local {
             self.bury(task.and_then(|task| task.body));
             at += 1;
         }
-        drop(self.queue.take());
+        drop((self.queue.take(), self.new_timers.take()));
         LOOPS.with(|loops| {
             let mut loops = loops.borrow_mut();
             loops.retain(|local| !Rc::ptr_eq(local, self));

@@ -44,7 +44,7 @@ use std::task::Poll;
 use crate::context::Context;
 pub use crate::event_loop::handle::LoopHandle;
 use crate::event_loop::local::{Local, Run};
-pub use crate::event_loop::reactor::Reactor;
+pub use crate::event_loop::reactor::{Reactor, Start};
 pub use crate::event_loop::task::{Task, TaskOutcome};
 use crate::pool::ThreadPool;
 use crate::primitives::parker::{Rest, Turn, drive};

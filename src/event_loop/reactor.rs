@@ -58,12 +58,22 @@ struct Mail {
     closed: bool,
 }
 
+/// When a new task is polled for the first time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After those that were spawned before.
+    InTurn,
+    /// Before the next look at the timers: for a task that is one, so that timers fire in the order of their deadlines, however
+    /// late the loop gets round to them. Its first poll must run no user's code.
+    BeforeTimers,
+}
+
 /// What another thread has for the loop.
 pub enum Letter {
     /// A task was woken, or cancelled.
     Wake(Arc<dyn AnyTask>),
     /// A new task.
-    Spawn(Arc<dyn AnyTask>, SendBody),
+    Spawn(Arc<dyn AnyTask>, SendBody, Start),
 }
 
 impl Reactor {
