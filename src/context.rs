@@ -11,13 +11,14 @@
 //!    `Clone` and `Drop`, a closure and a future may use any variable, the very same one included.
 //! 2. [`Context::within`] alone makes another context current, and it puts back the one before, whatever happens.
 //! 3. What is costly to make and seldom asked for, the event loop of a `block_on`, is put into the current context when
-//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`Current`] says how.
+//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`INCOMPLETE`] says how. That belongs to the context
+//!    which is current, and is put aside together with it.
 //! 4. Dropping a context does not panic: a `Drop` of a value that does is contained. A context is dropped wherever the
 //!    last copy happens to be, and there it would end what has nothing to do with it.
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -32,13 +33,9 @@ use crate::primitives::job::contain;
 use crate::sync::{OnceLock, thread_local};
 
 thread_local! {
-    static CURRENT: RefCell<Current> = const { RefCell::new(Current { context: Context(None), complete: None }) };
-}
-
-struct Current {
-    context: Context,
-    /// Puts into it what is still missing there.
-    complete: Option<fn()>,
+    static CURRENT: RefCell<Context> = const { RefCell::new(Context(None)) };
+    /// Puts into the current context what is still missing there.
+    static INCOMPLETE: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
 /// A variable's address, which tells it from all others.
@@ -175,7 +172,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// If `f` does.
     pub fn with<R>(&'static self, f: impl FnOnce(Option<&T>) -> R) -> R {
         let key = self.key();
-        let value = CURRENT.try_with(|current| current.borrow().context.find(key)).unwrap_or_default();
+        let value = CURRENT.try_with(|current| current.borrow().get(key).cloned()).unwrap_or_default();
         f(value.as_deref().and_then(|value| value.downcast_ref()))
     }
 
@@ -219,9 +216,22 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
         self.replace(None)
     }
 
+    /// As [`with`](Self::with), for a look that leaves all variables alone: it is taken without a copy of the value.
+    pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
+        let key = self.key();
+        let mut look = Some(look);
+        let mut peek =
+            |value: Option<&Value>| look.take().map(|look| look(value.and_then(|value| value.downcast_ref())));
+        let peeked = CURRENT.try_with(|current| peek(current.borrow().get(key))).ok().flatten();
+        match peeked.or_else(|| peek(None)) {
+            Some(result) => result,
+            None => unreachable!("one of the two looks"),
+        }
+    }
+
     fn replace(&'static self, value: Option<Value>) -> Option<T> {
         let key = self.key();
-        let old = CURRENT.try_with(|current| current.borrow_mut().context.replace(key, value)).ok()??;
+        let old = CURRENT.try_with(|current| current.borrow_mut().replace(key, value)).ok()??;
         old.downcast().ok().map(Arc::unwrap_or_clone)
     }
 
@@ -238,7 +248,7 @@ impl<T> fmt::Debug for ContextVar<T> {
 
 /// Puts into the current context what is still missing there. To be called before anybody looks for that.
 pub fn complete() {
-    if let Ok(Some(complete)) = CURRENT.try_with(|current| current.borrow_mut().complete.take()) {
+    if let Some(complete) = INCOMPLETE.with(Cell::take) {
         complete();
     }
 }
@@ -292,34 +302,24 @@ impl Context {
     /// let thread = std::thread::spawn(move || context.run(|| REQUEST_ID.get()));
     /// assert_eq!(thread.join().unwrap(), Some(7));
     /// ```
+    #[inline]
     pub fn current() -> Self {
         complete();
-        CURRENT.try_with(|current| current.borrow().context.clone()).unwrap_or_default()
+        Self::current_as_it_is()
+    }
+
+    #[inline]
+    fn current_as_it_is() -> Self {
+        CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
     }
 
     /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
     #[inline]
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
-        /// Puts the outer one back.
-        struct Outer(Option<Current>);
-
-        impl Drop for Outer {
-            #[inline]
-            fn drop(&mut self) {
-                if let Some(outer) = self.0.take() {
-                    // What was current in between is dropped outside the borrow.
-                    drop(CURRENT.try_with(|current| current.replace(outer)));
-                }
-            }
-        }
-
-        let replace = |current: &RefCell<Current>| {
-            let mut current = current.borrow_mut();
-            let context = current.context.clone();
-            mem::replace(&mut *current, Current { context, complete: Some(complete) })
-        };
-        let _outer = Outer(CURRENT.try_with(replace).ok());
-        f()
+        Self::current_as_it_is().within(|| {
+            INCOMPLETE.with(|incomplete| incomplete.set(Some(complete)));
+            f()
+        })
     }
 
     /// Runs `f` in a copy of this context, and returns what `f` returns.
@@ -371,16 +371,15 @@ impl Context {
 
         impl Swapped<'_> {
             /// At the end of a thread, when there is no current context, does nothing.
+            #[inline]
             fn swap(&mut self) {
-                let _ = CURRENT.try_with(|current| {
-                    let mut current = current.borrow_mut();
-                    mem::swap(&mut current.context, self.0);
-                    mem::swap(&mut current.complete, &mut self.1);
-                });
+                let _ = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), self.0));
+                self.1 = INCOMPLETE.with(|incomplete| incomplete.replace(self.1));
             }
         }
 
         impl Drop for Swapped<'_> {
+            #[inline]
             fn drop(&mut self) {
                 self.swap();
             }
@@ -391,8 +390,8 @@ impl Context {
         f()
     }
 
-    fn find(&self, key: Key) -> Option<Value> {
-        self.0.as_ref()?.0.get(&key).cloned()
+    fn get(&self, key: Key) -> Option<&Value> {
+        self.0.as_ref()?.0.get(&key)
     }
 
     /// Puts a value in the place of another; either may be none. Nothing is dropped in here.

@@ -209,17 +209,17 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        if Instant::now() >= deadline {
+        let clock = Clock::here();
+        let waker = cx.waker().clone();
+        let waiting = self.waiting.as_ref().filter(|(at, _)| at.is(&clock));
+        let replaced = waiting.map(|(_, key)| clock.with_timers(|timers| timers.replace(*key, waker.clone())));
+        // If its clock has taken it out, the time has come. That is cheaper to ask than the time is.
+        if matches!(replaced, Some(Err(_))) || Instant::now() >= deadline {
             self.withdraw();
             return Poll::Ready(());
         }
-        let clock = Clock::here();
-        let mut waker = cx.waker().clone();
-        if let Some((_, key)) = self.waiting.as_ref().filter(|(at, _)| at.is(&clock)) {
-            match clock.with_timers(|timers| timers.replace(*key, waker)) {
-                Ok(_replaced) => return Poll::Pending,
-                Err(unused) => waker = unused,
-            }
+        if replaced.is_some() {
+            return Poll::Pending;
         }
         self.withdraw();
         let key = clock.add(deadline, waker);

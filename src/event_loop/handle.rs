@@ -126,7 +126,7 @@ impl LoopHandle {
     /// A copy of the current context in which this is the current loop.
     pub(crate) fn context(&self) -> Context {
         let mut context = Context::current();
-        if !CURRENT.with(|current| current.is_some_and(|current| current.is(self))) {
+        if !CURRENT.peek(|current| current.is_some_and(|current| current.is(self))) {
             context.within(|| self.become_current());
         }
         context
@@ -190,7 +190,7 @@ impl LoopHandle {
     #[track_caller]
     pub(crate) fn spawn_here<F: Future + 'static>(future: F) -> Task<F::Output> {
         context::complete();
-        let local = CURRENT.with(|current| match current {
+        let local = CURRENT.peek(|current| match current {
             Some(Self(Kind::Ours(reactor))) => Some(Local::of(reactor)),
             Some(Self(Kind::Foreign(_))) => Some(None),
             None => None,

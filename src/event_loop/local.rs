@@ -18,6 +18,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::{Duration, Instant};
 
 use crate::event_loop::reactor::{Letter, Reactor, Start};
 use crate::event_loop::task::{AnyTask, Body, Header};
@@ -25,6 +26,10 @@ use crate::pool::ThreadPool;
 use crate::primitives::job;
 use crate::primitives::parker::{Rest, Unparker};
 use crate::sync::thread_local;
+
+/// The thread does not wake up for timers again so soon after it has; those that are due in between are late by as much at
+/// most. To wake up costs more than a timer does: many timers, each on its own, would spend most of their time on that.
+const TOGETHER: Duration = Duration::from_micros(250);
 
 pub struct Local {
     pub reactor: Arc<Reactor>,
@@ -36,6 +41,8 @@ pub struct Local {
     /// The reactor knows how to wake this thread.
     attached: Cell<bool>,
     closed: Cell<bool>,
+    /// When timers were due the last time.
+    fired: Cell<Option<Instant>>,
     /// Futures that are to be dropped, while one is: see [`Local::bury`].
     dying: RefCell<Vec<Body>>,
     burying: Cell<bool>,
@@ -68,6 +75,7 @@ impl Slots {
     }
 
     /// The task's slot, if it has not ended.
+    #[inline]
     fn find(&mut self, task: &Header) -> Option<&mut Slot> {
         self.all.get_mut(task.slot())?.as_mut().filter(|slot| slot.task == ptr::from_ref(task).addr())
     }
@@ -126,6 +134,7 @@ impl Local {
             new_timers: RefCell::default(),
             attached: Cell::new(false),
             closed: Cell::new(false),
+            fired: Cell::new(None),
             dying: RefCell::default(),
             burying: Cell::new(false),
         });
@@ -134,6 +143,7 @@ impl Local {
     }
 
     /// That loop, if it is this thread's.
+    #[inline]
     pub fn of(reactor: &Arc<Reactor>) -> Option<Rc<Self>> {
         Self::find(|local| Arc::ptr_eq(&local.reactor, reactor))
     }
@@ -159,6 +169,7 @@ impl Local {
     }
 
     /// Has the task polled.
+    #[inline]
     pub fn queue(&self, task: Arc<dyn AnyTask>) {
         self.queue.borrow_mut().push_back(task);
     }
@@ -202,7 +213,9 @@ impl Local {
             let Some(timer) = timer else { break };
             self.poll(timer);
         }
-        self.reactor.fire();
+        if let Some(now) = self.reactor.fire() {
+            self.fired.set(Some(now));
+        }
     }
 
     /// Drops a task that has been cancelled; if it is being polled, after that.
@@ -253,7 +266,9 @@ impl Local {
             }
         }
         if self.queue.borrow().is_empty() && self.new_timers.borrow().is_empty() && self.attached.get() {
-            Rest::Until(self.reactor.timers.lock().earliest())
+            let earliest = self.reactor.timers.lock().earliest();
+            let together = self.fired.get().and_then(|fired| fired.checked_add(TOGETHER));
+            Rest::Until(earliest.map(|earliest| together.map_or(earliest, |together| earliest.max(together))))
         } else {
             Rest::Skip
         }

@@ -90,6 +90,7 @@ fn current_becomes_running() {
 }
 
 /// Runs the main future and, once there is one, the loop that this code runs in.
+#[inline]
 fn until_ready<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
     drive(|Turn { notified, cx, unparker }| {

@@ -151,16 +151,17 @@ impl Reactor {
         drop(pool);
     }
 
-    /// Wakes those whose time has come.
-    pub fn fire(&self) {
+    /// Wakes those whose time has come. When that was, if there were any.
+    pub fn fire(&self) -> Option<Instant> {
         let mut timers = self.timers.lock();
-        if timers.earliest().is_none() {
-            return;
-        }
-        let due = timers.take_due(Instant::now());
+        timers.earliest()?;
+        let now = Instant::now();
+        let due = timers.take_due(now);
         drop(timers);
+        let fired = (!due.is_empty()).then_some(now);
         for waker in due {
             contain(|| waker.wake());
         }
+        fired
     }
 }

@@ -51,16 +51,17 @@ use crate::primitives::job::{JoinError, Panic, contain};
 use crate::primitives::oneshot;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::atomic::{AtomicU8, AtomicUsize};
+use crate::sync::atomic::{AtomicU32, AtomicUsize};
 
-const QUEUED: u8 = 1;
-const CANCELLED: u8 = 2;
-const ENDED: u8 = 4;
-const DETACHED: u8 = 8;
+const QUEUED: u32 = 1;
+const CANCELLED: u32 = 2;
+const ENDED: u32 = 4;
+const DETACHED: u32 = 8;
 
 /// What its wakers and its handle know of a task: shared with the hand-over of its output.
 pub struct Header {
-    state: AtomicU8,
+    /// Not a byte: see `Claim` in `job`.
+    state: AtomicU32,
     home: Home,
 }
 
@@ -88,7 +89,13 @@ pub enum Home {
     /// A loop of ours. The task's slot there is known to the loop alone.
     Ours { reactor: Arc<Reactor>, slot: AtomicUsize },
     /// Another runtime. Its waker is needed to cancel, and is kept for that alone: it may keep the runtime's task alive.
-    Foreign { foreign: Arc<Foreign>, waker: WakerSlot },
+    Foreign(Box<ForeignHome>),
+}
+
+/// Boxed, as most tasks have none.
+pub struct ForeignHome {
+    foreign: Arc<Foreign>,
+    waker: WakerSlot,
 }
 
 impl Home {
@@ -97,21 +104,23 @@ impl Home {
     }
 
     pub fn foreign(foreign: &Arc<Foreign>) -> Self {
-        Self::Foreign { foreign: foreign.clone(), waker: WakerSlot::default() }
+        Self::Foreign(Box::new(ForeignHome { foreign: foreign.clone(), waker: WakerSlot::default() }))
     }
 
     /// Lets go of the other runtime's waker.
+    #[inline]
     fn forget_waker(&self) {
-        if let Self::Foreign { waker, .. } = self {
-            contain(|| drop(waker.take()));
+        if let Self::Foreign(home) = self {
+            contain(|| drop(home.waker.take()));
         }
     }
 
     /// While what this returns exists, a wait for the other runtime on this thread is known for a deadlock.
+    #[inline]
     fn enter(&self) -> Option<impl Drop + use<>> {
         match self {
             Self::Ours { .. } => None,
-            Self::Foreign { foreign, .. } => Some(Foreign::polls_here(foreign)),
+            Self::Foreign(home) => Some(Foreign::polls_here(&home.foreign)),
         }
     }
 }
@@ -122,7 +131,7 @@ impl Header {
         match &self.home {
             // ORDERING: Relaxed: written and read on the loop's thread.
             Home::Ours { slot, .. } => slot.load(Relaxed),
-            Home::Foreign { .. } => usize::MAX,
+            Home::Foreign(_) => usize::MAX,
         }
     }
 
@@ -133,21 +142,27 @@ impl Header {
         }
     }
 
-    /// Whether the caller is to put it in a queue.
+    /// Whether the caller is to put it in a queue. (If it has ended, nothing will be found there.)
     #[must_use]
+    #[inline]
     fn mark_queued(&self) -> bool {
         // ORDERING: Release [T1]: pairs with `begin`; publishes what the waker's caller did, if QUEUED was set already.
-        self.state.fetch_or(QUEUED, Release) & (QUEUED | ENDED) == 0
+        self.state.fetch_or(QUEUED, Release) & QUEUED == 0
     }
 
     /// The task is about to be polled: from here on, a wake queues it again. False: it has been cancelled.
     #[must_use]
+    #[inline]
     fn begin(&self) -> bool {
-        // ORDERING: Acquire [T1, T2]: pairs with `mark_queued` and `cancel`; the poll sees what came before the wake.
-        self.state.fetch_and(!QUEUED, Acquire) & CANCELLED == 0
+        // ORDERING: Relaxed: a wake's Release reaches through this to the load below.
+        self.state.fetch_and(!QUEUED, Relaxed);
+        // ORDERING: Acquire [T1, T2]: pairs with `mark_queued` and `mark_cancelled`; the poll sees what came before the wake.
+        // (The two steps apart are an instruction each; as one, they would be a loop.)
+        self.state.load(Acquire) & CANCELLED == 0
     }
 
     /// The task has ended. False: it had been cancelled before.
+    #[inline]
     fn end(&self) -> bool {
         // ORDERING: Relaxed: which of two bits comes first is all that matters; the output goes through the oneshot.
         self.state.fetch_or(ENDED, Relaxed) & CANCELLED == 0
@@ -175,6 +190,7 @@ impl Header {
 }
 
 /// Puts a task in its loop's queue.
+#[inline]
 fn enqueue(task: Arc<dyn AnyTask>) {
     let Home::Ours { reactor, .. } = &task.header().home else { return };
     if let Some(local) = Local::of(reactor) {
@@ -199,7 +215,7 @@ fn cancel<R: 'static>(task: &Arc<TaskCell<R>>) -> bool {
             None if header.mark_queued() => enqueue(task.clone()),
             None => {}
         },
-        Home::Foreign { waker, .. } => waker.wake(),
+        Home::Foreign(home) => home.waker.wake(),
     }
     true
 }
@@ -242,9 +258,9 @@ impl<F: Future> Frame<F> for TaskFrame<F::Output> {
 
     fn poll(&mut self, future: Pin<&mut F>, cx: &mut task::Context<'_>) -> Poll<Self::Outcome> {
         let Some(header) = self.header() else { return Poll::Ready(None) };
-        if let Home::Foreign { waker, .. } = &header.home {
+        if let Home::Foreign(home) = &header.home {
             // Register, then look.
-            waker.register(cx.waker());
+            home.waker.register(cx.waker());
             if header.is_detached() {
                 header.home.forget_waker();
             }
@@ -295,7 +311,7 @@ pub fn task<F>(home: Home, context: Context, future: F) -> (Arc<dyn AnyTask>, im
 where
     F: Future<Output: 'static>,
 {
-    let (output, result) = oneshot::shared(Header { state: AtomicU8::new(QUEUED), home });
+    let (output, result) = oneshot::shared(Header { state: AtomicU32::new(QUEUED), home });
     let Some(cell) = result.shared().cloned() else { unreachable!("it has only just been made") };
     let body = Framed::new(future, TaskFrame { context, output: Some(output) });
     (cell, body, Task(TaskOutcome { result, cancel }))

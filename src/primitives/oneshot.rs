@@ -620,7 +620,15 @@ impl<T, H> Unpin for SharedReceiver<T, H> {}
 
 /// Makes a channel with room for something that is shared. One allocation.
 pub(crate) fn shared<T, H>(head: H) -> (SharedSender<T, H>, SharedReceiver<T, H>) {
-    let shared = Arc::new(Shared { head, core: Core::new() });
+    // Made in its place: see `Channel::allocate`.
+    let place = Arc::into_raw(Arc::<Shared<T, H>>::new_uninit()).cast_mut().cast::<Shared<T, H>>();
+    // SAFETY: the memory is that of one channel, and nobody else's yet; each of its fields is written once, and then the
+    // `Arc` is taken up again as one of what is in it now.
+    let shared = unsafe {
+        (&raw mut (*place).head).write(head);
+        (&raw mut (*place).core).write(Core::new());
+        Arc::from_raw(place)
+    };
     let sender = SharedSender { shared: Some(shared.clone()), _value: PhantomData };
     (sender, SharedReceiver { shared: Some(shared), _value: PhantomData })
 }

@@ -342,6 +342,7 @@ thread_local! {
     static HERE: u8 = const { 0 };
 }
 
+#[inline]
 fn here() -> usize {
     HERE.try_with(|here| ptr::from_ref(here).addr()).unwrap_or(0)
 }
@@ -429,6 +430,7 @@ pub enum Rest {
 /// Takes turns until one of them ends it, and blocks this thread in between.
 ///
 /// What a poll left registered somewhere stays there: it is the caller's to withdraw.
+#[inline]
 pub fn drive<T>(mut turn: impl FnMut(Turn<'_, '_>) -> ControlFlow<T, Rest>) -> T {
     let mut call = Call::new();
     let first_waker = call.first_waker();

@@ -918,7 +918,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/local.rs",
         name: "the loop rests though tasks are queued",
-        find: "        if self.queue.borrow().is_empty() && self.attached.get() {",
+        find: "        if self.queue.borrow().is_empty() && self.new_timers.borrow().is_empty() && self.attached.get() {",
         replace: "        if self.attached.get() {",
         model: "wake_during_its_poll",
     },
@@ -939,22 +939,22 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/task.rs",
         name: "a wake sets nothing",
-        find: "        self.state.fetch_or(QUEUED, Release) & (QUEUED | ENDED) == 0",
-        replace: "        self.state.fetch_or(0, Release) & (QUEUED | ENDED) == 0",
+        find: "        self.state.fetch_or(QUEUED, Release) & QUEUED == 0",
+        replace: "        self.state.fetch_or(0, Release) & QUEUED == 0",
         model: "woken_twice",
     },
     Logic {
         file: "src/event_loop/task.rs",
         name: "a task that is polled still counts as queued",
-        find: "        self.state.fetch_and(!QUEUED, Acquire) & CANCELLED == 0",
-        replace: "        self.state.fetch_and(!0, Acquire) & CANCELLED == 0",
+        find: "        self.state.fetch_and(!QUEUED, Relaxed);",
+        replace: "        self.state.fetch_and(!0, Relaxed);",
         model: "wake_during_its_poll",
     },
     Logic {
         file: "src/event_loop/task.rs",
         name: "a cancelled task is polled",
-        find: "        self.state.fetch_and(!QUEUED, Acquire) & CANCELLED == 0",
-        replace: "        self.state.fetch_and(!QUEUED, Acquire) & CANCELLED != 64",
+        find: "        self.state.load(Acquire) & CANCELLED == 0",
+        replace: "        self.state.load(Acquire) & CANCELLED != 64",
         model: "cancel_publishes",
     },
     Logic {
@@ -974,15 +974,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/task.rs",
         name: "another runtime is not told that a task was cancelled",
-        find: "        Home::Foreign { waker, .. } => waker.wake(),",
-        replace: "        Home::Foreign { .. } => {}",
+        find: "        Home::Foreign(home) => home.waker.wake(),",
+        replace: "        Home::Foreign(_) => {}",
         model: "foreign_cancel",
     },
     Logic {
         file: "src/event_loop/task.rs",
         name: "a task of another runtime looks before it registers",
-        find: "        if let Home::Foreign { waker, .. } = &header.home {\n            // Register, then look.\n            waker.register(cx.waker());\n            if header.is_detached() {\n                header.home.forget_waker();\n            }\n        }\n        if !header.begin() {\n            return Poll::Ready(None);\n        }\n",
-        replace: "        if !header.begin() {\n            return Poll::Ready(None);\n        }\n        if let Home::Foreign { waker, .. } = &header.home {\n            waker.register(cx.waker());\n            if header.is_detached() {\n                header.home.forget_waker();\n            }\n        }\n",
+        find: "        if let Home::Foreign(home) = &header.home {\n            // Register, then look.\n            home.waker.register(cx.waker());\n            if header.is_detached() {\n                header.home.forget_waker();\n            }\n        }\n        if !header.begin() {\n            return Poll::Ready(None);\n        }\n",
+        replace: "        if !header.begin() {\n            return Poll::Ready(None);\n        }\n        if let Home::Foreign(home) = &header.home {\n            home.waker.register(cx.waker());\n            if header.is_detached() {\n                header.home.forget_waker();\n            }\n        }\n",
         model: "foreign_cancel",
     },
     Logic {
