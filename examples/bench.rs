@@ -15,7 +15,7 @@
 //! | `block_on`, ready | wait for a future that is ready | `block_on` | a poll by hand |
 //! | a future that wakes itself | one more poll of it | `block_on` | a loop of polls |
 //! | spawn, yield, join | a task that yields once, among 100 000 | `spawn` | a loop over a `Vec` of boxed futures |
-//! | 100 000 sleeps | a task that sleeps up to 100 ms, among 100 000 | `sleep` | a thread that sleeps for each in turn, by a `BinaryHeap` |
+//! | 100 000 sleeps | a task that sleeps up to 200 ms, among 100 000 | `sleep` | a thread that sleeps for each in turn, by a `BinaryHeap` |
 //! | `sync_await` | from a thread, have the loop's thread compute something, wait for it | `sync_await` | a boxed closure through a channel, the answer through another |
 //! | spsc, *n* slots | hand a `u64` from a thread to the main one | `spsc`, sent blocking and awaited | `sync_channel` |
 //!
@@ -107,7 +107,7 @@ fn lengths(count: u32) -> impl Iterator<Item = (u64, Duration)> {
     let mut random = 1_u64;
     (0..count.into()).map(move |number| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (number, Duration::from_micros((random >> 33) % 100_000))
+        (number, Duration::from_micros((random >> 33) % 200_000))
     })
 }
 
