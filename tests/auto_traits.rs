@@ -6,7 +6,10 @@
 
 #![forbid(unsafe_code)]
 
-use offthread::{Elapsed, Job, JoinError, Outcome, Panic, Sleep, ThreadPool, Threaded, gather, oneshot, spsc, timeout};
+use offthread::{
+    Elapsed, EventLoop, EventLoopBuilder, Job, JoinError, LoopHandle, Outcome, Panic, Sleep, SyncWaitError, Task,
+    TaskOutcome, ThreadPool, Threaded, TimerHandle, gather, oneshot, spsc, timeout, yield_now,
+};
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt::Debug;
@@ -229,4 +232,32 @@ fn the_futures_of_async_functions_are_send_where_their_contents_are() {
     is_send(gather([async { Cell::new(1) }]));
     is_send(timeout(Duration::MAX, ThreadPool::new(1).spawn(|| Cell::new(1))));
     is_send(async { offthread::threaded(|| Cell::new(1)).await });
+}
+
+/// Known bug 38: no bound is wider than it may be, nor narrower than it need be.
+#[test]
+fn what_the_event_loop_has_is_as_its_contents() {
+    fn is_send(future: impl Send) {
+        drop(future);
+    }
+    assert!(!has!(EventLoop: Send) && !has!(EventLoop: Sync));
+    assert!(has!(LoopHandle: Send) && has!(LoopHandle: Sync) && has!(LoopHandle: Clone));
+    assert!(has!(TimerHandle: Send) && has!(TimerHandle: Sync));
+    assert!(has!(Task<i32>: Send) && has!(Task<i32>: Sync));
+    assert!(
+        has!(TaskOutcome<Cell<i32>>: Send) && has!(TaskOutcome<Cell<i32>>: Sync) && !has!(TaskOutcome<Rc<i32>>: Send)
+    );
+    assert!(has!(TaskOutcome<Opaque>: Debug) && has!(TaskOutcome<Opaque>: Unpin));
+    assert!(has!(Task<Cell<i32>>: Send));
+    assert!(!has!(Task<Rc<i32>>: Send) && !has!(Task<Rc<i32>>: Sync));
+    assert!(!has!(Task<i32>: Clone) && !has!(EventLoop: Clone));
+    assert!(has!(EventLoopBuilder: Debug) && has!(EventLoopBuilder: Unpin));
+    assert!(has!(EventLoop: Debug) && has!(LoopHandle: Debug) && has!(TimerHandle: Debug) && has!(Task<Opaque>: Debug));
+    assert!(has!(EventLoop: Unpin) && has!(LoopHandle: Unpin) && has!(TimerHandle: Unpin) && has!(Task<Opaque>: Unpin));
+    assert!(has!(Task<Cell<i32>>: Future<Output = Cell<i32>>));
+    assert!(has!(SyncWaitError: Send) && has!(SyncWaitError: Sync));
+    assert!(has!(SyncWaitError: Error));
+    is_send(yield_now());
+    is_send(async { LoopHandle::current().spawn(std::future::ready(1)).await });
+    is_send(async { LoopHandle::current().spawn(async { Cell::new(1) }).outcome().await });
 }

@@ -12,8 +12,8 @@ mod loop_helpers;
 
 use loop_helpers::*;
 use offthread::{
-    EventLoop, JoinError, LoopHandle, Task, ThreadPool, TimerHandle, block_on, oneshot, sleep, spawn, threaded,
-    threaded_separate, timeout, yield_now,
+    EventLoop, JoinError, LoopHandle, Task, ThreadPool, block_on, oneshot, sleep, spawn, threaded, threaded_separate,
+    timeout, yield_now,
 };
 use std::cell::{Cell, RefCell};
 use std::future::{Future, IntoFuture, Ready, pending, poll_fn, ready};
@@ -1541,52 +1541,6 @@ fn a_loops_own_pool_has_its_size() {
 }
 
 // --- types ----------------------------------------------------------------------------------------------------------
-
-/// Whether a type has a trait, as a value.
-macro_rules! has {
-    ($type:ty: $($bound:tt)+) => {{
-        #[allow(dead_code, reason = "one of the two constants is not used: that is the answer")]
-        trait Otherwise {
-            const HAS: bool = false;
-        }
-        impl<T> Otherwise for T {}
-        struct Probe<T>(std::marker::PhantomData<T>);
-        // A constant of the type itself comes before one of a trait, where its bound holds.
-        #[allow(dead_code, reason = "as above")]
-        impl<T: $($bound)+> Probe<T> {
-            const HAS: bool = true;
-        }
-        Probe::<$type>::HAS
-    }};
-}
-
-/// Not even `Debug`, nor `Unpin`.
-struct Opaque(std::marker::PhantomPinned);
-
-/// Known bug 38: no bound is wider than it may be, nor narrower than it need be.
-#[test]
-fn types_are_send_and_sync_where_their_contents_are() {
-    use std::fmt::Debug;
-    fn is_send(future: impl Send) {
-        drop(future);
-    }
-    assert!(!has!(EventLoop: Send) && !has!(EventLoop: Sync));
-    assert!(has!(LoopHandle: Send) && has!(LoopHandle: Sync) && has!(LoopHandle: Clone));
-    assert!(has!(TimerHandle: Send) && has!(TimerHandle: Sync));
-    assert!(has!(Task<i32>: Send) && has!(Task<i32>: Sync));
-    assert!(has!(Task<Cell<i32>>: Send));
-    assert!(!has!(Task<Rc<i32>>: Send) && !has!(Task<Rc<i32>>: Sync));
-    assert!(!has!(Task<i32>: Clone) && !has!(EventLoop: Clone));
-    assert!(has!(offthread::EventLoopBuilder: Debug) && has!(offthread::EventLoopBuilder: Unpin));
-    assert!(has!(EventLoop: Debug) && has!(LoopHandle: Debug) && has!(TimerHandle: Debug) && has!(Task<Opaque>: Debug));
-    assert!(has!(EventLoop: Unpin) && has!(LoopHandle: Unpin) && has!(TimerHandle: Unpin) && has!(Task<Opaque>: Unpin));
-    assert!(has!(Task<Cell<i32>>: Future<Output = Cell<i32>>));
-    assert!(has!(offthread::SyncWaitError: Send) && has!(offthread::SyncWaitError: Sync));
-    assert!(has!(offthread::SyncWaitError: std::error::Error));
-    is_send(yield_now());
-    is_send(async { LoopHandle::current().spawn(ready(1)).await });
-    is_send(async { LoopHandle::current().spawn(async { Cell::new(1) }).outcome().await });
-}
 
 /// Nothing prints as nothing.
 #[test]

@@ -1,4 +1,4 @@
-//! What the tests of the primitives share.
+//! What test binaries share.
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, process, thread};
 
 /// Ends the run with a message if a test hangs, until what it returns is dropped.
@@ -76,5 +76,36 @@ impl Witness {
     /// Polls a future, or one that is lent or pinned.
     pub fn poll<F: Future + Unpin>(&self, mut future: F) -> Poll<F::Output> {
         Pin::new(&mut future).poll(&mut Context::from_waker(&self.waker()))
+    }
+}
+
+/// Waits for what nothing announces, since it is the system, or a count, that is observed.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A door that is shut until it is opened, for good.
+///
+/// It is std's alone: whoever waits here holds its thread.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub fn pass(&self) {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open).unwrap());
+    }
+
+    pub fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap()
     }
 }

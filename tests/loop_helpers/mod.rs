@@ -1,13 +1,17 @@
 //! What the test binaries of the event loop share.
 
-#![allow(dead_code, reason = "each test binary uses its part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part of it")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+pub use common::{Gate, until as block_until, watchdog};
 
 use offthread::{oneshot, yield_now};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,7 +20,6 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
-use std::{io, process};
 
 pub const MILLI: Duration = Duration::from_millis(1);
 
@@ -24,21 +27,6 @@ pub const MILLI: Duration = Duration::from_millis(1);
 pub const LONG: Duration = Duration::from_secs(1000);
 
 // --- waiting --------------------------------------------------------------------------------------------------------
-
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
-#[must_use]
-pub fn watchdog() -> mpsc::Sender<()> {
-    let (done, watch) = mpsc::channel();
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    thread::spawn(move || {
-        if watch.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
-            let _ = writeln!(io::stderr(), "{test} hangs");
-            process::abort();
-        }
-    });
-    done
-}
 
 /// Lets the loop turn until it is so.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -67,16 +55,6 @@ pub async fn turns() {
     }
 }
 
-/// Waits for what nothing announces, since it is the system that is observed.
-#[track_caller]
-pub fn block_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "in vain waited until {what}");
-        thread::sleep(MILLI);
-    }
-}
-
 /// Runs this on a thread that knows nothing of any loop; the loop that awaits it turns meanwhile.
 pub async fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = oneshot::channel();
@@ -92,25 +70,6 @@ pub async fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static
 pub fn meanwhile<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     let result = thread::scope(|scope| scope.spawn(f).join());
     result.unwrap_or_else(|payload| resume_unwind(payload))
-}
-
-/// A door that is shut until it is opened, for good. It is std's alone: whoever waits here blocks a thread.
-#[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    pub fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-
-    pub fn pass(&self) {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open).unwrap());
-    }
-
-    pub fn is_open(&self) -> bool {
-        *self.0.0.lock().unwrap()
-    }
 }
 
 // --- values and futures ---------------------------------------------------------------------------------------------

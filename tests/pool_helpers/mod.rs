@@ -5,49 +5,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-pub use common::watchdog;
+pub use common::{Gate, until, watchdog};
 use offthread::{Job, JoinError, PoolStats, ThreadPool, ThreadPoolBuilder};
 use std::any::Any;
 use std::env;
 use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
-
-// --- waiting --------------------------------------------------------------------------------------------------------
-
-/// Waits for what nothing announces, since it is the system, or a count of the pool, that is observed.
-#[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "in vain waited until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// A door that is shut until it is opened, for good.
-///
-/// It is std's alone: whoever waits here holds its thread of the pool.
-#[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    pub fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-
-    pub fn pass(&self) {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open).unwrap());
-    }
-
-    pub fn is_open(&self) -> bool {
-        *self.0.0.lock().unwrap()
-    }
-}
 
 // --- jobs -----------------------------------------------------------------------------------------------------------
 
