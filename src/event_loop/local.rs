@@ -6,9 +6,9 @@
 //! always ready starves neither the others nor the timers nor the main future.
 //!
 //! # How
-//! A task's future lies in a slot, and its [`Header`] knows which. The slot knows the header: so a waker from before, when the
-//! slot has been given to another task, finds nothing. While a task is polled its slot is empty; and whatever a future does when it is polled
-//! or dropped (spawn, wake, cancel, turn by turn or itself), it finds nothing borrowed.
+//! A task's future lies in a slot, and its [`Header`] knows which. The slot knows the header too: so a waker from before, when
+//! the slot has been given to another task, finds nothing. While a task is polled its slot is empty; and whatever a future
+//! does when it is polled or dropped (spawn, wake, cancel, others or itself), it finds nothing borrowed.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -234,8 +234,8 @@ impl Local {
         self.bury(body);
     }
 
-    /// Drops a task's future. Those that are dropped by that, since it has their handles, wait until it has gone: a stack has
-    /// an end, and a chain of tasks need not have.
+    /// Drops a task's future. Those that are dropped by that, since it has their handles, wait until it has gone: a stack
+    /// has an end, and a chain of tasks need not have.
     fn bury(&self, body: Option<Body>) {
         self.dying.borrow_mut().extend(body);
         if self.burying.replace(true) {

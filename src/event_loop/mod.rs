@@ -7,7 +7,7 @@
 //! outside wakes the sleeping loop once.
 //!
 //! # How
-//! The main future is polled whenever the thread's own waker was woken, which is the [`parker`](crate::primitives::parker)'s.
+//! The main future is polled whenever the thread's own waker was woken, the [`parker`](crate::primitives::parker)'s.
 //! Everything else is the loop's: what is on its thread stands in `local.rs`, what other threads see in `reactor.rs`, and a
 //! task between the two in `task.rs`. The loop is made when it is first needed: a future that only waits for others needs
 //! none.
@@ -106,8 +106,8 @@ fn until_ready<F: IntoFuture>(future: F) -> F::Output {
     })
 }
 
-/// On a loop of ours: takes in what has been handed in, and what timers are due, so that it stands in the queue before what is
-/// woken next.
+/// On a loop of ours: takes in what has been handed in, and what timers are due, so that it stands in the queue before
+/// what is woken next.
 pub fn take_in() {
     if let Some(local) = Run::local() {
         local.take_in();
