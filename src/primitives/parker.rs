@@ -457,14 +457,15 @@ pub fn drive<T>(mut turn: impl FnMut(Turn<'_, '_>) -> ControlFlow<T, Rest>) -> T
 ///
 /// As for [`drive`], what the poll left registered stays there.
 pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
-    drive(|Turn { notified, cx, .. }| {
+    drive(|Turn { notified, cx, unparker }| {
         if notified.woken {
             if let Poll::Ready(value) = poll(cx) {
                 return ControlFlow::Break(Some(value));
             }
         }
-        // After a poll too, in case the wake-ups never cease.
-        if deadline.is_some_and(sync::is_past) {
+        // After a poll too, in case the wake-ups never cease. After the first one, whoever waits may be notified already.
+        let is_first = unparker.is_none();
+        if !is_first && deadline.is_some_and(sync::is_past) {
             return ControlFlow::Break(None);
         }
         ControlFlow::Continue(Rest::Until(deadline))

@@ -176,7 +176,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/parker.rs",
         name: "wake-ups that never cease keep the deadline off",
-        find: "        if deadline.is_some_and(sync::is_past) {\n            return ControlFlow::Break(None);\n        }\n",
+        find: "        if !is_first && deadline.is_some_and(sync::is_past) {\n            return ControlFlow::Break(None);\n        }\n",
         replace: "        if !notified.is_any() {\n            return ControlFlow::Break(None);\n        }\n",
         model: "deadline_with_ceaseless_wakes",
     },
