@@ -20,6 +20,22 @@
 //! assert_eq!(lengths, [3, 3, 5]);
 //! ```
 //!
+//! A blocking iterator becomes a stream of items, some of which are made ahead:
+//!
+//! ```
+//! use offthread::{block_on, threaded_iterable};
+//!
+//! let entries = block_on(threaded_iterable(|| std::fs::read_dir("src").unwrap()).scope(async |entries| {
+//!     let mut count = 0;
+//!     while let Some(entry) = entries.next().await {
+//!         entry.unwrap();
+//!         count += 1;
+//!     }
+//!     count
+//! }));
+//! assert!(entries > 3);
+//! ```
+//!
 //! A thread sends items to async code, or the other way round, through a channel of bounded size:
 //!
 //! ```
@@ -59,6 +75,10 @@
 //! a job's handle, and [`Outcome`], what became of it as a value; [`is_cancelled`], for the code inside; [`JoinError`] and
 //! [`Panic`], why there is no result.
 //!
+//! # Blocking iterators in threads
+//! [`threaded_iterable()`] and [`threaded_iterable_separate()`], and [`IteratorWrapper`], which they return;
+//! [`threaded_iterable!`] and [`threaded_iterable_separate!`], the same for whole functions.
+//!
 //! # Async code
 //! [`block_on`], and [`EventLoop`] with its [builder](EventLoopBuilder); [`spawn`], [`Task`] and [`TaskOutcome`];
 //! [`gather!`] and [`gather()`]; [`yield_now`], [`sleep`], [`sleep_until`] and [`timeout`]; [`LoopHandle`], to reach an event
@@ -87,11 +107,13 @@ mod time;
 mod gather;
 mod sync_await;
 mod threaded;
+mod iterable;
 mod macros;
 
 pub use context::{Context, ContextVar, WithContext};
 pub use event_loop::{EventLoop, EventLoopBuilder, LoopHandle, Task, TaskOutcome, block_on, spawn};
 pub use gather::{gather, yield_now};
+pub use iterable::{IteratorWrapper, threaded_iterable, threaded_iterable_separate};
 pub use pool::{GlobalPoolExists, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
 pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
 pub use primitives::{oneshot, spsc};

@@ -199,6 +199,123 @@ macro_rules! threaded_separate {
     };
 }
 
+/// Makes blocking functions that return iterators readable by async code: each returns an
+/// [`IteratorWrapper`](crate::IteratorWrapper) of the items.
+///
+/// The body runs in a thread once the first item is asked for, and the iterator runs there too.
+///
+/// ```
+/// use offthread::{ThreadPool, block_on, threaded_iterable};
+/// use std::path::PathBuf;
+/// use std::{fs, io};
+///
+/// threaded_iterable! {
+///     /// The names in a directory.
+///     pub fn names(directory: PathBuf) -> impl Iterator<Item = io::Result<PathBuf>> + Send {
+///         let entries = fs::read_dir(directory).map_or_else(|error| vec![Err(error)], Iterator::collect);
+///         entries.into_iter().map(|entry| Ok(entry?.path()))
+///     }
+///
+///     #[max_size(2)]
+///     fn up_to(end: u32) -> std::ops::Range<u32> {
+///         0..end
+///     }
+/// }
+///
+/// block_on(async {
+///     let mut names = names("src".into());
+///     while let Some(name) = names.next().await {
+///         assert!(name.unwrap().starts_with("src"));
+///     }
+///     let mut numbers = up_to(1000).on(&ThreadPool::new(1));
+///     assert_eq!(numbers.next().await, Some(0)); // and no more than two have been made ahead
+///     assert_eq!(up_to(3).sync_call().sum::<u32>(), 3);
+/// });
+/// ```
+///
+/// # What a function may be
+/// The same as for [`threaded!`](crate::threaded!). It returns `impl Iterator<Item = T>`, maybe with further bounds (which
+/// are for the reader: its callers get an `IteratorWrapper<T>`), or names a type that is an iterator, or can be made one.
+/// `#[max_size(N)]` says how many items may be made ahead; unless said, 1024.
+///
+/// ```compile_fail
+/// offthread::threaded_iterable! {
+///     async fn numbers() -> impl Iterator<Item = u32> { 0..3 }
+/// }
+/// ```
+/// ```compile_fail
+/// offthread::threaded_iterable! {
+///     fn nothing() {}
+/// }
+/// ```
+/// ```compile_fail
+/// offthread::threaded_iterable! {
+///     fn numbers() -> impl Iterator { 0..3 }
+/// }
+/// ```
+/// ```compile_fail
+/// offthread::threaded_iterable! {
+///     #[max_size]
+///     fn numbers() -> impl Iterator<Item = u32> { 0..3 }
+/// }
+/// ```
+/// ```compile_fail
+/// offthread::threaded_iterable! {
+///     #[max_size(1)]
+///     #[max_size(2)]
+///     fn numbers() -> impl Iterator<Item = u32> { 0..3 }
+/// }
+/// ```
+/// The iterator goes from thread to thread, so it must be `Send`:
+///
+/// ```compile_fail,E0277
+/// offthread::threaded_iterable! {
+///     fn numbers() -> impl Iterator<Item = u32> {
+///         let step = std::rc::Rc::new(2);
+///         (0..3).map(move |n| n * *step)
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! threaded_iterable {
+    ($($functions:tt)*) => {
+        $crate::__offthread_functions! { @each threaded_iterable [$($functions)*] $($functions)* }
+    };
+}
+
+/// Makes blocking functions that return iterators readable by async code, as
+/// [`threaded_iterable!`](crate::threaded_iterable!) does, but each iterator gets a thread of its own, named after the
+/// function; it need not be `Send`.
+///
+/// ```
+/// use offthread::{block_on, threaded_iterable_separate};
+/// use std::rc::Rc;
+///
+/// threaded_iterable_separate! {
+///     #[max_size(1)]
+///     fn even() -> impl Iterator<Item = u32> {
+///         let step = Rc::new(2);
+///         (0..3).map(move |n| n * *step)
+///     }
+/// }
+///
+/// assert_eq!(block_on(even().scope(async |numbers| numbers.next().await)), Some(0));
+/// ```
+///
+/// It takes the same functions as `threaded_iterable!`, and refuses the same ones:
+///
+/// ```compile_fail
+/// offthread::threaded_iterable_separate! {
+///     async fn numbers() -> impl Iterator<Item = u32> { 0..3 }
+/// }
+/// ```
+#[macro_export]
+macro_rules! threaded_iterable_separate {
+    ($($functions:tt)*) => {
+        $crate::__offthread_functions! { @each threaded_iterable_separate [$($functions)*] $($functions)* }
+    };
+}
+
 /// Takes functions apart and puts them together again, for the decorators.
 ///
 /// `macro_rules!` can match most of a function at once, but neither a list of generic parameters, nor a `where` clause,
@@ -304,6 +421,21 @@ macro_rules! __offthread_functions {
     };
 
     // --- The return type --------------------------------------------------------------------------------------------
+    // Of an iterable it may be `impl Iterator<Item = T>`, from which the `T` is taken: `{{T}}` then stands for all of it.
+    (@returns [[threaded_iterable $($function:tt)*] $generics:tt $arguments:tt] impl $($tail:tt)*) => {
+        $crate::__offthread_functions! { @item [[threaded_iterable $($function)*] $generics $arguments] $($tail)* }
+    };
+    (@returns [[threaded_iterable_separate $($function:tt)*] $generics:tt $arguments:tt] impl $($tail:tt)*) => {
+        $crate::__offthread_functions! {
+            @item [[threaded_iterable_separate $($function)*] $generics $arguments] $($tail)*
+        }
+    };
+    (@returns [[threaded_iterable $($function:tt)*] $generics:tt $arguments:tt] () $($tail:tt)*) => {
+        $crate::__offthread_functions! { @no_items [threaded_iterable $($function)*] }
+    };
+    (@returns [[threaded_iterable_separate $($function:tt)*] $generics:tt $arguments:tt] () $($tail:tt)*) => {
+        $crate::__offthread_functions! { @no_items [threaded_iterable_separate $($function)*] }
+    };
     (@returns [$function:tt $generics:tt $arguments:tt] impl $($tail:tt)*) => {
         $crate::__offthread_functions! {
             @error $function "it cannot return `impl Trait`: name the type, or return a `Box<dyn Trait + Send>`"
@@ -324,6 +456,36 @@ macro_rules! __offthread_functions {
     };
     (@returns [$function:tt $generics:tt $arguments:tt] $return:ty; $($tail:tt)*) => {
         $crate::__offthread_functions! { @error $function "it has no body, and the body is what runs in the thread" }
+    };
+
+    // --- The items of an iterable that returns `impl Iterator`, and the bounds that follow ---------------------------
+    (@item $signature:tt Item = $item:ty > $($tail:tt)*) => {
+        $crate::__offthread_functions! { @bounds $signature {{$item}} $($tail)* }
+    };
+    (@item [$function:tt $generics:tt $arguments:tt] $body:block $($tail:tt)*) => {
+        $crate::__offthread_functions! { @no_items $function }
+    };
+    (@item $signature:tt $token:tt $($tail:tt)*) => {
+        $crate::__offthread_functions! { @item $signature $($tail)* }
+    };
+    (@no_items $function:tt) => {
+        $crate::__offthread_functions! {
+            @error $function "say what it returns: `impl Iterator<Item = T>`, or a type that is an iterator"
+        }
+    };
+    (@bounds [$function:tt $generics:tt ($($arguments:tt)*)] $return:tt $body:block $($tail:tt)*) => {
+        $crate::__offthread_functions! {
+            @receiver [$function $generics $return {} $body] ($($arguments)*) $($arguments)*
+        }
+    };
+    (@bounds $signature:tt $return:tt where $($tail:tt)*) => {
+        $crate::__offthread_functions! { @where $signature $return {where} $($tail)* }
+    };
+    (@bounds [$function:tt $generics:tt $arguments:tt] $return:tt; $($tail:tt)*) => {
+        $crate::__offthread_functions! { @error $function "it has no body, and the body is what runs in the thread" }
+    };
+    (@bounds $signature:tt $return:tt $token:tt $($tail:tt)*) => {
+        $crate::__offthread_functions! { @bounds $signature $return $($tail)* }
     };
 
     // --- The `where` clause: it ends at the body, which is the first block that is no argument of a type -------------
@@ -480,6 +642,77 @@ macro_rules! __offthread_functions {
         $($where)*
         {
             $crate::threaded_separate(move || -> $return { $($bindings)* $body }).name(::core::stringify!($name))
+        }
+    };
+
+    (@function
+        [
+            [threaded_iterable {$($attributes:tt)*} $visibility:tt $name:ident]
+            $generics:tt $return:tt $where:tt $body:block
+        ]
+        $parameters:tt $bindings:tt
+    ) => {
+        $crate::__offthread_functions! {
+            @iterable {} {}
+            [threaded_iterable $visibility $name $generics $return $where $body $parameters $bindings {}]
+            $($attributes)*
+        }
+    };
+    (@function
+        [
+            [threaded_iterable_separate {$($attributes:tt)*} $visibility:tt $name:ident]
+            $generics:tt $return:tt $where:tt $body:block
+        ]
+        $parameters:tt $bindings:tt
+    ) => {
+        $crate::__offthread_functions! {
+            @iterable {} {}
+            [
+                threaded_iterable_separate $visibility $name $generics $return $where $body $parameters $bindings
+                {.name(::core::stringify!($name))}
+            ]
+            $($attributes)*
+        }
+    };
+    // Its `max_size` is taken out of the attributes: `{other attributes} {.max_size(N)}`.
+    (@iterable $others:tt {} $function:tt #[max_size($max_size:expr)] $($attributes:tt)*) => {
+        $crate::__offthread_functions! { @iterable $others {.max_size($max_size)} $function $($attributes)* }
+    };
+    (@iterable $others:tt $set:tt [$kind:ident $visibility:tt $name:ident $($function:tt)*]
+        #[max_size $($size:tt)*] $($attributes:tt)*
+    ) => {
+        $crate::__offthread_functions! {
+            @error [$kind {} {} $name] "say once how many items may be made ahead, as in `#[max_size(64)]`"
+        }
+    };
+    (@iterable {$($others:tt)*} $set:tt $function:tt #[$($attribute:tt)*] $($attributes:tt)*) => {
+        $crate::__offthread_functions! { @iterable {$($others)* #[$($attribute)*]} $set $function $($attributes)* }
+    };
+    (@iterable {$($attributes:tt)*} {$($set:tt)*}
+        [
+            $make:ident {$visibility:vis} $name:ident {$($generics:tt)*} {{$item:ty}} {$($where:tt)*} $body:block
+            {$($parameters:tt)*} {$($bindings:tt)*} {$($named:tt)*}
+        ]
+    ) => {
+        $($attributes)*
+        $visibility fn $name $($generics)* ($($parameters)*) -> $crate::IteratorWrapper<$item>
+        $($where)*
+        {
+            $crate::$make(move || { $($bindings)* $body }) $($set)* $($named)*
+        }
+    };
+    (@iterable {$($attributes:tt)*} {$($set:tt)*}
+        [
+            $make:ident {$visibility:vis} $name:ident {$($generics:tt)*} {$return:ty} {$($where:tt)*} $body:block
+            {$($parameters:tt)*} {$($bindings:tt)*} {$($named:tt)*}
+        ]
+    ) => {
+        $($attributes)*
+        $visibility fn $name $($generics)* ($($parameters)*)
+            -> $crate::IteratorWrapper<<$return as ::core::iter::IntoIterator>::Item>
+        $($where)*
+        {
+            $crate::$make(move || -> $return { $($bindings)* $body }) $($set)* $($named)*
         }
     };
 

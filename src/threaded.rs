@@ -5,9 +5,10 @@ use std::fmt;
 use std::future::IntoFuture;
 
 use crate::event_loop::LoopHandle;
-use crate::pool::{self, ThreadPool};
+use crate::pool::{self, Shared, ThreadPool, checked_name};
 use crate::primitives::job::Job;
 use crate::separate;
+use crate::sync::Arc;
 
 /// Makes a blocking closure awaitable: nothing has started yet.
 ///
@@ -57,11 +58,35 @@ pub struct Threaded<F> {
     name: Option<String>,
 }
 
+/// Where something is to run.
 #[derive(Debug)]
-enum Place {
+pub(crate) enum Place {
+    /// In the pool for whoever names none.
     Nearby,
     Pool(ThreadPool),
+    /// In a thread of its own.
     Separate,
+}
+
+impl Place {
+    /// With a pool in the place of none, if the current loop has one.
+    pub(crate) fn settle(self) -> Self {
+        match self {
+            Self::Nearby => {
+                let pool = LoopHandle::try_current().and_then(|handle| handle.default_pool());
+                pool.map_or(Self::Nearby, Self::Pool)
+            }
+            settled => settled,
+        }
+    }
+
+    /// Shows the pool, once this is settled.
+    pub(crate) fn with_pool<R>(&self, f: impl FnOnce(&Arc<Shared>) -> R) -> R {
+        match self {
+            Self::Pool(pool) => f(pool.shared()),
+            _ => pool::with_nearby(f),
+        }
+    }
 }
 
 impl<F> Threaded<F> {
@@ -82,9 +107,7 @@ impl<F> Threaded<F> {
     /// # Panics
     /// If it contains a zero byte, which no thread's name can.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        let name = name.into();
-        assert!(!name.contains('\0'), "Threaded::name: {name:?} contains a zero byte");
-        self.name = Some(name);
+        self.name = Some(checked_name("Threaded", name.into()));
         self
     }
 
@@ -97,12 +120,8 @@ impl<F> Threaded<F> {
         R: Send + 'static,
     {
         match self.place {
-            Place::Nearby => match LoopHandle::try_current().and_then(|handle| handle.default_pool()) {
-                Some(pool) => pool.spawn(self.func),
-                None => pool::spawn_nearby(self.func),
-            },
-            Place::Pool(pool) => pool.spawn(self.func),
             Place::Separate => separate::spawn(self.name, self.func),
+            place => place.settle().with_pool(|pool| Shared::spawn(pool, self.func)),
         }
     }
 

@@ -159,6 +159,7 @@ fn named_models_exist() {
     for (path, text) in sources() {
         let twin = match path.to_str().unwrap() {
             "pool/mod.rs" => Path::new("pool.rs"),
+            "iterable.rs" | "pool/stream.rs" => Path::new("iterable.rs"),
             "time.rs" | "gather.rs" | "sync_await.rs" => Path::new("event_loop.rs"),
             "primitives/mod.rs" | "primitives/cache_padded.rs" | "primitives/framed.rs" => continue,
             _ if path.starts_with("event_loop") => Path::new("event_loop.rs"),

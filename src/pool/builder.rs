@@ -61,8 +61,7 @@ impl ThreadPoolBuilder {
     /// # Panics
     /// If it contains a zero byte, which no thread's name can.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        assert!(!self.name.contains('\0'), "ThreadPoolBuilder::name: {:?} contains a zero byte", self.name);
+        self.name = checked_name("ThreadPoolBuilder", name.into());
         self
     }
 
@@ -130,6 +129,12 @@ impl ThreadPoolBuilder {
     pub fn build_global(self) -> Result<(), GlobalPoolExists> {
         GLOBAL.set(self.build()).map_err(|_| GlobalPoolExists)
     }
+}
+
+/// The name that a thread is to have, if it can.
+pub fn checked_name(caller: &str, name: String) -> String {
+    assert!(!name.contains('\0'), "{caller}::name: {name:?} contains a zero byte");
+    name
 }
 
 impl fmt::Debug for ThreadPoolBuilder {

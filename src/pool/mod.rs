@@ -13,6 +13,8 @@
 //! A waker that a job's handle was given runs on the worker, which is counted on for the next job meanwhile: like all
 //! wakers it should return soon. (If it blocks in a call of this crate, the pool is told.)
 //!
+//! Among the jobs wait the turns of iterables: see `stream.rs`.
+//!
 //! A pool cannot starve itself: a job that waits for another one that has not started runs that one right there
 //! ([`Job::wait`]); and a thread that sleeps in a blocking call of this crate, whatever it waits for, does not count as
 //! one of the `threads` while it does, so that another one takes its place if jobs wait.
@@ -35,6 +37,7 @@
 
 mod builder;
 mod state;
+mod stream;
 mod worker;
 
 use std::cell::Cell;
@@ -43,11 +46,12 @@ use std::time::{Duration, Instant};
 use std::{env, error, fmt};
 
 use crate::context::Context;
-pub use crate::pool::builder::ThreadPoolBuilder;
+pub use crate::pool::builder::{ThreadPoolBuilder, checked_name};
 use crate::pool::state::{Next, Out, State};
+pub use crate::pool::stream::{End, Source, Stream, Turn};
 use crate::pool::worker::{Inline, Worker};
 use crate::primitives::cache_padded::CachePadded;
-use crate::primitives::job::{self, Executor, Job, JoinError, Queued, Started, Stop, job};
+use crate::primitives::job::{self, Executor, Job, JoinError, Queued, Stop, job};
 use crate::primitives::parker::poll_until;
 use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread_local};
 
@@ -82,7 +86,8 @@ struct Owner {
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
-struct Shared {
+/// What the handles and the threads share.
+pub(crate) struct Shared {
     out: CachePadded<Mutex<Out>>,
     state: CachePadded<Mutex<State>>,
     stop: Stop,
@@ -209,6 +214,11 @@ impl ThreadPool {
         }
     }
 
+    /// What its threads share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+
     /// Whether the pool refuses new jobs. It stays so.
     pub fn is_closed(&self) -> bool {
         self.owner.shared.state.lock().is_closed()
@@ -226,20 +236,16 @@ fn default_size() -> usize {
     }
 }
 
-/// Submits a job to the pool that the job runs on which calls this; or to the global one, if there is none or it is closed.
-pub fn spawn_nearby<F, R>(job: F) -> Job<R>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+/// Shows the pool that the job runs on which calls this; or the global one, if there is none or it is closed.
+pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
     match Worker::current().filter(|worker| !worker.shared.state.lock().is_closed()) {
-        Some(worker) => Shared::spawn(&worker.shared, job),
-        None => ThreadPool::global().spawn(job),
+        Some(worker) => f(&worker.shared),
+        None => f(ThreadPool::global().shared()),
     }
 }
 
 impl Shared {
-    fn spawn<F, R>(this: &Arc<Self>, func: F) -> Job<R>
+    pub fn spawn<F, R>(this: &Arc<Self>, func: F) -> Job<R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
@@ -305,19 +311,22 @@ impl Shared {
         let called = state.close();
         let jobs = state.take_all(&mut out);
         drop((out, state));
-        self.stop.set();
         for waker in called {
             waker.wake();
         }
-        self.refuse(jobs, || JoinError::Cancelled);
+        self.refusing(|| {
+            // Ends the streams that are paused, right here.
+            self.stop.set();
+            for job in jobs {
+                job.refuse(JoinError::Cancelled);
+            }
+        });
     }
 
-    /// Resolves the jobs that were taken out of the trays.
-    fn refuse(&self, jobs: Vec<Started>, why: impl Fn() -> JoinError) {
+    /// Does what is to be done with the jobs that were taken out of the trays.
+    fn refusing(&self, refuse: impl FnOnce()) {
         REFUSING.with(|refusing| refusing.set(refusing.get() + 1));
-        for job in jobs {
-            job.refuse(why());
-        }
+        refuse();
         REFUSING.with(|refusing| refusing.set(refusing.get() - 1));
         let (out, mut state) = self.lock();
         let closers = state.refused(&out);

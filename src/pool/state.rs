@@ -8,6 +8,9 @@
 //! Who needs both takes that of the out-tray first. Jobs move, or leave the trays unclaimed, under both alone: so who has
 //! `State` alone knows how many jobs there are at most, which is enough to decide that somebody is needed.
 //!
+//! Turns of streams wait among the jobs, and count nowhere; but one that is only to drop its iterator, since its consumer waits
+//! for that, stands in a queue of its own, `urgent`, which comes first, and gets a thread even if `size` workers are active.
+//!
 //! # Counts
 //! A worker is *idle* (it sleeps, and stands in `idle`), *blocked* (its job sleeps in a blocking call of this crate), or
 //! *active*: it runs a job, looks for one, or is about to start. Jobs are taken only while there are not more active workers
@@ -18,8 +21,9 @@
 //!
 //! * `coming` is set: a worker has been called, and will look round when it arrives; or
 //! * there are at least as many workers `looking` or `starting` as jobs that wait; or
-//! * `size` workers are active: the first that ends its job takes the next; or
-//! * nobody is idle, and there is no room for one more thread, or the system has just refused one.
+//! * `size` workers are active: the first that ends its job takes the next; that is not enough for what is urgent; or
+//! * nobody is idle, and there is no room for one more thread, or the system has just refused one. Then what is urgent is
+//!   given back, and done by whoever brought it.
 //!
 //! [`State::next`] restores it. Whoever adds a job, takes one after a sleep, blocks, or stops looking calls it.
 //!
@@ -28,12 +32,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::mem;
 use std::task::Waker;
 use std::time::Duration;
+use std::{iter, mem};
 
 use crate::pool::PoolStats;
-use crate::primitives::job::{Ended, Queued, Started};
+use crate::primitives::job::{Ended, Kind, Queued, Started};
 
 /// With fewer jobs than this, stale ones stay in the queue until their turn comes.
 const FEW: usize = 32;
@@ -46,6 +50,8 @@ pub struct Out {
     taken: u64,
     succeeded: u64,
     panicked: u64,
+    turns_taken: u64,
+    turns_ended: u64,
     /// More workers are active than may be: some have come back from blocking.
     surplus: bool,
 }
@@ -57,6 +63,10 @@ pub struct State {
     submitted: u64,
     /// How many jobs there are in the out-tray at most.
     out: usize,
+    /// Turns for which somebody waits.
+    urgent: VecDeque<Queued>,
+    /// How many turns of streams have been submitted, but for those that were withdrawn.
+    stream_turns: u64,
     /// How many workers are about to look at the trays.
     looking: usize,
     /// How many threads are about to start, and then to look at the trays.
@@ -156,11 +166,18 @@ impl Out {
         while let Some(job) = self.tray.pop_front() {
             // A stale one that is dropped here runs nothing of the user's.
             if let Some(job) = job.start() {
-                self.taken += 1;
+                self.has_taken(&job);
                 return Some(job);
             }
         }
         None
+    }
+
+    fn has_taken(&mut self, job: &Started) {
+        match job.kind() {
+            Kind::Job => self.taken += 1,
+            Kind::Turn => self.turns_taken += 1,
+        }
     }
 
     /// The next job for a worker that has just had one, if there is no more to it than that.
@@ -174,6 +191,7 @@ impl Out {
         match how {
             Ended::Succeeded => self.succeeded += 1,
             Ended::Panicked => self.panicked += 1,
+            Ended::Turn => self.turns_ended += 1,
         }
         !self.tray.is_empty()
     }
@@ -185,6 +203,8 @@ impl State {
             tray: VecDeque::new(),
             submitted: 0,
             out: 0,
+            urgent: VecDeque::new(),
+            stream_turns: 0,
             looking: 0,
             starting: 0,
             idle: Vec::new(),
@@ -234,7 +254,8 @@ impl State {
             // More call than have a turn if a thread that ends does.
             return self.turns.saturating_sub(self.callers);
         }
-        usize::try_from(out.taken + self.passed - out.succeeded - out.panicked).unwrap_or(usize::MAX)
+        let jobs = out.taken + self.passed - out.succeeded - out.panicked;
+        usize::try_from(jobs + out.turns_taken - out.turns_ended).unwrap_or(usize::MAX)
     }
 
     // Jobs.
@@ -293,6 +314,54 @@ impl State {
         self.closers(out)
     }
 
+    // Streams.
+
+    /// Adds a stream's turn, or gives it back if the pool is closed.
+    pub fn submit_turn(&mut self, turn: Queued) -> Result<Next, Queued> {
+        if self.closed {
+            return Err(turn);
+        }
+        self.stream_turns += 1;
+        self.tray.push_back(turn);
+        Ok(self.next())
+    }
+
+    /// Adds a turn that is not to wait for a worker to be free, or gives it back if there is nobody to run it. `again`: beside
+    /// the one that waits already; whichever comes first is the one.
+    pub fn submit_urgent(&mut self, turn: Queued, again: bool) -> Result<Next, Queued> {
+        let can_come = usize::from(self.coming) + self.looking + self.starting + self.idle.len();
+        if self.closed || self.urgent.len() >= can_come + self.most - self.threads {
+            return Err(turn);
+        }
+        if again {
+            self.has_gone_stale();
+        } else {
+            self.stream_turns += 1;
+        }
+        self.urgent.push_back(turn);
+        Ok(self.next())
+    }
+
+    /// A turn that was submitted has been claimed by somebody who is no worker. Whether [`tidy`](Self::tidy) is due.
+    #[must_use]
+    pub fn withdrawn(&mut self) -> bool {
+        self.stream_turns -= 1;
+        self.has_gone_stale();
+        self.has_many_stale()
+    }
+
+    /// Whether a stream has to let others have its worker.
+    pub fn others_wait(&self) -> bool {
+        self.tray.len() + self.out + self.urgent.len() > 0 || self.active() > self.size
+    }
+
+    /// The next turn for which somebody waits.
+    fn take_urgent(&mut self, out: &mut Out) -> Option<Started> {
+        let turn = iter::from_fn(|| self.urgent.pop_front()).find_map(Queued::start)?;
+        out.has_taken(&turn);
+        Some(turn)
+    }
+
     /// Adds the times of a job that has ended.
     pub fn add_times(&mut self, waited: Duration, busy: Duration) {
         self.waited += waited;
@@ -303,11 +372,17 @@ impl State {
     /// not do: as one is dropped, the user's code may wait for the pool to finish, and so for the others.)
     pub fn take_all(&mut self, out: &mut Out) -> Vec<Started> {
         (self.out, self.stale) = (0, 0);
-        let trays = [mem::take(&mut out.tray), mem::take(&mut self.tray)];
-        let jobs: Vec<_> = trays.into_iter().flatten().filter_map(Queued::start).collect();
-        self.cancelled += jobs.len() as u64;
+        let trays = [mem::take(&mut self.urgent), mem::take(&mut out.tray), mem::take(&mut self.tray)];
+        self.claim_all(trays.into_iter().flatten())
+    }
+
+    fn claim_all(&mut self, queued: impl Iterator<Item = Queued>) -> Vec<Started> {
+        let claimed: Vec<_> = queued.filter_map(Queued::start).collect();
+        let jobs = claimed.iter().filter(|claimed| claimed.kind() == Kind::Job).count();
+        self.cancelled += jobs as u64;
+        self.stream_turns -= (claimed.len() - jobs) as u64;
         self.refusing += 1;
-        jobs
+        claimed
     }
 
     /// What [`take_all`](Self::take_all) gave has been refused.
@@ -324,8 +399,9 @@ impl State {
 
     /// Restores the invariant.
     pub fn next(&mut self) -> Next {
-        let left = (self.tray.len() + self.out).saturating_sub(self.looking);
-        let room = self.size.saturating_sub(self.active());
+        let urgent = self.urgent.len();
+        let left = (self.tray.len() + self.out + urgent).saturating_sub(self.looking);
+        let room = self.size.saturating_sub(self.active()).max(urgent.saturating_sub(self.looking + self.starting));
         if self.coming || left == 0 || room == 0 {
             return Next::Leave;
         }
@@ -343,12 +419,20 @@ impl State {
         Next::Start(starts)
     }
 
-    /// The thread that was to be started could not be. Gives back the jobs that nobody will ever take.
+    /// The thread that was to be started could not be. Gives back the jobs that nobody will ever take, or not soon enough.
     pub fn not_started(&mut self, out: &mut Out) -> (Option<Vec<Started>>, Next, Closers) {
         self.starting -= 1;
         self.turns -= 1;
         self.threads -= 1;
-        let orphans = (self.threads == 0).then(|| self.take_all(out));
+        let nobody_comes = !self.coming && self.idle.is_empty() && self.looking + self.starting < self.urgent.len();
+        let orphans = if self.threads == 0 {
+            Some(self.take_all(out))
+        } else if nobody_comes {
+            let urgent = mem::take(&mut self.urgent);
+            Some(self.claim_all(urgent.into_iter()))
+        } else {
+            None
+        };
         // Not another attempt: it might go on like that for ever.
         let next = if self.idle.is_empty() { Next::Leave } else { self.next() };
         (orphans, next, self.closers(out))
@@ -369,6 +453,11 @@ impl State {
                 self.callers -= usize::from(counted.caller);
                 self.turns -= 1;
             }
+        }
+        let urgent = self.take_urgent(out);
+        if let Some(turn) = urgent {
+            self.turns += 1;
+            return Look::Run(turn, self.next());
         }
         if self.active() <= self.size {
             let mut job = out.take();
@@ -468,7 +557,8 @@ impl State {
     /// Whether a closed pool has finished, but for jobs that are being refused. From inside, those whose jobs wait for just
     /// that do not count.
     pub fn has_finished(&self, out: &Out, inside: bool) -> bool {
-        self.queued(out) == 0 && if inside { self.turns <= self.callers } else { self.threads + self.leaving == 0 }
+        let queued = self.queued(out) as u64 + self.stream_turns - out.turns_taken;
+        queued == 0 && if inside { self.turns <= self.callers } else { self.threads + self.leaving == 0 }
     }
 
     /// Whether some thread is refusing jobs.

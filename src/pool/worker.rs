@@ -84,7 +84,7 @@ impl Worker {
         if let Some(orphans) = orphans {
             // An `io::Error` cannot be copied; each job gets one of its own.
             let copy = || error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-            shared.refuse(orphans, || JoinError::NoThread(copy()));
+            shared.refusing(|| orphans.into_iter().for_each(|job| job.refuse(JoinError::NoThread(copy()))));
         }
     }
 

@@ -1,4 +1,4 @@
-//! A blocking closure that runs once on some thread, and the handle that awaits its result.
+//! A blocking closure that runs once on some thread, and the handle that awaits its result; and what else a queue holds.
 //!
 //! # What it promises
 //! A job's closure runs at most once. It runs, or somebody cancels it before: then it never runs, and it has been dropped
@@ -18,6 +18,9 @@
 //! allocation. That has two owners, the queue, which sees it as a [`Runnable`], and the handle, which sees it as a
 //! [`Joinable`]; a third bit, `LEFT`, says that one of them is gone. A claimed job may still stand in a queue: it is stale
 //! there, and holds nothing of the user's.
+//!
+//! A queue may also hold the turns of a stream ([`Turns`]), each in a cell of its own that belongs to the queue alone, and
+//! which asks the stream who has it.
 //!
 //! # Who may touch what
 //! 1. `func` and the sender's side of `result` belong to whoever has the claim.
@@ -49,6 +52,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -56,6 +60,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::{error, fmt, io, mem, ptr};
 
@@ -120,20 +125,15 @@ pub struct Stop {
 
 #[derive(Debug, Default)]
 struct Watches {
-    waiting: Vec<Waiting>,
+    waiting: BTreeMap<WatchId, Waker>,
     /// How many there have been.
     numbers: u64,
 }
 
-/// A job that waits until it is cancelled.
-#[derive(Debug)]
-struct Waiting {
-    number: u64,
-    job: JobId,
-    waker: Waker,
-}
+/// Who waits, and a number of its own.
+pub type WatchId = (JobId, u64);
 
-/// A running job's address.
+/// The address of a job, or of a stream.
 pub type JobId = usize;
 
 impl Stop {
@@ -141,35 +141,56 @@ impl Stop {
     pub fn set(&self) {
         // ORDERING: Release [J2]: pairs with `is_set`; publishes what the caller did before.
         self.set.store(true, Release);
-        self.wake(|_| true);
+        let waiting = mem::take(&mut self.watches.lock().waiting);
+        for waker in waiting.into_values() {
+            waker.wake();
+        }
     }
 
-    fn is_set(&self) -> bool {
+    /// Whether `set` was called.
+    pub fn is_set(&self) -> bool {
         // ORDERING: Acquire [J2]: pairs with `set`.
         self.set.load(Acquire)
     }
 
-    /// Wakes those jobs of which this is true.
-    fn wake(&self, which: impl Fn(JobId) -> bool) {
+    /// Leaves a waker, to be woken once by `set`, or by a `wake` of that job. The caller then looks whether one of them came
+    /// before.
+    pub fn watch(&self, job: JobId, waker: Waker) -> WatchId {
         let mut watches = self.watches.lock();
-        let (woken, others): (Vec<_>, _) =
-            mem::take(&mut watches.waiting).into_iter().partition(|watch| which(watch.job));
-        watches.waiting = others;
+        watches.numbers += 1;
+        let id = (job, watches.numbers);
+        watches.waiting.insert(id, waker);
+        id
+    }
+
+    /// Gives back a waker that was left, if nobody has woken it.
+    pub fn withdraw(&self, id: WatchId) -> Option<Waker> {
+        self.watches.lock().waiting.remove(&id)
+    }
+
+    /// Wakes whoever waits in this job.
+    pub fn wake(&self, job: JobId) {
+        let mut watches = self.watches.lock();
+        let ids: Vec<WatchId> = watches.waiting.range((job, 0)..=(job, u64::MAX)).map(|(&id, _)| id).collect();
+        let woken: Vec<Waker> = ids.iter().filter_map(|id| watches.waiting.remove(id)).collect();
         drop(watches);
-        for watch in woken {
-            watch.waker.wake();
+        for waker in woken {
+            waker.wake();
         }
     }
 }
 
-/// A job that runs, as the code inside it sees it.
-trait Running {
+/// A job that runs, or a stream in its turn, as the code inside it sees it.
+pub trait Running {
+    /// Whether it was cancelled, or its executor has stopped.
     fn is_cancelled(&self) -> bool;
+    /// Its executor's.
     fn stop(&self) -> &Stop;
 }
 
 impl dyn Running {
-    fn id(&self) -> JobId {
+    /// To tell it from others.
+    pub fn id(&self) -> JobId {
         ptr::from_ref(self).addr()
     }
 }
@@ -179,10 +200,11 @@ thread_local! {
     static CURRENT: Cell<Option<NonNull<dyn Running>>> = const { Cell::new(None) };
 }
 
-/// Whether the job that this code runs in was cancelled, its handle dropped, or its pool shut down.
+/// Whether the job that this code runs in was cancelled, its handle dropped, or its pool shut down; or whether the iterable
+/// was closed.
 ///
 /// A closure cannot be interrupted. One that runs for long asks from time to time whether anyone still wants its result,
-/// and returns early if not. Outside a job: false.
+/// and returns early if not. Outside of both: false.
 ///
 /// ```
 /// use offthread::{ThreadPool, is_cancelled};
@@ -203,11 +225,24 @@ pub fn is_cancelled() -> bool {
     with_current(Running::is_cancelled).unwrap_or(false)
 }
 
+/// Runs `f` as the code of this job.
+#[inline]
+pub fn within<R>(job: &(dyn Running + 'static), f: impl FnOnce() -> R) -> R {
+    /// Puts the outer job back, also after a panic.
+    struct Outer(Option<NonNull<dyn Running>>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            CURRENT.with(|current| current.set(self.0));
+        }
+    }
+    let _outer = Outer(CURRENT.with(|current| current.replace(Some(NonNull::from(job)))));
+    f()
+}
+
 /// Shows the job that this code runs in, if it runs in one.
 #[inline]
 fn with_current<R>(f: impl FnOnce(&(dyn Running + 'static)) -> R) -> Option<R> {
-    // SAFETY: the pointer is there while `JobCell::run` borrows what it points to, on this very thread, further down the
-    // stack.
+    // SAFETY: the pointer is there while `within` borrows what it points to, on this very thread, further down the stack.
     CURRENT.with(Cell::get).map(|job| f(unsafe { job.as_ref() }))
 }
 
@@ -221,7 +256,7 @@ pub fn current_id() -> Option<JobId> {
 /// outlive the job. Dropping it withdraws the waker.
 #[derive(Debug, Default)]
 pub struct CancelWatch {
-    number: Option<u64>,
+    id: Option<WatchId>,
     /// It stays on the job's thread.
     _here: PhantomData<*const ()>,
 }
@@ -232,14 +267,8 @@ impl CancelWatch {
         let waker = cx.waker().clone();
         let is_cancelled = with_current(|job| {
             // Register, then look.
-            let mut watches = job.stop().watches.lock();
-            let old = watches.withdraw(self.number);
-            watches.numbers += 1;
-            let number = watches.numbers;
-            watches.waiting.push(Waiting { number, job: job.id(), waker });
-            drop(watches);
-            drop(old);
-            self.number = Some(number);
+            drop(self.id.and_then(|id| job.stop().withdraw(id)));
+            self.id = Some(job.stop().watch(job.id(), waker));
             job.is_cancelled()
         });
         if is_cancelled == Some(true) { Poll::Ready(()) } else { Poll::Pending }
@@ -248,15 +277,9 @@ impl CancelWatch {
 
 impl Drop for CancelWatch {
     fn drop(&mut self) {
-        let waiting = with_current(|job| job.stop().watches.lock().withdraw(self.number));
-        drop(waiting);
-    }
-}
-
-impl Watches {
-    fn withdraw(&mut self, number: Option<u64>) -> Option<Waiting> {
-        let at = self.waiting.iter().position(|waiting| Some(waiting.number) == number)?;
-        Some(self.waiting.swap_remove(at))
+        if let Some(id) = self.id {
+            drop(with_current(|job| job.stop().withdraw(id)));
+        }
     }
 }
 
@@ -324,9 +347,9 @@ impl<C: ?Sized + Owned> Drop for Owner<C> {
 
 /// A job as its queue sees it.
 trait Runnable: Owned {
-    /// Takes the claim, to run the job or to refuse it. False: another one has it.
+    /// Takes the claim, to run the job or to refuse it. `None`: another one has it.
     #[must_use]
-    fn start(&self) -> bool;
+    fn start(&self) -> Option<Kind>;
     /// Whether anyone has the claim.
     fn is_stale(&self) -> bool;
     /// Runs the job.
@@ -339,6 +362,15 @@ trait Runnable: Owned {
     /// # Safety
     /// As `run`.
     unsafe fn refuse(&self, error: JoinError);
+}
+
+/// What has been started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A job, which is over when it has run.
+    Job,
+    /// One turn of a stream.
+    Turn,
 }
 
 /// A job as its handle sees it.
@@ -368,6 +400,8 @@ pub enum Ended {
     Succeeded,
     /// Its closure panicked.
     Panicked,
+    /// It was a stream's turn.
+    Turn,
 }
 
 impl<F, R, E: Executor> JobCell<F, R, E>
@@ -443,8 +477,8 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    fn start(&self) -> bool {
-        self.claim.start()
+    fn start(&self) -> Option<Kind> {
+        self.claim.start().then_some(Kind::Job)
     }
 
     fn is_stale(&self) -> bool {
@@ -452,18 +486,9 @@ where
     }
 
     unsafe fn run(&self, worker: &mut dyn Worker) {
-        /// Puts the outer job back, also after a panic.
-        struct Outer(Option<NonNull<dyn Running>>);
-        impl Drop for Outer {
-            fn drop(&mut self) {
-                CURRENT.with(|current| current.set(self.0));
-            }
-        }
         // SAFETY: rule 1, and the caller's promise.
         let func = unsafe { self.take_func() };
-        let outer = Outer(CURRENT.with(|current| current.replace(Some(NonNull::from(self as &dyn Running)))));
-        let result = catch_unwind(AssertUnwindSafe(func));
-        drop(outer);
+        let result = catch_unwind(AssertUnwindSafe(|| within(self, func)));
         let (how, result) = match result {
             Ok(value) => (Ended::Succeeded, Ok(value)),
             Err(payload) => (Ended::Panicked, Err(JoinError::Panicked(Panic::new(payload)))),
@@ -502,8 +527,7 @@ where
                 resume_unwind(payload);
             }
         } else {
-            let id = ptr::from_ref(self).addr();
-            self.executor.stop().wake(|job| job == id);
+            self.executor.stop().wake((self as &dyn Running).id());
         }
         claimed
     }
@@ -519,6 +543,49 @@ where
                 unsafe { self.run(&mut *worker) };
             }
         }
+    }
+}
+
+/// What has a turn on a thread of a pool now and again: between two turns it is in no queue.
+pub trait Turns: Send + Sync + 'static {
+    /// Takes the turn that was queued, to run it or to refuse it. False: another one has.
+    #[must_use]
+    fn start(&self) -> bool;
+    /// Whether no turn is queued.
+    fn is_stale(&self) -> bool;
+    /// Runs the turn that was taken.
+    fn run(this: &Arc<Self>, worker: &mut dyn Worker);
+    /// There will be no more turns.
+    fn refuse(&self, error: JoinError);
+}
+
+/// A turn, as its queue sees it. Its other owner has left from the start.
+struct TurnCell<T> {
+    claim: Claim,
+    stream: Arc<T>,
+}
+
+impl<T: Turns> Owned for TurnCell<T> {
+    fn claim(&self) -> &Claim {
+        &self.claim
+    }
+}
+
+impl<T: Turns> Runnable for TurnCell<T> {
+    fn start(&self) -> Option<Kind> {
+        self.stream.start().then_some(Kind::Turn)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.stream.is_stale()
+    }
+
+    unsafe fn run(&self, worker: &mut dyn Worker) {
+        T::run(&self.stream, worker);
+    }
+
+    unsafe fn refuse(&self, error: JoinError) {
+        self.stream.refuse(error);
     }
 }
 
@@ -543,7 +610,16 @@ impl Queued {
     }
 
     fn claim(&mut self) -> Option<Started> {
-        self.0.take().filter(|job| job.start()).map(|job| Started(Some(job)))
+        let job = self.0.take()?;
+        let kind = job.start()?;
+        Some(Started { job: Some(job), kind })
+    }
+
+    /// A stream's turn. Dropping this refuses it, unless another one has claimed it.
+    pub fn turn(stream: Arc<impl Turns>) -> Self {
+        // With nobody else to wait for, it is freed as soon as the queue leaves it.
+        let cell = TurnCell { claim: Claim(AtomicU32::new(LEFT)), stream };
+        Self(Some(Owner(NonNull::from(Box::leak(Box::new(cell))))))
     }
 
     /// Whether another one has claimed the job: there is nothing left to do, and nothing of the user's in it.
@@ -566,12 +642,20 @@ impl fmt::Debug for Queued {
 
 /// A job that has been claimed, to be run or to be refused. Dropping it resolves the job with [`JoinError::Cancelled`].
 #[must_use = "dropping it cancels the job"]
-pub struct Started(Option<Owner<dyn Runnable>>);
+pub struct Started {
+    job: Option<Owner<dyn Runnable>>,
+    kind: Kind,
+}
 
 impl Started {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Runs the job on this thread.
     pub fn run(mut self, worker: &mut dyn Worker) {
-        if let Some(job) = self.0.take() {
+        if let Some(job) = self.job.take() {
             // SAFETY: it comes from `Queued::claim`, and this is the one use of it.
             unsafe { job.run(worker) };
         }
@@ -583,7 +667,7 @@ impl Started {
     }
 
     fn refuse_with(&mut self, error: JoinError) {
-        if let Some(job) = self.0.take() {
+        if let Some(job) = self.job.take() {
             // SAFETY: it comes from `Queued::claim`, and this is the one use of it.
             unsafe { job.refuse(error) };
         }
@@ -658,7 +742,7 @@ impl<R> Job<R> {
     /// # Panics
     /// If the closure's `Drop` does.
     pub fn cancel(&self) -> bool {
-        self.0.cell.as_ref().is_some_and(|cell| cell.cancel())
+        self.0.cancel()
     }
 
     /// Lets the job run without anyone waiting. Its result is dropped in its thread.
@@ -711,6 +795,11 @@ impl<R> Outcome<R> {
         if let Some(cell) = &self.cell {
             cell.run_here();
         }
+    }
+
+    /// As [`Job::cancel`].
+    pub(crate) fn cancel(&self) -> bool {
+        self.cell.as_ref().is_some_and(|cell| cell.cancel())
     }
 }
 

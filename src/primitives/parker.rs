@@ -208,8 +208,8 @@ impl fmt::Debug for Unparker {
 /// that a thread that waits for long jobs soon goes to sleep at once. And where a single yield takes long, others want the
 /// core: then yielding costs a turn of the scheduler's, while a sleeper is put back at once. So a number of waits go without,
 /// and twice as many each time that it happens again.
-#[derive(Clone, Copy)]
-struct Patience {
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
     turns: u32,
     /// How many waits are to go without.
     rest: u32,
@@ -218,7 +218,7 @@ struct Patience {
 }
 
 impl Patience {
-    const NEW: Self = Self { turns: Self::MOST, rest: 0, last_rest: 0 };
+    pub const NEW: Self = Self { turns: Self::MOST, rest: 0, last_rest: 0 };
     const MOST: u32 = 64;
     /// So many of them only pause; the others yield, which is a system call, but lets a thread run that needs this core.
     const PAUSES: u32 = 4;
@@ -227,6 +227,40 @@ impl Patience {
     /// Longer than any yield takes when nobody else wants the core.
     const SLOW_YIELD: Duration = Duration::from_micros(20);
     const LONGEST_REST: u32 = 1024;
+
+    /// Waits from `start` on as long as it is worth it, without going to sleep. `None`: there was no answer, and what follows
+    /// is to be [told](Self::after_sleep).
+    pub fn linger<T>(
+        &mut self,
+        start: Instant,
+        deadline: Option<Instant>,
+        mut answer: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
+        let turns = if sync::cpus() > 1 { self.turns } else { 0 };
+        let (mut now, mut slowest) = (Duration::ZERO, Duration::ZERO);
+        for turn in 0..turns {
+            if turn < Self::PAUSES {
+                sync::pause();
+            } else {
+                thread::yield_now();
+            }
+            let answer = answer();
+            let before = mem::replace(&mut now, start.elapsed());
+            slowest = slowest.max(now.saturating_sub(before));
+            if answer.is_some() {
+                self.after_yielding(slowest);
+                return answer;
+            }
+            if now >= Self::SHORT || deadline.is_some_and(sync::is_past) {
+                break;
+            }
+        }
+        if turns > 0 {
+            self.after_yielding(slowest);
+        }
+        None
+    }
 
     fn after_yielding(&mut self, slowest: Duration) {
         if slowest < Self::SLOW_YIELD {
@@ -237,12 +271,12 @@ impl Patience {
         }
     }
 
-    /// It slept in the end, until it was notified, or until its deadline: that is no answer, however near it was.
-    fn after_sleep(&mut self, wait: Duration, notified: Notified) {
+    /// It slept in the end, until there was an answer, or until its deadline: that is none, however near it was.
+    pub fn after_sleep(&mut self, wait: Duration, answered: bool) {
         if self.rest > 0 {
             self.rest -= 1;
         } else {
-            self.turns = if notified.is_any() && wait < Self::SHORT { Self::MOST } else { self.turns / 2 };
+            self.turns = if answered && wait < Self::SHORT { Self::MOST } else { self.turns / 2 };
         }
     }
 }
@@ -277,28 +311,10 @@ impl Waiter {
             return notified;
         }
         let start = Instant::now();
-        // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
-        let turns = if sync::cpus() > 1 { self.patience.turns } else { 0 };
-        let (mut now, mut slowest) = (Duration::ZERO, Duration::ZERO);
-        for turn in 0..turns {
-            if turn < Patience::PAUSES {
-                sync::pause();
-            } else {
-                thread::yield_now();
-            }
-            let notified = self.parker().consume();
-            let before = mem::replace(&mut now, start.elapsed());
-            slowest = slowest.max(now.saturating_sub(before));
-            if notified.is_any() {
-                self.patience.after_yielding(slowest);
-                return notified;
-            }
-            if now >= Patience::SHORT || deadline.is_some_and(sync::is_past) {
-                break;
-            }
-        }
-        if turns > 0 {
-            self.patience.after_yielding(slowest);
+        let parker = &self.unparker.0;
+        let answer = || Some(parker.consume()).filter(|notified| notified.is_any());
+        if let Some(notified) = self.patience.linger(start, deadline, answer) {
+            return notified;
         }
         let around_sleep = AROUND_SLEEP.try_with(Cell::get).ok().flatten();
         if let Some(tell) = around_sleep {
@@ -312,7 +328,7 @@ impl Waiter {
         if let Some(tell) = around_sleep {
             tell(Sleeping::Ends);
         }
-        self.patience.after_sleep(start.elapsed(), notified);
+        self.patience.after_sleep(start.elapsed(), notified.is_any());
         notified
     }
 }

@@ -38,7 +38,8 @@
 // # State machine
 // A ring of `max_size` slots and two counters, which only grow (and wrap): `tail` counts the items that the sender has
 // put in, `head` those that the receiver has taken out. Each end keeps its own counter, the slot that comes next, and
-// what it last saw of the other's counter, so that it looks there only when it finds nothing left to do.
+// what it last saw of the other's counter, so that it looks there only when it finds nothing left to do. (The receiver of
+// an iterable hands slots back in batches: see `channel_by_halves`. Then its counter is behind what it has taken out.)
 //
 //      slots    . . . # # # # # . .          # holds an item: tail - head of them
 //                     ^         ^
@@ -235,8 +236,28 @@ fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
         Arc::new(Shared { tail: CachePadded(Counter::new(count)), head: CachePadded(Counter::new(count)), slots });
     (
         Sender { shared: shared.clone(), tail: count, head: count, slot: 0, watching: false, closed: false },
-        Receiver { shared, tail: count, head: count, slot: 0, watching: false, closed: false },
+        Receiver {
+            shared,
+            tail: count,
+            head: count,
+            handed_back: count,
+            batch: ONE,
+            slot: 0,
+            watching: false,
+            closed: false,
+        },
     )
+}
+
+/// A channel whose receiver hands slots back by halves of the buffer, and all of them before it waits: then a sender that
+/// waits for room is woken when it can do as much as that.
+///
+/// Not for everybody: of a program that takes one item, and then waits for something else that the sender is to do once it
+/// has room, both ends would wait for ever. The sender of an iterable has nothing else to do.
+pub(crate) fn channel_by_halves<T>(max_size: usize) -> (Sender<T>, Receiver<T>) {
+    let (sender, mut receiver) = channel(max_size);
+    receiver.batch = max_size.div_ceil(2) * ONE;
+    (sender, receiver)
 }
 
 /// The end that items are put into. Dropping it closes the channel; what is in there can still be received.
@@ -281,6 +302,10 @@ pub struct Receiver<T> {
     tail: usize,
     /// The own counter.
     head: usize,
+    /// The own counter, as the sender knows it: the slots between the two have not been handed back yet.
+    handed_back: usize,
+    /// How many such slots make it worth to hand them back, in steps of [`ONE`].
+    batch: usize,
     /// Where the next item comes from.
     slot: usize,
     /// Whether a waker may still be at `tail`.
@@ -327,7 +352,7 @@ impl<T> Sender<T> {
     }
 
     /// Ready if there is room, or if the channel is closed: `push` tells which.
-    fn room(&mut self) -> Poll<()> {
+    pub(crate) fn room(&mut self) -> Poll<()> {
         if self.closed || self.has_room() {
             return Poll::Ready(());
         }
@@ -339,7 +364,8 @@ impl<T> Sender<T> {
         if self.closed { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// As `room`, and a wake-up otherwise.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.room().is_ready() {
             return Poll::Ready(());
         }
@@ -354,7 +380,7 @@ impl<T> Sender<T> {
     }
 
     /// Puts an item in, after `room` has been ready. It comes back if the channel is closed.
-    fn push(&mut self, item: T) -> Result<(), T> {
+    pub(crate) fn push(&mut self, item: T) -> Result<(), T> {
         if self.closed {
             return Err(item);
         }
@@ -428,7 +454,7 @@ impl<T> Sender<T> {
     }
 
     /// Blocks until `room` is ready, or until the deadline.
-    fn wait_for_room(&mut self, deadline: Option<Instant>) {
+    pub(crate) fn wait_for_room(&mut self, deadline: Option<Instant>) {
         let attempt = Attempt(self);
         parker::poll_until(deadline, |cx| attempt.0.poll_room(cx));
     }
@@ -506,6 +532,7 @@ impl<T> Receiver<T> {
         if available.is_ready() {
             return available;
         }
+        self.hand_back(ONE);
         // If the other end is at work, it has put several items in after a pause: which is cheaper for both than to be
         // asked for each of them.
         sync::pause();
@@ -528,16 +555,22 @@ impl<T> Receiver<T> {
         item
     }
 
-    /// Hands back the slots of `n` items that were read, and wakes the sender if it waits for room.
-    fn hand_back(&mut self, n: usize) {
-        let before = self.shared.head.advance(n);
-        self.shared.head.notify(before);
+    /// Hands back the slots of the items that were read, if they are as many as `worth`, and wakes the sender if it waits for
+    /// room.
+    #[inline]
+    fn hand_back(&mut self, worth: usize) {
+        let read = self.head.wrapping_sub(self.handed_back);
+        if read >= worth {
+            self.handed_back = self.head;
+            let before = self.shared.head.advance(read / ONE);
+            self.shared.head.notify(before);
+        }
     }
 
     /// Takes one item out, after one was `available`.
     fn pop(&mut self) -> T {
         let item = self.read();
-        self.hand_back(1);
+        self.hand_back(self.batch);
         item
     }
 
@@ -592,9 +625,7 @@ impl<T> Receiver<T> {
         // Before anything is taken: if there is no memory for them, they stay in the channel.
         buf.reserve(items);
         buf.extend(iter::repeat_with(|| attempt.0.read()).take(items));
-        if items > 0 {
-            attempt.0.hand_back(items);
-        }
+        attempt.0.hand_back(attempt.0.batch);
         items
     }
 
@@ -806,6 +837,24 @@ mod tests {
                 receiver.close();
                 assert!(sender.is_closed());
             }
+        }
+    }
+
+    /// A receiver that hands slots back by halves does so at each half, and before it waits.
+    #[test]
+    fn slots_come_back_by_halves() {
+        for max_size in 1..10 {
+            let (mut sender, mut receiver) = channel_by_halves(max_size);
+            while sender.try_send(()).is_ok() {}
+            let mut taken = 0;
+            while sender.room().is_pending() {
+                receiver.try_recv().unwrap();
+                taken += 1;
+            }
+            assert_eq!(taken, max_size.div_ceil(2));
+            while receiver.try_recv().is_ok() {}
+            assert!(receiver.poll_recv(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+            assert_eq!(sender.len(), 0);
         }
     }
 

@@ -1,0 +1,449 @@
+//! Models of `src/iterable.rs` and `src/pool/stream.rs`: every item comes once and in order, the iterator is dropped once and
+//! before its end is told, and nobody waits for ever.
+
+mod common;
+
+use common::{Drops, Note, model_with};
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use loom::thread;
+use offthread::internals::block_on;
+use offthread::{IteratorWrapper, ThreadPool, is_cancelled, oneshot};
+use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// As for the pool: with three preemptions they take minutes.
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    model_with(2, check);
+}
+
+/// Counts from 0, and notes that it was dropped.
+struct Count {
+    next: usize,
+    end: usize,
+    dropped: Note,
+}
+
+impl Iterator for Count {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.next += 1;
+        (self.next <= self.end).then_some(self.next - 1)
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.dropped.write();
+    }
+}
+
+fn count(end: usize, dropped: &Note) -> impl FnOnce() -> Count + Send + use<> {
+    let dropped = dropped.clone();
+    move || Count { next: 0, end, dropped }
+}
+
+/// Reads all items of a stream that counts, to its end.
+fn read(mut items: IteratorWrapper<usize>) -> usize {
+    let mut seen = 0;
+    while let Some(item) = block_on(items.next()) {
+        assert_eq!(item, seen);
+        seen += 1;
+    }
+    seen
+}
+
+/// Forbids: an item is lost, doubled or late, when there is room for one and the two take turns; the end is told before the
+/// iterator has been dropped.
+#[test]
+fn lockstep() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        assert_eq!(read(IteratorWrapper::new(count(2, &dropped)).on(&pool).max_size(1)), 2);
+        assert!(dropped.is_written());
+        assert_eq!(pool.stats().submitted, 0);
+    });
+}
+
+/// The same on a thread of its own.
+#[test]
+fn separate_lockstep() {
+    model(|| {
+        let dropped = Note::new();
+        assert_eq!(read(IteratorWrapper::separate(count(2, &dropped)).max_size(1)), 2);
+        assert!(dropped.is_written());
+    });
+}
+
+/// Forbids: an item is taken just as the stream pauses for want of room, and nobody resumes it.
+#[test]
+fn pause_take() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        assert_eq!(read(IteratorWrapper::new(count(3, &dropped)).on(&pool).max_size(2)), 3);
+    });
+}
+
+/// Forbids: a close that meets the stream as it pauses waits for ever, or returns before the iterator has been dropped.
+#[test]
+fn close_pause() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        block_on(items.close());
+        assert!(dropped.is_written());
+        assert_eq!(block_on(items.next()), None);
+    });
+}
+
+/// The same while a job has the pool's only thread, and waits for that close.
+#[test]
+fn close_pause_while_all_are_busy() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        let closed = Arc::new(AtomicUsize::new(0));
+        let busy = pool.spawn({
+            let closed = closed.clone();
+            move || {
+                // Not by a blocking call of this crate, which the pool would hear of.
+                while closed.load(Relaxed) == 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+        block_on(items.close());
+        assert!(dropped.is_written());
+        closed.store(1, Relaxed);
+        block_on(busy);
+    });
+}
+
+/// Forbids: a close that comes right after the stream was resumed is lost, or ends it twice.
+#[test]
+fn close_resume() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        // It takes the next item, if it is there: that resumes the stream.
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        block_on(items.close());
+        assert!(dropped.is_written());
+    });
+}
+
+/// Forbids: a close as the iterator comes to its end waits for ever, or returns before that has been dropped.
+#[test]
+fn close_completion() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(count(1, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        block_on(items.close());
+        assert!(dropped.is_written());
+    });
+}
+
+/// Forbids: a close as the first turn is queued, or begins, waits for that turn's thread; or the iterator, if it is made, is
+/// not dropped.
+#[test]
+fn close_queued() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let drops = Drops::default();
+        let in_make = drops.value(0);
+        let mut items = IteratorWrapper::new({
+            let count = count(1, &dropped);
+            move || {
+                drop(in_make);
+                count()
+            }
+        });
+        items = items.on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        block_on(items.close());
+        assert_eq!(drops.count(), 1);
+        pool.drain();
+    });
+}
+
+/// Forbids: a close of a stream whose next turn is queued behind a job waits for that job, lets another item be made, or
+/// leaves the count of the turns wrong.
+#[test]
+fn close_queued_again() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let count = count(9, &dropped);
+        let mut items = IteratorWrapper::new(|| count().inspect(|_| assert!(!is_cancelled()))).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        let (started, has_started) = oneshot::channel();
+        let closed = Arc::new(AtomicUsize::new(0));
+        let busy = pool.spawn({
+            let closed = closed.clone();
+            move || {
+                started.send(()).unwrap();
+                // Not by a blocking call of this crate, which the pool would hear of.
+                while closed.load(Relaxed) == 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+        block_on(has_started).unwrap();
+        // If it is paused, there is an item, and this resumes it.
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        block_on(items.close());
+        assert!(dropped.is_written());
+        closed.store(1, Relaxed);
+        block_on(busy);
+        pool.drain();
+    });
+}
+
+/// Forbids: a stream is closed just as a worker goes from a job straight to its turn, and both have it, or neither.
+#[test]
+fn close_as_a_worker_goes_on() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        // Two jobs that take long: while the first runs, the second and the turn come, and the worker takes both at once.
+        let go = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let (started, has_started): (Vec<_>, Vec<_>) = [(); 2].map(|()| oneshot::channel()).into_iter().unzip();
+        let mut has_started = has_started.into_iter();
+        let mut jobs = go.clone().into_iter().zip(started).map(|(go, started)| {
+            pool.spawn(move || {
+                started.send(()).unwrap();
+                while go.load(Relaxed) == 0 {
+                    thread::yield_now();
+                }
+            })
+        });
+        let first = jobs.next().unwrap();
+        block_on(has_started.next().unwrap()).unwrap();
+        let second = jobs.next().unwrap();
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        go[0].store(1, Relaxed);
+        block_on(has_started.next().unwrap()).unwrap();
+        go[1].store(1, Relaxed);
+        // loom lets a thread that yields run only once all others have yielded too.
+        thread::yield_now();
+        block_on(items.close());
+        block_on(first);
+        block_on(second);
+        pool.drain();
+    });
+}
+
+/// Forbids: a stream whose consumer keeps up goes on and on in a pool that is drained.
+#[test]
+fn drain_running() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let own = pool.clone();
+        let count = count(3, &Note::new());
+        let mut items = IteratorWrapper::new(move || {
+            while !own.is_closed() {
+                thread::yield_now();
+            }
+            count()
+        });
+        items = items.on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        let draining = thread::spawn(move || pool.drain());
+        assert_eq!(block_on(items.next()), Some(0));
+        let end = catch_unwind(AssertUnwindSafe(|| block_on(items.next())));
+        assert!(end.is_err());
+        draining.join().unwrap();
+    });
+}
+
+/// Forbids: a job that waits for its pool to finish does not wait for a turn that is queued.
+#[test]
+fn drain_in_a_job() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let made = Arc::new(AtomicUsize::new(0));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let job = pool.spawn({
+            let (pool, queued, made) = (pool.clone(), queued.clone(), made.clone());
+            move || {
+                while queued.load(Relaxed) == 0 {
+                    thread::yield_now();
+                }
+                pool.drain();
+                made.load(Relaxed)
+            }
+        });
+        let mut items = IteratorWrapper::new({
+            let made = made.clone();
+            move || {
+                made.store(1, Relaxed);
+                [0]
+            }
+        });
+        items = items.on(&pool);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        queued.store(1, Relaxed);
+        assert_eq!(block_on(job), 1);
+    });
+}
+
+/// Forbids: a stream that is making an item as its pool is shut down makes one more, or ends as if that were its own end.
+#[test]
+fn shutdown_stops() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (started, has_started) = oneshot::channel();
+        let made = Arc::new(AtomicUsize::new(0));
+        let mut items = IteratorWrapper::new({
+            let made = made.clone();
+            move || {
+                started.send(()).unwrap();
+                iter::repeat_with(move || {
+                    while !is_cancelled() {
+                        thread::yield_now();
+                    }
+                    made.fetch_add(1, Relaxed)
+                })
+            }
+        });
+        items = items.on(&pool);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        block_on(has_started).unwrap();
+        pool.shutdown();
+        assert_eq!(made.load(Relaxed), 1);
+        let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
+        assert!(end.is_err());
+    });
+}
+
+/// Forbids: a consumer that is dropped while an item is being made leaves the iterator, an item or a thread behind.
+#[test]
+fn drop_running() {
+    model(|| {
+        let drops = Drops::default();
+        let pool = ThreadPool::new(1);
+        let made = Arc::new(AtomicUsize::new(0));
+        let mut items = IteratorWrapper::new({
+            let (drops, made) = (drops.clone(), made.clone());
+            move || {
+                (0..2).map(move |number| {
+                    made.fetch_add(1, Relaxed);
+                    drops.value(number)
+                })
+            }
+        });
+        items = items.on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        drop(items);
+        pool.shutdown();
+        assert_eq!(drops.count(), made.load(Relaxed));
+    });
+}
+
+/// Forbids: the code of an iterator is not told that it was closed, or what the consumer did before that is not seen.
+#[test]
+fn close_is_seen_inside() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (started, has_started) = oneshot::channel();
+        let before = Note::new();
+        let mut items = IteratorWrapper::new({
+            let before = before.clone();
+            move || {
+                started.send(()).unwrap();
+                while !is_cancelled() {
+                    thread::yield_now();
+                }
+                assert!(before.is_written());
+                [0]
+            }
+        });
+        items = items.on(&pool);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        block_on(has_started).unwrap();
+        before.write();
+        block_on(items.close());
+    });
+}
+
+/// Forbids: a stream that pauses as its pool is shut down stays paused for ever, or ends as if that were its own end.
+#[test]
+fn shutdown_pause() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        pool.shutdown();
+        assert!(dropped.is_written());
+        let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
+        assert!(end.is_err());
+        assert_eq!(block_on(items.next()), None);
+    });
+}
+
+/// Forbids: a drain does not wait for a turn that is queued, or waits for a stream that would go on for ever.
+#[test]
+fn drain_queued() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        pool.drain();
+        assert_eq!(pool.stats().threads, 0);
+        // What was made before is there, whatever came first.
+        let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
+        assert!(end.is_err() && dropped.is_written());
+    });
+}
+
+/// Forbids: a close of a separate iterator that waits for room, or makes an item, waits for ever.
+#[test]
+fn separate_close() {
+    model(|| {
+        let dropped = Note::new();
+        let mut items = IteratorWrapper::separate(count(9, &dropped)).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        block_on(items.close());
+        assert!(dropped.is_written());
+    });
+}
+
+/// Forbids: a separate iterator whose consumer was dropped goes on, or leaves an item behind.
+#[test]
+fn separate_drop() {
+    model(|| {
+        let drops = Drops::default();
+        let (ended, has_ended) = oneshot::channel::<()>();
+        let made = Arc::new(AtomicUsize::new(0));
+        let mut items = IteratorWrapper::separate({
+            let (drops, made) = (drops.clone(), made.clone());
+            move || {
+                (0..).map(move |number| {
+                    let _ended = &ended;
+                    made.fetch_add(1, Relaxed);
+                    drops.value(number)
+                })
+            }
+        });
+        items = items.max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        drop(items);
+        block_on(has_ended).unwrap_err();
+        assert_eq!(drops.count(), made.load(Relaxed));
+    });
+}

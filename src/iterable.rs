@@ -1,0 +1,605 @@
+//! Blocking iterators as async streams.
+//!
+//! Items go through a bounded channel ([`spsc`]), whose receiver hands slots back by halves of the buffer. How it ended goes
+//! another way, and is looked at when the channel is empty and closed: so a panic, or a pool that was shut down, never looks
+//! like the end.
+//!
+//! In a pool the iterator has turns ([`Stream`]), and waits for room without a thread. On a thread of its own it runs in one
+//! job, and blocks there: so it need not be `Send`. Both make their items in [`Maker::turn`], and look at the channel before
+//! each: what has no room is not made.
+//!
+//! # What can go wrong
+//! * Producer and consumer each wait for the other one, at a capacity of one: `lockstep`, `separate_lockstep`.
+//! * The consumer closes, or is dropped, as an item is made: `separate_close`, `separate_drop`.
+//! * It is closed while the code inside waits for just that: `close_is_seen_inside`.
+#![forbid(unsafe_code)]
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::{fmt, iter, mem, thread};
+
+use crate::pool::{End, Source, Stream, ThreadPool, Turn, checked_name};
+use crate::primitives::job::{JoinError, Outcome, Stop, contain};
+use crate::primitives::{oneshot, parker, spsc};
+use crate::separate;
+use crate::sync::Mutex;
+use crate::threaded::Place;
+
+/// Makes a blocking iterator readable by async code: it runs in a thread, some items ahead of its consumer.
+///
+/// `make` is called in the thread, and so is the iterator that it returns. Nothing runs before the first item is asked for.
+///
+/// ```
+/// use offthread::{block_on, threaded_iterable};
+/// use std::io::{BufRead, BufReader};
+/// use std::fs::File;
+///
+/// block_on(async {
+///     let mut lines = threaded_iterable(|| BufReader::new(File::open("Cargo.toml").unwrap()).lines());
+///     let mut bytes = 0;
+///     while let Some(line) = lines.next().await {
+///         bytes += line.unwrap().len();
+///     }
+///     assert!(bytes > 10);
+/// });
+/// ```
+pub fn threaded_iterable<F, I>(make: F) -> IteratorWrapper<I::Item>
+where
+    F: FnOnce() -> I + Send + 'static,
+    I: IntoIterator,
+    I::IntoIter: Send + 'static,
+    I::Item: Send + 'static,
+{
+    IteratorWrapper::new(make)
+}
+
+/// Makes a blocking iterator readable by async code, in a thread of its own.
+///
+/// For one that waits for long for its next item: in a pool it would take a thread from the others. Here the iterator need
+/// not be `Send`, for it stays where it is made.
+///
+/// ```
+/// use offthread::{block_on, threaded_iterable_separate};
+/// use std::rc::Rc;
+///
+/// block_on(async {
+///     let mut items = threaded_iterable_separate(|| [1, 2].into_iter().map({
+///         let not_send = Rc::new(10);
+///         move |item| item * *not_send
+///     }));
+///     assert_eq!(items.next().await, Some(10));
+/// });
+/// ```
+pub fn threaded_iterable_separate<F, I>(make: F) -> IteratorWrapper<I::Item>
+where
+    F: FnOnce() -> I + Send + 'static,
+    I: IntoIterator,
+    I::IntoIter: 'static,
+    I::Item: Send + 'static,
+{
+    IteratorWrapper::separate(make)
+}
+
+/// How many items may be made ahead of the consumer, unless said.
+const MAX_SIZE: usize = 1024;
+
+/// A blocking iterator that runs in a thread, and whose items async code reads.
+///
+/// ```
+/// use offthread::{IteratorWrapper, ThreadPool, block_on};
+///
+/// let pool = ThreadPool::new(1);
+/// block_on(async {
+///     let mut squares = IteratorWrapper::new(|| (0..).map(|n: u32| n * n)).on(&pool).max_size(10);
+///     assert_eq!(squares.next().await, Some(0));
+///     assert_eq!(squares.next().await, Some(1));
+///     squares.close().await; // the iterator is gone
+///     assert_eq!(squares.next().await, None);
+/// });
+/// ```
+///
+/// # Where it runs
+/// [`new`](Self::new): in a pool, the same as for [`threaded`](crate::threaded()) unless told otherwise. While its buffer is
+/// full it uses no thread there; it goes on, maybe on another one, when half of the buffer is free, and it gives way to
+/// other jobs when it has made `max_size` items. [`separate`](Self::separate): on a thread of its own, which blocks while the
+/// buffer is full. In both it has a copy of the context of the first call that asked for an item.
+///
+/// # Its end
+/// If the iterator panics, or `make`, or the iterator's `Drop`: the items made before are delivered, and then the panic is
+/// resumed in whoever asks for the next one, or closes this. The same happens with a panic that says so if its pool was shut
+/// down, or if no thread could be started: then there would have been more items. After that, and after the iterator's own
+/// end, there is only `None`.
+///
+/// # Cancellation
+/// Dropping it closes it, without waiting: see [`close`](Self::close). No panic of the iterator is heard of then.
+///
+/// # Streams
+/// [`poll_next`](Self::poll_next) is the function of the `Stream` trait of the crate `futures`; this makes one of it:
+///
+/// ```
+/// # mod futures {
+/// #     pub mod stream {
+/// #         use std::task::{Context, Poll};
+/// #         pub fn poll_fn<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>>>(poll: F) -> F { poll }
+/// #     }
+/// # }
+/// use std::pin::Pin;
+///
+/// let mut items = offthread::threaded_iterable(|| 0..3);
+/// let stream = futures::stream::poll_fn(move |cx| Pin::new(&mut items).poll_next(cx));
+/// ```
+#[must_use = "nothing runs until it is asked for an item"]
+pub struct IteratorWrapper<T> {
+    stage: Stage<T>,
+}
+
+enum Stage<T> {
+    /// Nothing has run yet.
+    New(Recipe<T>),
+    Running {
+        items: spsc::Receiver<T>,
+        producer: Producer,
+    },
+    /// The consumer has closed it; the iterator may not have been dropped yet.
+    Closing(Producer),
+    Ended,
+}
+
+/// What is to be run, and how.
+struct Recipe<T> {
+    /// Shared access gives nothing of it: so it need not be `Sync`.
+    make: Mutex<Box<dyn Make<T>>>,
+    max_size: usize,
+    place: Place,
+    name: Option<String>,
+}
+
+/// The function that makes the iterator, whatever its types.
+trait Make<T>: Send {
+    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = T>>;
+    fn start(self: Box<Self>, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer;
+}
+
+/// One whose iterator can go from thread to thread.
+struct Pooled<F>(F);
+
+/// One whose iterator stays where it is made.
+struct Separate<F>(F);
+
+impl<F, I> Make<I::Item> for Pooled<F>
+where
+    F: FnOnce() -> I + Send + 'static,
+    I: IntoIterator,
+    I::IntoIter: Send + 'static,
+    I::Item: Send + 'static,
+{
+    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = I::Item>> {
+        Box::new((self.0)().into_iter())
+    }
+
+    fn start(self: Box<Self>, sender: spsc::Sender<I::Item>, place: Place, _name: Option<String>) -> Producer {
+        let source = Box::new(Maker { iterator: Phase::Make(self.0), sender });
+        let place = place.settle();
+        let (stream, end) = place.with_pool(|pool| Stream::start(pool, source));
+        Producer::Pooled { stream, end, _place: place }
+    }
+}
+
+impl<F, I> Make<I::Item> for Separate<F>
+where
+    F: FnOnce() -> I + Send + 'static,
+    I: IntoIterator,
+    I::IntoIter: 'static,
+    I::Item: Send + 'static,
+{
+    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = I::Item>> {
+        Box::new((self.0)().into_iter())
+    }
+
+    fn start(self: Box<Self>, sender: spsc::Sender<I::Item>, _place: Place, name: Option<String>) -> Producer {
+        let job = separate::spawn(name, move || Maker { iterator: Phase::Make(self.0), sender }.make_all());
+        Producer::Separate(job.outcome())
+    }
+}
+
+/// Makes the items.
+struct Maker<F, I: Iterator> {
+    iterator: Phase<F, I>,
+    sender: spsc::Sender<I::Item>,
+}
+
+enum Phase<F, I> {
+    Make(F),
+    Iterate(I),
+    Over,
+}
+
+impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item>> Maker<F, I> {
+    /// As [`Source::turn`].
+    fn turn(&mut self, stop: &Stop) -> Turn {
+        for _ in 0..self.sender.max_size() {
+            if self.sender.room().is_pending() {
+                return Turn::Full;
+            }
+            if self.sender.is_closed() || stop.is_set() {
+                return Turn::Over;
+            }
+            let Some(item) = self.next() else { return Turn::Over };
+            if self.sender.push(item).is_err() {
+                return Turn::Over;
+            }
+        }
+        if self.sender.room().is_ready() { Turn::Enough } else { Turn::Full }
+    }
+
+    fn next(&mut self) -> Option<I::Item> {
+        if let Phase::Iterate(iterator) = &mut self.iterator {
+            return iterator.next();
+        }
+        let Phase::Make(make) = mem::replace(&mut self.iterator, Phase::Over) else { return None };
+        self.iterator = Phase::Iterate(make().into_iter());
+        self.next()
+    }
+
+    fn drop_iterator(&mut self) {
+        drop(mem::replace(&mut self.iterator, Phase::Over));
+    }
+
+    /// Makes all items right here, and blocks while there is no room.
+    fn make_all(mut self) {
+        let stop = Stop::default();
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                match self.turn(&stop) {
+                    Turn::Enough => {}
+                    Turn::Full => self.sender.wait_for_room(None),
+                    Turn::Over => break,
+                }
+            }
+        }));
+        let dropped = catch_unwind(AssertUnwindSafe(|| self.drop_iterator()));
+        // Wakes whoever waits for an item.
+        contain(|| drop(self));
+        first_panic(made, dropped);
+    }
+}
+
+impl<F, C, I> Source for Maker<F, I>
+where
+    F: FnOnce() -> C + Send,
+    C: IntoIterator<IntoIter = I, Item = I::Item>,
+    I: Iterator + Send,
+    I::Item: Send,
+{
+    fn turn(&mut self, stop: &Stop) -> Turn {
+        self.turn(stop)
+    }
+
+    fn room(&mut self) -> Poll<()> {
+        self.sender.room()
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sender.poll_room(cx)
+    }
+
+    fn has_started(&self) -> bool {
+        !matches!(self.iterator, Phase::Make(_))
+    }
+
+    fn drop_iterator(&mut self) {
+        self.drop_iterator();
+    }
+}
+
+/// Who makes the items, as the consumer knows it.
+enum Producer {
+    Pooled {
+        stream: Arc<Stream>,
+        end: oneshot::Receiver<End>,
+        /// Has a handle of the pool, so that it is not closed for want of one.
+        _place: Place,
+    },
+    Separate(Outcome<()>),
+}
+
+impl Producer {
+    /// Nobody wants any more.
+    fn close(&self) {
+        match self {
+            Self::Pooled { stream, .. } => Stream::close(stream),
+            Self::Separate(job) => drop(job.cancel()),
+        }
+    }
+
+    /// Ready when the iterator has been dropped.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self {
+            Self::Pooled { end, .. } => Pin::new(end).poll(cx).map(|end| match end {
+                Ok(end) => end,
+                Err(oneshot::Closed) => unreachable!("every stream says how it has ended"),
+            }),
+            Self::Separate(job) => Pin::new(job).poll(cx),
+        }
+    }
+}
+
+impl<T: Send + 'static> IteratorWrapper<T> {
+    /// As [`threaded_iterable`].
+    pub fn new<F, I>(make: F) -> Self
+    where
+        F: FnOnce() -> I + Send + 'static,
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::of(Box::new(Pooled(make)), Place::Nearby)
+    }
+
+    /// As [`threaded_iterable_separate`].
+    pub fn separate<F, I>(make: F) -> Self
+    where
+        F: FnOnce() -> I + Send + 'static,
+        I: IntoIterator<Item = T>,
+        I::IntoIter: 'static,
+    {
+        Self::of(Box::new(Separate(make)), Place::Separate)
+    }
+
+    fn of(make: Box<dyn Make<T>>, place: Place) -> Self {
+        Self { stage: Stage::New(Recipe { make: Mutex::new(make), max_size: MAX_SIZE, place, name: None }) }
+    }
+
+    /// How many items may have been made and not been taken. Unless said: 1024.
+    ///
+    /// # Panics
+    /// If `items` is 0, and if it has been started. The first call that asks for an item panics if there is no memory for so
+    /// many.
+    pub fn max_size(mut self, items: usize) -> Self {
+        assert!(items > 0, "IteratorWrapper::max_size: items is 0, but there must be room for at least one");
+        self.recipe("max_size").max_size = items;
+        self
+    }
+
+    /// Runs in this pool.
+    ///
+    /// # Panics
+    /// If it is a [`separate`](Self::separate) one, and if it has been started.
+    pub fn on(mut self, pool: &ThreadPool) -> Self {
+        let place = &mut self.recipe("on").place;
+        let is_separate = matches!(place, Place::Separate);
+        assert!(
+            !is_separate,
+            "IteratorWrapper::on: a separate one keeps its thread; make it with `new` to run in a pool"
+        );
+        *place = Place::Pool(pool.clone());
+        self
+    }
+
+    /// The name of the separate thread, as debuggers show it. A pool's thread keeps the pool's.
+    ///
+    /// # Panics
+    /// If it contains a zero byte, which no thread's name can, and if it has been started.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.recipe("name").name = Some(checked_name("IteratorWrapper", name.into()));
+        self
+    }
+
+    fn recipe(&mut self, caller: &str) -> &mut Recipe<T> {
+        match &mut self.stage {
+            Stage::New(recipe) => recipe,
+            _ => panic!("IteratorWrapper::{caller}: it has been started: call this before it is asked for an item"),
+        }
+    }
+
+    /// Starts it, if nobody has.
+    fn start(&mut self) {
+        if !matches!(self.stage, Stage::New(_)) {
+            return;
+        }
+        let Stage::New(recipe) = mem::replace(&mut self.stage, Stage::Ended) else { return };
+        let Recipe { make, max_size, place, name } = recipe;
+        let (sender, items) = spsc::channel_by_halves(max_size);
+        let producer = make.into_inner().start(sender, place, name);
+        self.stage = Stage::Running { items, producer };
+    }
+
+    /// The next item, or a wake-up when there is one. `None`: the end. The signature is that of the `Stream` trait of the crate
+    /// `futures`.
+    ///
+    /// The waker of the last call that was pending is the one that is woken. Panics as [`next`](Self::next).
+    pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.start();
+        let Stage::Running { items, .. } = &mut self.stage else { return Poll::Ready(None) };
+        match ready!(items.poll_recv(cx)) {
+            Some(item) => Poll::Ready(Some(item)),
+            None => self.poll_end(cx).map(|()| None),
+        }
+    }
+
+    /// The next item; waits until it has been made. `None`: the end.
+    ///
+    /// # Panics
+    /// If the iterator has panicked, with its panic; and if it was ended early, since its pool was shut down or no thread could
+    /// be started.
+    ///
+    /// # Cancellation
+    /// Dropping the future loses nothing: no item has been taken before it is ready.
+    ///
+    /// # Synchronization
+    /// All that the iterator did before it returned the item happens before this returns.
+    pub async fn next(&mut self) -> Option<T> {
+        self.start();
+        let Stage::Running { items, .. } = &mut self.stage else { return None };
+        let item = items.recv().await;
+        if item.is_none() {
+            poll_fn(|cx| self.poll_end(cx)).await;
+        }
+        item
+    }
+
+    /// Takes up to `limit` items at once: what is there, but at least one. Waits while there is none.
+    ///
+    /// Adds them to `buf` and returns how many. 0 is the end (or `limit` is 0, which takes nothing and does not wait).
+    ///
+    /// # Panics
+    /// As [`next`](Self::next).
+    ///
+    /// # Cancellation
+    /// As for [`next`](Self::next).
+    pub async fn next_many(&mut self, buf: &mut Vec<T>, limit: usize) -> usize {
+        if limit == 0 {
+            return 0;
+        }
+        self.start();
+        let Stage::Running { items, .. } = &mut self.stage else { return 0 };
+        let taken = items.recv_many(buf, limit).await;
+        if taken == 0 {
+            poll_fn(|cx| self.poll_end(cx)).await;
+        }
+        taken
+    }
+
+    /// Waits until the iterator has been dropped, and panics if it has not come to its own end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Stage::Running { producer, .. } | Stage::Closing(producer)) = &mut self.stage else {
+            return Poll::Ready(());
+        };
+        let end = ready!(producer.poll_end(cx));
+        let is_closed = self.is_closed();
+        self.stage = Stage::Ended;
+        match end {
+            Err(JoinError::Panicked(panic)) => panic.resume(),
+            Err(JoinError::NoThread(error)) if !is_closed => {
+                panic!("there may be more items, but no thread could be started to make them: {error}")
+            }
+            Err(JoinError::Cancelled) if !is_closed => panic!(
+                "there may be more items, but the pool of the iterable was closed: read it to its end, or close it, before \
+                 its pool is closed"
+            ),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Ends it: no more items are made, those that were made are dropped. Returns once the iterator has been dropped.
+    ///
+    /// [`is_cancelled`](crate::is_cancelled) is true in the iterator from now on, and a [`sync_await`](crate::sync_await())
+    /// in there ends; but an item that it is just making cannot be interrupted. An iterator that never started does not run
+    /// at all. One that uses no thread of its pool just now is dropped on one at once, whatever waits there; or right here,
+    /// if the pool is closed or the system refuses a thread. Closing again does nothing.
+    ///
+    /// # Panics
+    /// If the iterator has panicked, and nobody has been told yet; and if the `Drop` of `make` or of an item does.
+    ///
+    /// # Cancellation
+    /// Dropping the future does not stop the closing.
+    pub async fn close(&mut self) {
+        self.begin_to_close();
+        poll_fn(|cx| self.poll_end(cx)).await;
+    }
+
+    /// Whether its end has been seen, or it has been closed: then [`next`](Self::next) is `None`.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Closing(_) | Stage::Ended)
+    }
+
+    /// Lends it to `body`, and [closes](Self::close) it on the way out, also if `body` panics.
+    ///
+    /// ```
+    /// # use offthread::{block_on, threaded_iterable};
+    /// # block_on(async {
+    /// let first = threaded_iterable(|| (1..).map(|n| n * n))
+    ///     .scope(async |squares| {
+    ///         while let Some(square) = squares.next().await {
+    ///             if square > 50 {
+    ///                 return square;
+    ///             }
+    ///         }
+    ///         unreachable!("there is no end")
+    ///     })
+    ///     .await;
+    /// assert_eq!(first, 64); // and the iterator is gone
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    /// As `body` does, or else as [`close`](Self::close).
+    ///
+    /// # Cancellation
+    /// Dropping the future closes it without waiting.
+    pub async fn scope<R>(mut self, body: impl AsyncFnOnce(&mut Self) -> R) -> R {
+        let result = catch(body(&mut self)).await;
+        let closed = catch(self.close()).await;
+        first_panic(result, closed)
+    }
+
+    /// Iterates right here, on the calling thread: `make` is called now. If it has been started: over what is left.
+    ///
+    /// # Blocking
+    /// As long as the iterator does.
+    pub fn sync_call(mut self) -> impl Iterator<Item = T> {
+        match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::New(recipe) => recipe.make.into_inner().here(),
+            stage => {
+                self.stage = stage;
+                Box::new(iter::from_fn(move || parker::block_on(self.next())))
+            }
+        }
+    }
+}
+
+/// The result of the first, unless one of the two has panicked: then the first panic goes on.
+fn first_panic<R>(first: thread::Result<R>, second: thread::Result<()>) -> R {
+    match (first, second) {
+        (Ok(result), Ok(())) => result,
+        (Err(payload), second) => {
+            contain(|| drop(second));
+            resume_unwind(payload)
+        }
+        (Ok(_), Err(payload)) => resume_unwind(payload),
+    }
+}
+
+/// A future's panic, as a value.
+async fn catch<R>(future: impl Future<Output = R>) -> thread::Result<R> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(payload) => Poll::Ready(Err(payload)),
+    })
+    .await
+}
+
+impl<T> IteratorWrapper<T> {
+    fn begin_to_close(&mut self) {
+        match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Running { items, producer } => {
+                producer.close();
+                self.stage = Stage::Closing(producer);
+                drop(items);
+            }
+            stage @ Stage::Closing(_) => self.stage = stage,
+            Stage::New(_) | Stage::Ended => {}
+        }
+    }
+}
+
+impl<T> Drop for IteratorWrapper<T> {
+    fn drop(&mut self) {
+        self.begin_to_close();
+    }
+}
+
+impl<T> fmt::Debug for IteratorWrapper<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("IteratorWrapper");
+        match &self.stage {
+            Stage::New(recipe) => debug.field("max_size", &recipe.max_size).field("place", &recipe.place),
+            Stage::Running { items, .. } => debug.field("max_size", &items.max_size()).field("made", &items.len()),
+            Stage::Closing(_) | Stage::Ended => debug.field("is_closed", &true),
+        };
+        debug.finish_non_exhaustive()
+    }
+}
