@@ -1,9 +1,9 @@
 //! Counts the lines, words and bytes of files, many at a time: `wc` with threads.
 //!
-//! What it shows: blocking work (opening and reading files) runs in the jobs of a pool, while one async function
-//! starts the jobs, keeps a bounded number of them in flight and awaits their results in order. There is no channel
-//! and no lock: each job owns its path and hands back a value. Beside it, on the same thread, a task sleeps and shows
-//! how far it has got, ten times a second.
+//! What it shows: blocking work (opening and reading files) runs in the jobs of a pool, and the walk that finds them on a
+//! thread of its own, as an iterable; while one async function reads the walk, starts the jobs, keeps a bounded number of
+//! them in flight and awaits their results in order. There is no lock: each job owns its path and hands back a value.
+//! Beside it, on the same thread, a task sleeps and shows how far it has got, ten times a second.
 //!
 //! ```sh
 //! cargo run --release --example wc -- src tests
@@ -19,16 +19,21 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, FileType};
+use std::future::{Future, poll_fn};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Read, StdoutLock, Write};
 use std::num::NonZero;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{env, thread};
 
-use offthread::{Job, ThreadPool, block_on, sleep, spawn, threaded, yield_now};
+use offthread::{
+    IteratorWrapper, Job, ThreadPool, block_on, sleep, spawn, threaded, threaded_iterable_separate, yield_now,
+};
 
 const USAGE: &str = "\
 Usage: wc [-j THREADS] PATH...
@@ -75,36 +80,75 @@ fn main() -> ExitCode {
 async fn run(threads: usize, paths: Vec<PathBuf>) -> io::Result<bool> {
     let pool = ThreadPool::new(threads);
     let limit = threads * IN_FLIGHT;
-    let mut walk = Walk::new(paths);
-    let mut in_flight: VecDeque<Job<_>> = VecDeque::new();
+    let mut walk = threaded_iterable_separate(|| Walk::new(paths)).max_size(limit).name("walk");
+    let mut in_flight = VecDeque::new();
     // The two tasks share it, and need no lock for that: they take turns on one thread.
     let report = Rc::new(RefCell::new(Report::new()));
     // Dropped, and so cancelled, at the end.
     let _progress = io::stderr().is_terminal().then(|| spawn(show_progress(report.clone())));
     loop {
-        // The walk reads directories on this very thread. Nothing else waits for it, and the pool is busy meanwhile.
-        in_flight.extend(walk.by_ref().take(limit - in_flight.len()).map(|(path, found)| {
-            let count = move || {
-                // What the walk could not read takes its place in the queue like any file.
-                let counts = found.and_then(|()| count(File::open(&path)?));
-                (path, counts)
-            };
-            threaded(count).on(&pool).async_call()
-        }));
-        let Some(job) = in_flight.pop_front() else {
-            return report.borrow_mut().finish();
-        };
-        if job.is_finished() {
-            // While results come fast they are written in bulk, and this function never has to wait. It gives way to the
-            // other task all the same.
-            yield_now().await;
-        } else {
-            report.borrow_mut().out.flush()?;
+        let event = poll_fn(|cx| {
+            let event = next_event(&mut walk, &mut in_flight, limit, cx);
+            if event.is_pending() {
+                // While results come fast they are written in bulk.
+                report.borrow_mut().out.flush()?;
+            }
+            event.map(Ok::<_, io::Error>)
+        });
+        match event.await? {
+            Event::Found(path, found) => {
+                let count = move || {
+                    // What the walk could not read takes its place in the queue like any file.
+                    let counts = found.and_then(|()| count(File::open(&path)?));
+                    (path, counts)
+                };
+                in_flight.push_back(threaded(count).on(&pool).async_call());
+            }
+            Event::Counted(path, counts) => {
+                // If this fails, returning drops the jobs and the walk, which cancels them.
+                report.borrow_mut().add(&path, counts)?;
+                // If this function never has to wait, it gives way to the other task all the same.
+                yield_now().await;
+            }
+            Event::Done => return report.borrow_mut().finish(),
         }
+    }
+}
+
+/// What happens next, as the async function sees it.
+enum Event {
+    /// By the walk: a file, or why it or its directory could not be read.
+    Found(PathBuf, io::Result<()>),
+    Counted(PathBuf, io::Result<Counts>),
+    Done,
+}
+
+type Counting = Job<(PathBuf, io::Result<Counts>)>;
+
+/// The walk's next file, if one more may be in flight; or else the first job's result, whichever is there.
+fn next_event(
+    walk: &mut IteratorWrapper<(PathBuf, io::Result<()>)>,
+    in_flight: &mut VecDeque<Counting>,
+    limit: usize,
+    cx: &mut Context<'_>,
+) -> Poll<Event> {
+    let mut walked = walk.is_closed();
+    if !walked && in_flight.len() < limit {
+        match Pin::new(walk).poll_next(cx) {
+            Poll::Ready(Some((path, found))) => return Poll::Ready(Event::Found(path, found)),
+            Poll::Ready(None) => walked = true,
+            Poll::Pending => {}
+        }
+    }
+    match in_flight.front_mut() {
         // If the job panicked, so does this.
-        let (path, counts) = job.await;
-        // If this fails, returning drops `in_flight`, and dropping a job cancels it.
-        report.borrow_mut().add(&path, counts)?;
+        Some(job) => {
+            let (path, counts) = ready!(Pin::new(job).poll(cx));
+            in_flight.pop_front();
+            Poll::Ready(Event::Counted(path, counts))
+        }
+        None if walked => Poll::Ready(Event::Done),
+        None => Poll::Pending,
     }
 }
 
