@@ -18,6 +18,7 @@
 //! | 100 000 sleeps | a task that sleeps up to 200 ms, among 100 000 | `sleep` | a thread that sleeps for each in turn, by a `BinaryHeap` |
 //! | `sync_await` | from a thread, have the loop's thread compute something, wait for it | `sync_await` | a boxed closure through a channel, the answer through another |
 //! | spsc, *n* slots | hand a `u64` from a thread to the main one | `spsc`, sent blocking and awaited | `sync_channel` |
+//! | iterable, *n* slots | the next item of an iterator that runs in a thread | `IteratorWrapper` on a pool of 1 | `sync_channel` and a thread |
 //!
 //! Some of std's need a word. A thread for each of 100 000 jobs is no alternative, so there it is the pool that one
 //! writes with std. And a poll by hand cannot wait for anything, nor does a loop over futures know which was woken, or a heap
@@ -72,7 +73,7 @@ struct Workload {
 }
 
 #[rustfmt::skip] // a table
-const WORKLOADS: [Workload; 12] = [
+const WORKLOADS: [Workload; 15] = [
     Workload { name: "job round trip", batch: 2_000, ours: ours::round_trip, std: std_alone::round_trip },
     Workload { name: "100 000 jobs", batch: 100_000, ours: ours::many_jobs, std: std_alone::many_jobs },
     Workload { name: "oneshot, one thread", batch: 100_000, ours: ours::oneshot, std: std_alone::oneshot },
@@ -85,6 +86,9 @@ const WORKLOADS: [Workload; 12] = [
     Workload { name: "spsc, 2 slots", batch: 20_000, ours: ours::stream::<2>, std: std_alone::stream::<2> },
     Workload { name: "spsc, 64 slots", batch: 200_000, ours: ours::stream::<64>, std: std_alone::stream::<64> },
     Workload { name: "spsc, 1024 slots", batch: 500_000, ours: ours::stream::<1024>, std: std_alone::stream::<1024> },
+    Workload { name: "iterable, 2 slots", batch: 20_000, ours: ours::iterable::<2>, std: std_alone::stream::<2> },
+    Workload { name: "iterable, 64 slots", batch: 200_000, ours: ours::iterable::<64>, std: std_alone::stream::<64> },
+    Workload { name: "iterable, 1024 slots", batch: 500_000, ours: ours::iterable::<1024>, std: std_alone::stream::<1024> },
 ];
 
 /// Pending so many times, waking itself each time; then ready with the number.
@@ -142,7 +146,7 @@ mod ours {
     use std::time::Instant;
 
     use super::{OURS_LATE, lengths, yields};
-    use offthread::{ThreadPool, block_on, oneshot, sleep, spawn, spsc, threaded};
+    use offthread::{IteratorWrapper, ThreadPool, block_on, oneshot, sleep, spawn, spsc, threaded};
 
     pub fn wakes_itself(ops: u32) -> u64 {
         block_on(yields(ops, (0..ops.into()).sum()))
@@ -254,6 +258,18 @@ mod ours {
         });
         producer.join().unwrap();
         sum
+    }
+
+    pub fn iterable<const SLOTS: usize>(ops: u32) -> u64 {
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(move || 0..u64::from(ops)).on(&pool).max_size(SLOTS);
+        block_on(async {
+            let mut sum = 0;
+            while let Some(n) = items.next().await {
+                sum += n;
+            }
+            sum
+        })
     }
 }
 
