@@ -1,21 +1,21 @@
 //! The examples that take no arguments: each asserts what it shows, and ends within a second.
 
+#[path = "common/example.rs"]
+mod example;
+
+use example::example;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 /// They have tests of their own, or take arguments.
-const OTHERS: [&str; 2] = ["bench", "wc"];
+const OTHERS: [&str; 3] = ["bench", "http", "wc"];
 
 /// What a program printed, if it ended well.
 fn run(name: &str) -> String {
-    let test = env::current_exe().expect("the path of this test");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
-    assert!(program.exists(), "{} is missing: run `cargo build --examples` first", program.display());
     let start = Instant::now();
-    let mut child = Command::new(program).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut child = example(name).stdout(Stdio::piped()).spawn().expect("it starts");
     // A second of its own time: the machine may be busy with other tests.
     while child.try_wait().expect("its state").is_none() {
         if start.elapsed() > Duration::from_secs(20) {

@@ -3,6 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "common/example.rs"]
+mod example;
+
+use example::example;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -13,15 +17,6 @@ use std::time::Duration;
 use std::{env, fs, process, thread};
 
 // --- the program ----------------------------------------------------------------------------------------------------
-
-/// The example, which `cargo test` builds into the folder beside that of the tests.
-fn wc() -> Command {
-    let test = env::current_exe().expect("the path of this test");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let program = profile.join("examples").join(format!("wc{}", env::consts::EXE_SUFFIX));
-    assert!(program.exists(), "{} is missing: run `cargo build --example wc` first", program.display());
-    Command::new(program)
-}
 
 /// How long a process may be silent before it counts as hanging: far more than any of these needs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -64,7 +59,7 @@ fn run(command: &mut Command) -> Run {
 
 /// Runs `wc` with these arguments.
 fn wc_on<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
-    run(wc().args(args).stdout(Stdio::piped()))
+    run(example("wc").args(args).stdout(Stdio::piped()))
 }
 
 impl Run {
@@ -385,7 +380,7 @@ fn options_may_be_written_in_several_ways() {
         tree.file(name, "a b\n");
     }
     let names = |args: &[&str]| -> Vec<Vec<u8>> {
-        let run = run(wc().args(args).current_dir(&tree.root).stdout(Stdio::piped()));
+        let run = run(example("wc").args(args).current_dir(&tree.root).stdout(Stdio::piped()));
         run.clean_results().into_iter().map(|(_, name)| name).collect()
     };
     for args in [&["-j2", "file"][..], &["-j", "2", "file"], &["file", "-j2"], &["-j1", "--", "file"]] {
@@ -402,7 +397,7 @@ fn results_are_printed_as_they_come() {
     use std::io::{BufRead, BufReader};
     let mut tree = Tree::new();
     let file = tree.file("file", "a b\n");
-    let mut child = wc()
+    let mut child = example("wc")
         .args([&file, Path::new("/dev/stdin")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -432,7 +427,7 @@ fn a_terminal_gets_a_progress_line_that_leaves_no_trace() {
     for number in 0..9 {
         tree.file(number.to_string(), "word ".repeat(100_000));
     }
-    let (program, tree_path) = (wc().get_program().to_os_string(), tree.root.display());
+    let (program, tree_path) = (example("wc").get_program().to_os_string(), tree.root.display());
     for (message_at, paths) in [(0, format!("/missing '{tree_path}'")), (9, format!("'{tree_path}' /missing"))] {
         let command = format!("'{}' -j1 {paths}", Path::new(&program).display());
         let run = run(Command::new("script").args(["-q", "-e", "-c", &command, "/dev/null"]).stdout(Stdio::piped()));
@@ -464,7 +459,7 @@ fn a_reader_that_leaves_ends_it_quietly() {
     for args in [vec![tree.root.as_os_str()], vec![OsStr::new("--help")]] {
         let (output, reader) = UnixStream::pair().expect("two connected sockets");
         drop(reader);
-        let run = run(wc().args(args).env("RUST_BACKTRACE", "1").stdout(OwnedFd::from(output)));
+        let run = run(example("wc").args(args).env("RUST_BACKTRACE", "1").stdout(OwnedFd::from(output)));
         assert_eq!((run.status, run.stderr.as_str()), (Some(1), ""));
     }
 }
@@ -475,7 +470,7 @@ fn a_full_disk_is_reported() {
     let mut tree = Tree::new();
     let file = tree.file("file", "a b\n");
     let full = fs::File::options().write(true).open("/dev/full").expect("the disk that is always full");
-    let run = run(wc().arg(&file).stdout(full));
+    let run = run(example("wc").arg(&file).stdout(full));
     assert_eq!(run.status, Some(1));
     assert!(run.stderr.starts_with("wc: standard output: ") && run.stderr.lines().count() == 1, "{}", run.stderr);
 }
@@ -490,6 +485,10 @@ fn memory_does_not_grow_with_the_file() {
     // A file with a hole: it takes no space on the disk.
     fs::File::create(&path).and_then(|file| file.set_len(SIZE)).expect("a big file");
     let limited = "ulimit -d 32768 && exec \"$0\" -j1 \"$1\"";
-    let run = run(Command::new("sh").args(["-c", limited]).arg(wc().get_program()).arg(&path).stdout(Stdio::piped()));
+    let run = run(Command::new("sh")
+        .args(["-c", limited])
+        .arg(example("wc").get_program())
+        .arg(&path)
+        .stdout(Stdio::piped()));
     assert_eq!(run.clean_results(), [([0, 0, SIZE], raw(&path))]);
 }

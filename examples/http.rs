@@ -1,0 +1,561 @@
+//! Serves the files of a directory to web browsers: an HTTP/1.1 server in threads.
+//!
+//! What it shows: [`TcpListener::incoming`] blocks, so it is read as an iterable, in a thread of its own. One async
+//! function takes the connections from it, as many as may be in flight, and makes each a job of a pool: there, reading
+//! requests and sending files is plain blocking code. A third thread waits for the end of stdin, which stops the
+//! server: it closes the iterable, and then the pool, whose jobs learn of it by [`is_cancelled`] and end after the
+//! answer at hand.
+//!
+//! ```sh
+//! cargo run --release --example http -- target/doc
+//! cargo run --release --example http -- . 8080 --bind 0.0.0.0
+//! ```
+//!
+//! It answers GET and HEAD, and is strict: a request that can be read in two ways is refused. What is not there, what
+//! may not be read and what lies outside of the directory are all the same to it: 404.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZero;
+use std::path::{Component, Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, future, iter, thread};
+
+use offthread::{
+    IteratorWrapper, Job, Outcome, ThreadPool, block_on, is_cancelled, sleep, spawn, threaded,
+    threaded_iterable_separate, threaded_separate,
+};
+
+const USAGE: &str = "\
+Usage: http [OPTION...] DIR [PORT]
+
+Serves the files below DIR by HTTP, on port 8000 unless told otherwise (0: any
+that is free), and prints the address. The end of standard input stops it.
+
+  --bind ADDRESS   listen there (default: 127.0.0.1, for this machine alone)
+  --connections N  answer so many at a time (default: 64); others have to wait
+  --timeout SECS   how long a client may take over a request, or over each
+                   64 KiB of an answer (default: 10)
+  --help           print this text
+";
+
+/// The longest request line, and the most that all lines of a request may be together.
+const MAX_LINE: usize = 8 * 1024;
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_HEADERS: usize = 100;
+
+/// After so many requests on one connection it is somebody else's turn.
+const MAX_REQUESTS: usize = 100;
+
+/// How much of a file is read and sent at a time.
+const CHUNK: u64 = 64 * 1024;
+
+/// How long to wait before another try where the system refuses something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let outcome = match parse_arguments(env::args_os().skip(1)) {
+        Ok(Some(options)) => block_on(run(options)),
+        Ok(None) => io::stdout().write_all(USAGE.as_bytes()).map_err(|error| format!("standard output: {error}")),
+        Err(problem) => {
+            complain(&format!("{problem}\n{}", USAGE.trim_end()));
+            return ExitCode::from(2);
+        }
+    };
+    let Err(problem) = outcome else { return ExitCode::SUCCESS };
+    complain(&problem);
+    ExitCode::FAILURE
+}
+
+// --- threads and async code -----------------------------------------------------------------------------------------
+
+/// A connection's job, and the connection itself for as long as the job runs.
+type InFlight = (Weak<TcpStream>, Outcome<io::Result<()>>);
+
+/// Serves until the end of stdin.
+async fn run(options: Options) -> Result<(), String> {
+    let Options { dir, bind, port, connections: limit, timeout } = options;
+    let root = dir.canonicalize().map_err(|error| format!("{}: {error}", dir.display()))?;
+    let root: Arc<Path> = if root.is_dir() { root.into() } else { Err(format!("{}: no directory", dir.display()))? };
+    let listener = TcpListener::bind((bind, port)).map_err(|error| format!("{bind} port {port}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    writeln!(io::stdout(), "listening on http://{address}/").map_err(|error| format!("standard output: {error}"))?;
+
+    let pool = ThreadPool::builder().threads(limit).name("http").build();
+    let mut in_flight = Vec::new();
+    // One connection may wait in its buffer. The others wait where they always do, in the system's queue.
+    let mut connections = threaded_iterable_separate(|| accept(listener)).max_size(1).name("accept");
+    let mut end = threaded_separate(|| drop(io::copy(&mut io::stdin(), &mut io::sink()))).name("stdin").async_call();
+
+    while let Some(stream) = unless(&mut end, async {
+        fewer_than(limit, &mut in_flight).await;
+        // Dropping `next` before it is ready loses no connection.
+        connections.next().await
+    })
+    .await
+    {
+        let (stream, root) = (Arc::new(stream), root.clone());
+        let weak = Arc::downgrade(&stream);
+        let job = threaded(move || serve(stream, &root, timeout)).on(&pool).async_call();
+        // Whether the connection broke, or even the job panicked, is a value: it ends nothing but this connection.
+        in_flight.push((weak, job.outcome()));
+    }
+
+    stop_accepting(connections, address).await;
+    // Who waits for a next request reads the end of the connection instead.
+    for stream in in_flight.iter().filter_map(|(stream, _)| stream.upgrade()) {
+        let _ = stream.shutdown(Shutdown::Read);
+    }
+    // In the jobs, `is_cancelled` turns true. This waits for them; their time-outs bound it.
+    threaded_separate(move || pool.shutdown()).await;
+    Ok(())
+}
+
+/// The connections, as they come: an iterator that blocks, and owns the listener. It ends once its iterable is closed.
+fn accept(listener: TcpListener) -> impl Iterator<Item = TcpStream> {
+    iter::from_fn(move || {
+        loop {
+            match listener.incoming().next()? {
+                _ if is_cancelled() => return None,
+                Ok(stream) => return Some(stream),
+                // The client has left already, or there are too many files open: that passes.
+                Err(error) => {
+                    complain(&format!("no connection: {error}"));
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+    })
+}
+
+/// Closes the iterable. When this returns, its thread has dropped the listener, the port is free, and who was waiting
+/// to be served has been turned away.
+async fn stop_accepting(mut connections: IteratorWrapper<TcpStream>, mut address: SocketAddr) {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    // `accept` returns only when somebody connects. So the server does that itself, until it has been noticed.
+    let knocking = spawn(async move {
+        loop {
+            let _ = threaded_separate(move || TcpStream::connect_timeout(&address, PAUSE)).await;
+            sleep(PAUSE).await;
+        }
+    });
+    connections.close().await;
+    knocking.cancel();
+}
+
+/// What the future gives, or nothing if the end comes first.
+async fn unless<T>(end: &mut Job<()>, future: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut future = pin!(future);
+    future::poll_fn(|cx| match Pin::new(&mut *end).poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => future.as_mut().poll(cx),
+    })
+    .await
+}
+
+/// Lets go of the jobs that have finished, and waits until there are less than `limit`.
+async fn fewer_than(limit: usize, in_flight: &mut Vec<InFlight>) {
+    future::poll_fn(|cx| {
+        in_flight.retain_mut(|(_, job)| Pin::new(job).poll(cx).is_pending());
+        if in_flight.len() < limit { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+// --- a connection ---------------------------------------------------------------------------------------------------
+
+/// A socket with a deadline. Time-outs of single reads and writes would not do: a client could hold a thread for ever,
+/// by sending or taking a byte now and then.
+struct Client {
+    stream: Arc<TcpStream>,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl Client {
+    /// The client has all the time again for what comes next.
+    fn renew(&mut self) {
+        self.deadline = Instant::now() + self.timeout;
+    }
+
+    fn time_left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Client {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.time_left()?)?;
+        self.stream.as_ref().read(buffer)
+    }
+}
+
+impl Write for Client {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.time_left()?)?;
+        self.stream.as_ref().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Answers a connection's requests, one after the other; those that the client has sent ahead wait in the buffer.
+fn serve(stream: Arc<TcpStream>, root: &Path, timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut client = BufReader::new(Client { stream, timeout, deadline: Instant::now() });
+    for number in 1..=MAX_REQUESTS {
+        client.get_mut().renew();
+        if client.fill_buf()?.is_empty() {
+            return Ok(());
+        }
+        client.get_mut().renew();
+        let mut lines = Vec::new();
+        let request = read_lines(&mut client, &mut lines).and_then(|()| parse_request(&lines));
+        let close = number == MAX_REQUESTS || is_cancelled() || request.as_ref().map_or(true, |request| request.close);
+        let is_head = lines.first().is_some_and(|line| line.starts_with(b"HEAD "));
+        let response = request.and_then(|request| respond(root, &request.target));
+        let allow = |status| if status == NOT_ALLOWED { "Allow: GET, HEAD\r\n" } else { "" };
+        let response = response.unwrap_or_else(|status| Response::status(status, allow(status)));
+        response.send(client.get_mut(), is_head, close)?;
+        if close || is_cancelled() {
+            break;
+        }
+    }
+    // If the socket were closed while the client still sends, the system would discard what is left of the answer.
+    client.get_mut().renew();
+    client.get_ref().stream.shutdown(Shutdown::Write)?;
+    io::copy(&mut client, &mut io::sink()).map(drop)
+}
+
+// --- requests -------------------------------------------------------------------------------------------------------
+
+/// A status code and what it is called.
+#[derive(Clone, Copy, PartialEq)]
+struct Status(u16, &'static str);
+
+const OK: Status = Status(200, "OK");
+const MOVED: Status = Status(301, "Moved Permanently");
+const BAD_REQUEST: Status = Status(400, "Bad Request");
+const NOT_FOUND: Status = Status(404, "Not Found");
+const NOT_ALLOWED: Status = Status(405, "Method Not Allowed");
+const TIMEOUT: Status = Status(408, "Request Timeout");
+const URI_TOO_LONG: Status = Status(414, "URI Too Long");
+const EXPECTATION_FAILED: Status = Status(417, "Expectation Failed");
+const HEADERS_TOO_LARGE: Status = Status(431, "Request Header Fields Too Large");
+const SERVER_ERROR: Status = Status(500, "Internal Server Error");
+const NOT_IMPLEMENTED: Status = Status(501, "Not Implemented");
+const WRONG_VERSION: Status = Status(505, "HTTP Version Not Supported");
+
+/// For what goes wrong while a request is being read. One that breaks off is no request.
+impl From<io::Error> for Status {
+    fn from(error: io::Error) -> Self {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) { TIMEOUT } else { BAD_REQUEST }
+    }
+}
+
+/// Reads up to the empty line. Every line has to end in CR LF: others see one line where a lenient reader sees two.
+fn read_lines(client: &mut impl BufRead, lines: &mut Vec<Vec<u8>>) -> Result<(), Status> {
+    let mut left = MAX_HEAD;
+    loop {
+        let (limit, too_long) =
+            if lines.is_empty() { (left.min(MAX_LINE), URI_TOO_LONG) } else { (left, HEADERS_TOO_LARGE) };
+        let mut line = Vec::new();
+        client.take(limit as u64).read_until(b'\n', &mut line)?;
+        left -= line.len();
+        if line.len() == limit && line.last() != Some(&b'\n') {
+            return Err(too_long);
+        }
+        line.truncate(line.strip_suffix(b"\r\n").ok_or(BAD_REQUEST)?.len());
+        match (line.is_empty(), lines.len()) {
+            // Some clients end what they sent before with one line end too many.
+            (true, 0) => {}
+            (true, _) => return Ok(()),
+            (false, 0..=MAX_HEADERS) => lines.push(line),
+            (false, _) => return Err(HEADERS_TOO_LARGE),
+        }
+    }
+}
+
+/// A GET or HEAD request: what it is for, and what its header fields say.
+#[derive(Default)]
+struct Request {
+    target: String,
+    close: bool,
+    host: bool,
+    chunked: bool,
+    content_length: Option<u64>,
+}
+
+/// Takes a request apart: the request line first, then the header fields.
+fn parse_request(lines: &[Vec<u8>]) -> Result<Request, Status> {
+    let (line, headers) = lines.split_first().ok_or(BAD_REQUEST)?;
+    let parts: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let &[method, target, version] = &parts[..] else { return Err(BAD_REQUEST) };
+    let minor = match version {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => minor - b'0',
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(WRONG_VERSION),
+        _ => return Err(BAD_REQUEST),
+    };
+    if !is_token(method) || !target.iter().all(|&byte| byte.is_ascii_graphic() && !b"#\\".contains(&byte)) {
+        return Err(BAD_REQUEST);
+    }
+    let mut request = Request { target: String::from_utf8_lossy(target).into_owned(), ..Request::default() };
+    headers.iter().try_for_each(|line| request.add_header(line))?;
+    request.decide(minor)?;
+    match method {
+        b"GET" | b"HEAD" => Ok(request),
+        b"CONNECT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"POST" | b"PUT" | b"TRACE" => Err(NOT_ALLOWED),
+        _ => Err(NOT_IMPLEMENTED),
+    }
+}
+
+impl Request {
+    fn add_header(&mut self, line: &[u8]) -> Result<(), Status> {
+        let colon = line.iter().position(|&byte| byte == b':').ok_or(BAD_REQUEST)?;
+        let (name, value) = (line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii().to_ascii_lowercase());
+        // This also refuses blanks before the colon, and a field that goes on in the next line.
+        if !is_token(&name) || line.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+            return Err(BAD_REQUEST);
+        }
+        let in_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte);
+        match &*name {
+            b"host" if self.host || !value.iter().all(in_host) => return Err(BAD_REQUEST),
+            b"host" => self.host = true,
+            b"content-length" if self.content_length.is_some() || !value.iter().all(u8::is_ascii_digit) => {
+                return Err(BAD_REQUEST);
+            }
+            b"content-length" => {
+                self.content_length = Some(String::from_utf8_lossy(&value).parse().map_err(|_| BAD_REQUEST)?);
+            }
+            b"transfer-encoding" if self.chunked || value != b"chunked" => return Err(NOT_IMPLEMENTED),
+            b"transfer-encoding" => self.chunked = true,
+            b"connection" => self.close |= value.split(|&byte| byte == b',').any(|word| word.trim_ascii() == b"close"),
+            b"expect" if value != b"100-continue" => return Err(EXPECTATION_FAILED),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Do the header fields go together, and is the connection to be closed after the answer?
+    ///
+    /// If there is a body it is: nobody wants to know what that says, and where it ends is a matter of trust.
+    fn decide(&mut self, minor: u8) -> Result<(), Status> {
+        let host_is_missing = minor > 0 && !self.host;
+        if host_is_missing || self.chunked && (minor == 0 || self.content_length.is_some()) {
+            return Err(BAD_REQUEST);
+        }
+        self.close |= minor == 0 || self.chunked || self.content_length.is_some_and(|length| length > 0);
+        Ok(())
+    }
+}
+
+/// What methods and the names of header fields are made of.
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+// --- files ----------------------------------------------------------------------------------------------------------
+
+/// Finds and opens what a target leads to below `root`, which is canonical, and nowhere else.
+///
+/// Each name is checked, then all symbolic links are resolved, then the path is compared with the root's. Only then is
+/// the file opened: to open a pipe would block. Whoever can rename things in the directory meanwhile is trusted.
+fn respond(root: &Path, target: &str) -> Result<Response, Status> {
+    let inside = |path: PathBuf| path.canonicalize().ok().filter(|path| path.starts_with(root)).ok_or(NOT_FOUND);
+    let (path, query) = split_target(target).ok_or(BAD_REQUEST)?;
+    let names = path.strip_suffix('/').unwrap_or(path).split('/').skip(1);
+    let names: PathBuf = names.map(decode_name).collect::<Result<_, _>>()?;
+    let mut found = inside(root.join(names))?;
+    if found.is_dir() {
+        if !path.ends_with('/') {
+            return Ok(Response::status(MOVED, &format!("Location: {path}/{query}\r\n")));
+        }
+        found = inside(found.join("index.html"))?;
+    } else if path.ends_with('/') {
+        return Err(NOT_FOUND);
+    }
+    if found.is_file() { Response::file(&found) } else { Err(NOT_FOUND) }
+}
+
+/// The path of a target, and the query with its question mark. A target may be a whole address, too.
+fn split_target(target: &str) -> Option<(&str, &str)> {
+    let local = match target.split_once("://") {
+        _ if target.starts_with('/') => target,
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            rest.trim_start_matches(|c| c != '/' && c != '?')
+        }
+        _ => return None,
+    };
+    let (path, query) = local.split_at(local.find('?').unwrap_or(local.len()));
+    Some((if path.is_empty() { "/" } else { path }, query))
+}
+
+/// The name of one file or directory: no path, nothing like `..` or `C:`, and UTF-8.
+fn decode_name(encoded: &str) -> Result<String, Status> {
+    let mut name = Vec::new();
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16)).ok_or(BAD_REQUEST);
+        name.push(if byte == b'%' { u8::try_from(digit()? * 16 + digit()?).map_err(|_| BAD_REQUEST)? } else { byte });
+    }
+    if name.contains(&0) {
+        return Err(BAD_REQUEST);
+    }
+    let name = String::from_utf8(name).map_err(|_| NOT_FOUND)?;
+    let is_name = Path::new(&name).components().next() == Some(Component::Normal(name.as_ref()));
+    if is_name && !(cfg!(windows) && name.contains([':', '\\'])) { Ok(name) } else { Err(NOT_FOUND) }
+}
+
+// --- responses ------------------------------------------------------------------------------------------------------
+
+struct Response {
+    status: Status,
+    headers: String,
+    body: Box<dyn Read>,
+    length: u64,
+}
+
+impl Response {
+    fn file(path: &Path) -> Result<Self, Status> {
+        let file = File::open(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied => NOT_FOUND,
+            _ => SERVER_ERROR,
+        })?;
+        let found = file.metadata().and_then(|metadata| Ok((metadata.len(), metadata.modified()?)));
+        let (length, modified) = found.map_err(|_| SERVER_ERROR)?;
+        let headers = format!("Content-Type: {}\r\nLast-Modified: {}\r\n", content_type(path), http_date(modified));
+        Ok(Self { status: OK, headers, body: Box::new(file), length })
+    }
+
+    /// A page that says the status, and no more.
+    fn status(status: Status, headers: &str) -> Self {
+        let headers = format!("Content-Type: text/plain; charset=utf-8\r\n{headers}");
+        let text = format!("{} {}\n", status.0, status.1);
+        Self { status, headers, length: text.len() as u64, body: Box::new(io::Cursor::new(text)) }
+    }
+
+    fn send(mut self, client: &mut Client, is_head: bool, close: bool) -> io::Result<()> {
+        let Self { status: Status(code, reason), headers, length, .. } = &self;
+        let date = http_date(SystemTime::now());
+        let connection = if close { "Connection: close\r\n" } else { "" };
+        let mut bytes = format!(
+            "HTTP/1.1 {code} {reason}\r\nDate: {date}\r\nContent-Length: {length}\r\n\
+             X-Content-Type-Options: nosniff\r\n{headers}{connection}\r\n"
+        )
+        .into_bytes();
+        let mut left = if is_head { 0 } else { self.length };
+        loop {
+            client.renew();
+            client.write_all(&bytes)?;
+            if left == 0 {
+                return Ok(());
+            }
+            bytes.clear();
+            let length = self.body.by_ref().take(left.min(CHUNK)).read_to_end(&mut bytes)?;
+            if length == 0 {
+                // The file has become shorter. The client learns it by the end of the connection.
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            left -= length as u64;
+        }
+    }
+}
+
+fn content_type(path: &Path) -> &'static str {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    match extension.to_str().unwrap_or_default() {
+        "html" | "htm" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "txt" | "md" | "rs" | "toml" => "text/plain; charset=utf-8",
+        "json" => "application/json",
+        "wasm" => "application/wasm",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        _ => "application/octet-stream",
+    }
+}
+
+/// As in `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(time: SystemTime) -> String {
+    const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
+    const WEEKDAYS: [&str; 7] = ["Wed", "Thu", "Fri", "Sat", "Sun", "Mon", "Tue"];
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // From 1 March of the year 0 on, a leap day is the last day of a year, of four years, and of four centuries.
+    let days = seconds / 86400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // From March on, the months are 31, 30, 31, 30, 31 days long, and so on from the start.
+    let month = (5 * day + 2) / 153;
+    let (weekday, name) = (WEEKDAYS[(days % 7) as usize], MONTHS[month as usize]);
+    let (day, year) = (day - (153 * month + 2) / 5 + 1, era * 400 + year + u64::from(month >= 10));
+    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{weekday}, {day:02} {name} {year:04} {hours:02}:{minutes:02}:{seconds:02} GMT")
+}
+
+// --- the command line -----------------------------------------------------------------------------------------------
+
+struct Options {
+    dir: PathBuf,
+    port: u16,
+    bind: IpAddr,
+    connections: usize,
+    timeout: Duration,
+}
+
+/// The options, or nothing if they ask for help.
+fn parse_arguments(mut args: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {
+    fn number<T: FromStr<Err: Display>>(what: &str, text: &OsStr) -> Result<T, String> {
+        let text = text.to_string_lossy();
+        text.parse().map_err(|error| format!("{what} {text}: {error}"))
+    }
+
+    let (mut dir, mut port) = (None, None);
+    let mut bind = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let mut connections = 64;
+    let mut timeout = 10.0;
+    while let Some(arg) = args.next() {
+        let option = arg.to_string_lossy();
+        let mut value = || args.next().unwrap_or_default();
+        match &*option {
+            "--bind" => bind = number(&option, &value())?,
+            "--connections" => connections = number::<NonZero<u16>>(&option, &value())?.get().into(),
+            "--timeout" => timeout = number(&option, &value())?,
+            "--help" => return Ok(None),
+            _ if option.starts_with('-') => return Err(format!("unknown option {option}")),
+            _ if dir.is_none() => dir = Some(PathBuf::from(arg)),
+            _ if port.is_none() => port = Some(number("PORT", &arg)?),
+            _ => return Err(format!("{option} is too much")),
+        }
+    }
+    let dir = dir.ok_or("no DIR given")?;
+    let timeout = Duration::try_from_secs_f64(timeout).map_err(|error| format!("--timeout {timeout}: {error}"))?;
+    // So that no deadline is out of the clock's reach.
+    let timeout = timeout.min(Duration::from_secs(86400));
+    Ok(Some(Options { dir, port: port.unwrap_or(8000), bind, connections, timeout }))
+}
+
+/// One write, so that lines stay whole. If it fails there is nobody left to tell.
+fn complain(problem: &str) {
+    let _ = io::stderr().write_all(format!("http: {problem}\n").as_bytes());
+}

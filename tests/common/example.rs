@@ -1,0 +1,14 @@
+//! Where the examples are: `cargo test` builds them into the folder beside that of the tests.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs an example.
+pub fn example(name: &str) -> Command {
+    let test = env::current_exe().expect("the path of this test");
+    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+    let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "{} is missing: run `cargo build --example {name}` first", program.display());
+    Command::new(program)
+}

@@ -1,0 +1,534 @@
+//! What an iterable does to its pool, and the pool to it: threads given back, fairness, the pool's end, no threads.
+//!
+//! Each test says what it forbids.
+
+#![forbid(unsafe_code)]
+
+mod iterable_helpers;
+
+use iterable_helpers::*;
+use offthread::{IteratorWrapper, ThreadPool, block_on, is_cancelled, oneshot, threaded, threaded_iterable_separate};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+// --- threads given back ---------------------------------------------------------------------------------------------
+
+/// Forbids that streams which wait for their consumers use a thread: other jobs run at once, and on every thread.
+#[test]
+fn five_hundred_idle_streams_use_no_thread() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(4);
+    let watches: Vec<_> = (0..500).map(|_| Watch::default()).collect();
+    let mut streams: Vec<_> =
+        watches.iter().map(|watch| watch.stream(Kind::Pool, &pool, |numbers| numbers).max_size(2)).collect();
+    let mut expected: Vec<_> = streams.iter_mut().map(|stream| usize::from(poll_once(stream).is_ready())).collect();
+    until("all are full", || watches.iter().zip(&expected).all(|(watch, taken)| watch.calls() >= 2 + taken));
+    until("no thread is in use", || all_are_idle(&pool));
+    assert!(pool.stats().threads <= 4);
+    release(hold(&pool, 4));
+    assert_at_rest(&pool);
+    for _ in 0..5 {
+        for (stream, number) in streams.iter_mut().zip(&mut expected) {
+            assert_eq!(take(stream).unwrap().number, *number);
+            *number += 1;
+        }
+    }
+    drop(streams);
+    watches.iter().for_each(Watch::wait_for_the_end);
+    assert!(pool.stats().threads <= 4);
+}
+
+/// Forbids that streams which are read in turn need more than one thread, whether from outside or in a job of that pool.
+#[test]
+fn eight_streams_in_lockstep_in_a_pool_of_one() {
+    fn read(pool: &ThreadPool, max_size: usize) {
+        let mut streams: Vec<_> =
+            (0..8).map(|n| IteratorWrapper::new(move || n..).on(pool).max_size(max_size)).collect();
+        block_on(async {
+            for round in 0..100 {
+                for (n, stream) in streams.iter_mut().enumerate() {
+                    assert_eq!(stream.next().await, Some(n + round));
+                }
+            }
+        });
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for max_size in [1, 2, 7] {
+        read(&pool, max_size);
+        let inside = pool.clone();
+        pool.spawn(move || read(&inside, max_size)).wait();
+    }
+}
+
+/// Forbids that a paused stream goes on before half of its buffer was taken, or does not go on then.
+#[test]
+fn it_goes_on_when_half_was_taken() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for half in [1, 2, 4, 50] {
+        let (mut stream, watch) = filled(Kind::Pool, &pool, 2 * half);
+        let calls = watch.calls();
+        for taken in 1..half {
+            assert_eq!(take(&mut stream).unwrap().number, taken - 1);
+        }
+        // A turn that had been queued would have come before this job.
+        pool.spawn(|| ()).wait();
+        assert_eq!(watch.calls(), calls);
+        assert_eq!(take(&mut stream).unwrap().number, half - 1);
+        until("it goes on, with nobody who polls it", || watch.calls() >= 3 * half);
+    }
+}
+
+/// Forbids that a stream whose consumer keeps up keeps its thread: after `max_size` items it is the others' turn.
+#[test]
+fn a_busy_stream_gives_way() {
+    let _watchdog = watchdog();
+    for max_size in [1, 4, 100] {
+        let pool = ThreadPool::new(1);
+        let (inside, (sender, mut seen)) = (pool.clone(), oneshot::channel());
+        let (watch, mut sender) = (Watch::default(), Some(sender));
+        let made = watch.clone();
+        let make = move |numbers: Numbers| {
+            numbers.inspect(move |_| {
+                if let Some(sender) = sender.take() {
+                    let made = made.clone();
+                    inside.spawn(move || sender.send(made.calls()).unwrap()).detach();
+                }
+            })
+        };
+        let mut stream = watch.stream(Kind::Pool, &pool, make).max_size(max_size);
+        let calls = block_on(async {
+            loop {
+                drop(stream.next().await);
+                if let Ok(calls) = seen.try_recv() {
+                    return calls;
+                }
+            }
+        });
+        assert!((1..=max_size).contains(&calls), "{calls} items in a turn of {max_size}");
+    }
+}
+
+/// Forbids that of two busy streams in a pool of one only one gets on.
+#[test]
+fn two_busy_streams_share_a_thread() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let streams = [(); 2].map(|()| IteratorWrapper::new(|| 0..5000).on(&pool).max_size(8));
+    let read = |mut stream: IteratorWrapper<i32>| thread::spawn(move || take_all(&mut stream).len());
+    assert_eq!(streams.map(read).map(|thread| thread.join().unwrap()), [5000; 2]);
+}
+
+/// Forbids that a stream which goes on jumps the queue, or waits for jobs that came later.
+#[test]
+fn a_resumed_stream_goes_to_the_back_of_the_queue() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let add = |entry| {
+        let order = Arc::clone(&order);
+        move || order.lock().unwrap().push(entry)
+    };
+    let note = add("stream");
+    let mut stream = IteratorWrapper::new(move || (0..).inspect(move |_| note())).on(&pool).max_size(2);
+    let first = usize::from(poll_once(&mut stream).is_ready());
+    until("it is paused", || order.lock().unwrap().len() >= 2 + first && all_are_idle(&pool));
+    let held = hold(&pool, 1);
+    order.lock().unwrap().clear();
+    let before = pool.spawn(add("before"));
+    for _ in 0..2 {
+        take(&mut stream).unwrap();
+    }
+    let after = pool.spawn(add("after"));
+    release(held);
+    before.wait();
+    after.wait();
+    let mut order = order.lock().unwrap().clone();
+    order.dedup();
+    assert_eq!(order[..3], ["before", "stream", "after"]);
+}
+
+/// Forbids that more iterators run at once than the pool has threads, or fewer.
+#[test]
+fn the_size_holds_for_streams() {
+    let _watchdog = watchdog();
+    for size in [1, 2] {
+        let (pool, crowd) = (ThreadPool::new(size), Crowd::default());
+        let readers: Vec<_> = (0..6)
+            .map(|_| {
+                let crowd = crowd.clone();
+                let item = move |_| {
+                    crowd.enter();
+                    thread::yield_now();
+                    crowd.leave();
+                };
+                let mut stream = IteratorWrapper::new(move || (0..200).map(item)).on(&pool).max_size(3);
+                thread::spawn(move || take_all(&mut stream).len())
+            })
+            .collect();
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), 200);
+        }
+        assert!((1..=size).contains(&crowd.most()));
+    }
+}
+
+/// Forbids that turns count as jobs, however they end.
+#[test]
+fn turns_count_nowhere() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    assert_eq!(take_all(&mut IteratorWrapper::new(|| 0..50).on(&pool).max_size(2)).len(), 50);
+    let mut panicking =
+        IteratorWrapper::new(|| std::iter::from_fn(|| -> Option<()> { quiet_panic("in next") })).on(&pool);
+    assert_panics_once(&mut panicking);
+    let (stream, watch) = filled(Kind::Pool, &pool, 2);
+    drop(stream);
+    watch.wait_for_the_end();
+    let held = hold(&pool, 1);
+    let mut queued = IteratorWrapper::new(|| 0..).on(&pool);
+    assert!(poll_once(&mut queued).is_pending());
+    assert_eq!(running_now(&pool.stats()), 1);
+    drop(queued);
+    release(held);
+    let stats = pool.stats();
+    assert_eq!((stats.submitted, stats.succeeded, stats.panicked, stats.cancelled), (1, 1, 0, 0));
+    assert_at_rest(&pool);
+}
+
+/// Forbids that a `next` which waits for a job of its own pool of one, or blocks in a channel, starves it.
+#[test]
+fn an_iterator_that_blocks_is_replaced() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let item = |number: usize| threaded(move || number).async_call().wait();
+    let mut stream = IteratorWrapper::new(move || (0..50).map(item)).on(&pool).max_size(3);
+    assert!(take_all(&mut stream).into_iter().eq(0..50));
+    let (sender, receiver) = oneshot::channel();
+    let mut stream = IteratorWrapper::new(|| std::iter::once_with(|| receiver.recv_blocking().unwrap())).on(&pool);
+    assert!(poll_once(&mut stream).is_pending());
+    pool.spawn(move || sender.send(5).unwrap()).wait();
+    assert_eq!(take(&mut stream), Some(5));
+    until("the spare one has ended", || pool.stats().threads <= 1);
+}
+
+// --- closing --------------------------------------------------------------------------------------------------------
+
+/// Forbids that a paused iterator is dropped anywhere but on a thread of its pool, or after what is queued.
+#[test]
+fn a_paused_one_is_dropped_on_a_thread_of_its_pool() {
+    let _watchdog = watchdog();
+    for busy in [false, true] {
+        for close in [false, true] {
+            let pool = ThreadPool::builder().threads(1).name("ht-paused").build();
+            let (mut stream, watch) = filled(Kind::Pool, &pool, 4);
+            let held = hold(&pool, usize::from(busy));
+            let queued = pool.spawn_many((0..usize::from(busy)).map(|_| || ()));
+            if close {
+                block_on(stream.close());
+                assert!(watch.end().is_some());
+            }
+            drop(stream);
+            until("it is dropped", || watch.end().is_some());
+            assert!(queued.iter().all(|job| !job.is_finished()));
+            assert_says(&watch.end().unwrap().1, "ht-paused");
+            release(held);
+            queued.into_iter().for_each(offthread::Job::wait);
+            watch.wait_for_the_end();
+            until("the spare one has ended", || pool.stats().threads <= 1);
+        }
+    }
+}
+
+/// Forbids that a job of a pool of one can't close a stream of that pool.
+#[test]
+fn a_job_closes_a_stream_of_its_own_pool() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (mut stream, watch) = filled(Kind::Pool, &pool, 4);
+    pool.spawn(move || block_on(stream.close())).wait();
+    assert!(watch.end().is_some());
+    watch.wait_for_the_end();
+}
+
+// --- the pool's end -------------------------------------------------------------------------------------------------
+
+/// Takes what is left: items in order from `first`, and then a panic that speaks of the pool, once.
+#[track_caller]
+fn assert_cut_off(mut stream: IteratorWrapper<Item>, watch: &Watch, items: std::ops::Range<usize>) {
+    let left = items.clone().map(|_| take(&mut stream).unwrap()).collect();
+    assert!(numbers(left).into_iter().eq(items));
+    assert_says(&assert_panics_once(&mut stream), "pool");
+    block_on(stream.close());
+    drop(stream);
+    watch.wait_for_the_end();
+}
+
+/// Forbids that a shutdown waits for a paused stream or loses what is buffered, and that this end looks like one.
+#[test]
+fn shutdown_with_a_paused_one() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    let (stream, watch) = filled(Kind::Pool, &pool, 4);
+    let (mut taken, other) = filled(Kind::Pool, &pool, 4);
+    assert_eq!(take(&mut taken).unwrap().number, 0);
+    pool.shutdown();
+    assert_cut_off(stream, &watch, 0..4);
+    assert_cut_off(taken, &other, 1..4);
+}
+
+/// Forbids that a stream whose next turn is queued is run by a shutdown, or hangs, or ends in silence.
+#[test]
+fn shutdown_with_a_queued_one() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (mut again, again_watch) = filled(Kind::Pool, &pool, 4);
+    let held = hold(&pool, 1);
+    for number in 0..2 {
+        assert_eq!(take(&mut again).unwrap().number, number);
+    }
+    let watch = Watch::default();
+    let mut first = watch.stream(Kind::Pool, &pool, |numbers| numbers);
+    let witness = Witness::default();
+    assert!(witness.poll(Box::pin(first.next())).is_pending());
+    let mut asking = Box::pin(first.next());
+    assert!(witness.poll(&mut asking).is_pending());
+    thread::scope(|scope| {
+        let closer = scope.spawn(|| pool.shutdown());
+        // Whoever waits is told at once.
+        witness.wait();
+        release(held);
+        closer.join().unwrap();
+    });
+    drop(asking);
+    assert_cut_off(again, &again_watch, 2..4);
+    assert_cut_off(first, &watch, 0..0);
+    assert_eq!(watch.makes(), 0);
+}
+
+/// Forbids that a stream starts in a pool which is closed, or ends there in silence.
+#[test]
+fn one_that_had_not_started_when_the_pool_was_closed() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::shutdown, ThreadPool::drain] {
+        let (pool, watch) = (ThreadPool::new(1), Watch::default());
+        let stream = watch.stream(Kind::Pool, &pool, |numbers| numbers);
+        close(&pool);
+        assert_cut_off(stream, &watch, 0..0);
+        assert_eq!(watch.makes(), 0);
+    }
+}
+
+/// Forbids that a shutdown does not tell a running iterator, or does not wait for it.
+#[test]
+fn shutdown_tells_a_running_one() {
+    let _watchdog = watchdog();
+    let (pool, watch) = (ThreadPool::new(1), Watch::default());
+    let (begun, told) = (Gate::default(), Gate::default());
+    let (begin, tell) = (begun.clone(), told.clone());
+    let make = move |numbers: Numbers| {
+        numbers.inspect(move |item| {
+            if item.number == 2 {
+                begin.open();
+                until("it is told", is_cancelled);
+                tell.open();
+            }
+        })
+    };
+    let mut stream = watch.stream(Kind::Pool, &pool, make);
+    assert_eq!(take(&mut stream).unwrap().number, 0);
+    begun.pass();
+    pool.shutdown();
+    assert!(told.is_open());
+    // Whether the item that was being made is delivered, is left open.
+    assert_eq!(take(&mut stream).unwrap().number, 1);
+    let calls = watch.calls();
+    until("it is cut off", || {
+        let next = std::panic::AssertUnwindSafe(|| take(&mut stream).expect("this is no end").number);
+        std::panic::catch_unwind(next).is_err()
+    });
+    assert!(take(&mut stream).is_none() && stream.is_closed());
+    assert_eq!(watch.calls(), calls);
+    drop(stream);
+    watch.wait_for_the_end();
+}
+
+/// Forbids that an iterator which came to its end by itself looks cut off when its pool is closed.
+#[test]
+fn one_that_has_ended_is_not_cut_off() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::shutdown, ThreadPool::drain] {
+        let (pool, watch) = (ThreadPool::new(1), Watch::default());
+        let mut stream = watch.stream(Kind::Pool, &pool, |numbers| numbers.take(5));
+        let first = poll_once(&mut stream).is_ready();
+        until("it has ended", || watch.end().is_some() && all_are_idle(&pool));
+        close(&pool);
+        assert_eq!(take_all(&mut stream).len(), 5 - usize::from(first));
+        assert!(stream.is_closed());
+        watch.wait_for_the_end();
+    }
+}
+
+/// Forbids that a drain does not run a turn that is queued, or more of it than `max_size` items.
+#[test]
+fn drain_runs_a_queued_turn() {
+    let _watchdog = watchdog();
+    for length in [3, 1000] {
+        let (pool, watch) = (ThreadPool::new(1), Watch::default());
+        let held = hold(&pool, 1);
+        let mut stream = watch.stream(Kind::Pool, &pool, move |numbers| numbers.take(length)).max_size(8);
+        assert!(poll_once(&mut stream).is_pending());
+        thread::scope(|scope| {
+            let closer = scope.spawn(|| pool.drain());
+            until("it is closed", || pool.is_closed());
+            release(held);
+            closer.join().unwrap();
+        });
+        if length == 3 {
+            assert_eq!(numbers(take_all(&mut stream)), [0, 1, 2]);
+            drop(stream);
+            watch.wait_for_the_end();
+        } else {
+            assert_cut_off(stream, &watch, 0..8);
+        }
+    }
+}
+
+/// Forbids that a drain waits for a stream that is paused, or loses what is buffered; closing that one then needs no
+/// thread, and nobody else's.
+#[test]
+fn drain_with_a_paused_one() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    let (stream, watch) = filled(Kind::Pool, &pool, 4);
+    let (mut closed, closed_watch) = filled(Kind::Pool, &pool, 4);
+    let (dropped, dropped_watch) = filled(Kind::Pool, &pool, 4);
+    pool.drain();
+    assert_cut_off(stream, &watch, 0..4);
+    let early = closed_watch.end().is_some();
+    block_on(closed.close());
+    assert!(early || closed_watch.end() == Some(here()));
+    assert!(closed.is_closed() && take(&mut closed).is_none());
+    let early = dropped_watch.end().is_some();
+    drop(dropped);
+    assert!(early || dropped_watch.end() == Some(here()));
+    drop(closed);
+    closed_watch.wait_for_the_end();
+    dropped_watch.wait_for_the_end();
+}
+
+/// Forbids that a drain waits for ever for an endless stream whose consumer keeps up, and that this ends in silence.
+#[test]
+fn drain_ends_an_endless_one() {
+    let _watchdog = watchdog();
+    for max_size in [1, 16, 1024] {
+        let (pool, taken) = (ThreadPool::new(1), Arc::new(AtomicUsize::new(0)));
+        let mut stream = IteratorWrapper::new(|| 0..).on(&pool).max_size(max_size);
+        let count = Arc::clone(&taken);
+        let reader = thread::spawn(move || {
+            let said = panic_of(|| {
+                while let Some(number) = take(&mut stream) {
+                    assert_eq!(number, count.fetch_add(1, Ordering::SeqCst));
+                }
+            });
+            (said, take(&mut stream))
+        });
+        until("it is running", || taken.load(Ordering::SeqCst) > 100);
+        pool.drain();
+        let (said, end) = reader.join().unwrap();
+        assert_says(&said, "pool");
+        assert_eq!(end, None);
+    }
+}
+
+/// Forbids that the end of a pool has anything to do with a separate one.
+#[test]
+fn a_separate_one_is_in_no_pool() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let inside = pool.clone();
+    let stream = pool.spawn(move || {
+        let mut stream = threaded_iterable_separate(|| (0..100).map(|number| (number, is_cancelled()))).max_size(2);
+        assert_eq!(take(&mut stream), Some((0, false)));
+        assert_eq!(inside.stats().submitted, 1);
+        stream
+    });
+    let mut stream = stream.wait();
+    pool.shutdown();
+    assert!(take_all(&mut stream).into_iter().eq((1..100).map(|number| (number, false))));
+}
+
+// --- no threads -----------------------------------------------------------------------------------------------------
+
+/// Forbids that a stream which no thread will run ends in silence, or hangs, or is kept.
+#[test]
+fn without_any_thread_it_says_so() {
+    let _watchdog = watchdog();
+    let refused = |size: &usize| thread::Builder::new().stack_size(*size).spawn(|| ()).is_err();
+    let sizes: Vec<_> = [usize::MAX / 4, usize::MAX >> 18].into_iter().filter(refused).collect();
+    assert!(!sizes.is_empty(), "a system without limits");
+    for size in sizes {
+        let pool = ThreadPool::builder().threads(2).stack_size(size).build();
+        let watch = Watch::default();
+        let mut stream = watch.stream(Kind::Pool, &pool, |numbers| numbers);
+        assert_says(&assert_panics_once(&mut stream), "thread");
+        block_on(stream.close());
+        drop(stream);
+        watch.wait_for_the_end();
+        for close in [false, true] {
+            let mut stream = watch.stream(Kind::Pool, &pool, |numbers| numbers);
+            if close {
+                block_on(stream.close());
+            }
+            drop(stream);
+            watch.wait_for_the_end();
+        }
+        assert_eq!(watch.makes(), 0);
+        assert_at_rest(&pool);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by `without_a_thread_of_its_own_it_says_so`, in a process whose memory is limited"]
+fn separate_probe() {
+    let _watchdog = watchdog();
+    let watch = Watch::default();
+    let pool = ThreadPool::new(1);
+    let mut stream = watch.stream(Kind::Separate, &pool, |numbers| numbers);
+    assert_says(&assert_panics_once(&mut stream), "thread");
+    block_on(stream.close());
+    drop(stream);
+    watch.wait_for_the_end();
+    assert_eq!(watch.makes(), 0);
+    println!("the probe has seen it all");
+}
+
+/// Forbids the same of a separate one.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_thread_of_its_own_it_says_so() {
+    // The stack of the thread that the probe runs on is the one that fits.
+    let output = confined_child("separate_probe", 1000, 600);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+}
+
+/// Forbids that a paused one whose pool has no thread at the moment is kept when it is closed or dropped.
+#[test]
+fn a_paused_one_whose_threads_have_ended() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::builder().threads(1).keep_alive(Duration::from_millis(1)).build();
+    for close in [false, true] {
+        let (mut stream, watch) = filled(Kind::Pool, &pool, 4);
+        until("its thread has ended", || pool.stats().threads == 0);
+        if close {
+            block_on(stream.close());
+            assert!(watch.end().is_some());
+        }
+        drop(stream);
+        watch.wait_for_the_end();
+    }
+}
