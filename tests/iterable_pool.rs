@@ -516,6 +516,59 @@ fn without_a_thread_of_its_own_it_says_so() {
     assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
 }
 
+#[test]
+#[ignore = "run by `without_a_spare_thread_it_is_dropped_in_the_closing_call`, in a process whose memory is limited"]
+fn spare_probe() {
+    let _watchdog = watchdog();
+    // The first such stack fits.
+    let pool = ThreadPool::builder().threads(1).stack_size(600 << 20).build();
+    for close in [false, true] {
+        let (mut stream, watch) = filled(Kind::Pool, &pool, 4);
+        let held = hold(&pool, 1);
+        if close {
+            block_on(stream.close());
+        }
+        drop(stream);
+        assert_eq!(watch.end(), Some(here()));
+        watch.wait_for_the_end();
+        release(held);
+    }
+    assert_eq!(pool.spawn(|| 7).wait(), 7);
+    pool.drain();
+    println!("the probe has seen it all");
+}
+
+/// Forbids that a close waits for a busy thread where the system refuses another one.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_spare_thread_it_is_dropped_in_the_closing_call() {
+    let output = confined_child("spare_probe", 1000, 4);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+}
+
+/// Forbids that a shutdown whose time is up leaves out a stream that is still making an item, or counts one that has ended.
+#[test]
+fn a_shutdown_counts_the_streams_that_run() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    assert!(take_all(&mut Kind::Pool.stream(&pool, || 0..100).max_size(3)).into_iter().eq(0..100));
+    let (started, gate) = (Gate::default(), Gate::default());
+    let mut stream = Kind::Pool.stream(&pool, {
+        let (started, gate) = (started.clone(), gate.clone());
+        move || {
+            started.open();
+            gate.pass();
+            0..0
+        }
+    });
+    assert!(poll_once(&mut stream).is_pending());
+    started.pass();
+    assert_eq!(pool.shutdown_timeout(Duration::ZERO).unwrap_err().running, 1);
+    gate.open();
+    pool.shutdown_timeout(Duration::MAX).unwrap();
+    assert_panics_once(&mut stream);
+}
+
 /// Forbids that a paused one whose pool has no thread at the moment is kept when it is closed or dropped.
 #[test]
 fn a_paused_one_whose_threads_have_ended() {
