@@ -11,8 +11,8 @@
 //!    `Clone` and `Drop`, a closure and a future may use any variable, the very same one included.
 //! 2. [`Context::within`] alone makes another context current, and it puts back the one before, whatever happens.
 //! 3. What is costly to make and seldom asked for, the event loop of a `block_on`, is put into the current context when
-//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`INCOMPLETE`] says how. That belongs to the context
-//!    which is current, and is put aside together with it.
+//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`Current::complete`] says how. That belongs to the
+//!    context which is current, and is put aside together with it.
 //! 4. Dropping a context does not panic: a `Drop` of a value that does is contained. A context is dropped wherever the
 //!    last copy happens to be, and there it would end what has nothing to do with it.
 #![forbid(unsafe_code)]
@@ -33,9 +33,13 @@ use crate::primitives::job::contain;
 use crate::sync::{OnceLock, thread_local};
 
 thread_local! {
-    static CURRENT: RefCell<Context> = const { RefCell::new(Context(None)) };
-    /// Puts into the current context what is still missing there.
-    static INCOMPLETE: Cell<Option<fn()>> = const { Cell::new(None) };
+    static CURRENT: Current = const { Current { context: RefCell::new(Context(None)), complete: Cell::new(None) } };
+}
+
+struct Current {
+    context: RefCell<Context>,
+    /// Puts into the context what is still missing there.
+    complete: Cell<Option<fn()>>,
 }
 
 /// A variable's address, which tells it from all others.
@@ -172,7 +176,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// If `f` does.
     pub fn with<R>(&'static self, f: impl FnOnce(Option<&T>) -> R) -> R {
         let key = self.key();
-        let value = CURRENT.try_with(|current| current.borrow().get(key).cloned()).unwrap_or_default();
+        let value = CURRENT.try_with(|current| current.context.borrow().get(key).cloned()).unwrap_or_default();
         f(value.as_deref().and_then(|value| value.downcast_ref()))
     }
 
@@ -222,7 +226,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
         let mut look = Some(look);
         let mut peek =
             |value: Option<&Value>| look.take().map(|look| look(value.and_then(|value| value.downcast_ref())));
-        let peeked = CURRENT.try_with(|current| peek(current.borrow().get(key))).ok().flatten();
+        let peeked = CURRENT.try_with(|current| peek(current.context.borrow().get(key))).ok().flatten();
         match peeked.or_else(|| peek(None)) {
             Some(result) => result,
             None => unreachable!("one of the two looks"),
@@ -231,7 +235,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
 
     fn replace(&'static self, value: Option<Value>) -> Option<T> {
         let key = self.key();
-        let old = CURRENT.try_with(|current| current.borrow_mut().replace(key, value)).ok()??;
+        let old = CURRENT.try_with(|current| current.context.borrow_mut().replace(key, value)).ok()??;
         old.downcast().ok().map(Arc::unwrap_or_clone)
     }
 
@@ -248,7 +252,7 @@ impl<T> fmt::Debug for ContextVar<T> {
 
 /// Puts into the current context what is still missing there. To be called before anybody looks for that.
 pub fn complete() {
-    if let Some(complete) = INCOMPLETE.with(Cell::take) {
+    if let Ok(Some(complete)) = CURRENT.try_with(|current| current.complete.take()) {
         complete();
     }
 }
@@ -289,6 +293,30 @@ impl Drop for Map {
     }
 }
 
+/// While it exists, another context is current, and in here is the one that was.
+struct Swapped<'a> {
+    context: &'a mut Context,
+    complete: Option<fn()>,
+}
+
+impl Swapped<'_> {
+    /// At the end of a thread, when there is no current context, does nothing.
+    #[inline]
+    fn swap(&mut self) {
+        let _ = CURRENT.try_with(|current| {
+            mem::swap(&mut *current.context.borrow_mut(), self.context);
+            self.complete = current.complete.replace(self.complete);
+        });
+    }
+}
+
+impl Drop for Swapped<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.swap();
+    }
+}
+
 impl Context {
     /// A copy of the current context.
     ///
@@ -310,16 +338,18 @@ impl Context {
 
     #[inline]
     fn current_as_it_is() -> Self {
-        CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
+        CURRENT.try_with(|current| current.context.borrow().clone()).unwrap_or_default()
     }
 
     /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
     #[inline]
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
-        Self::current_as_it_is().within(|| {
-            INCOMPLETE.with(|incomplete| incomplete.set(Some(complete)));
-            f()
-        })
+        // The copy is for afterwards; what is current goes on.
+        let outer =
+            CURRENT.try_with(|current| (current.context.borrow().clone(), current.complete.replace(Some(complete))));
+        let (mut context, complete) = outer.unwrap_or_default();
+        let _outer = Swapped { context: &mut context, complete };
+        f()
     }
 
     /// Runs `f` in a copy of this context, and returns what `f` returns.
@@ -366,26 +396,7 @@ impl Context {
 
     /// Makes this context the current one while `f` runs. What `f` sets is in it afterwards.
     pub(crate) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        /// While it exists, the context in there is current, and in there is the one that was.
-        struct Swapped<'a>(&'a mut Context, Option<fn()>);
-
-        impl Swapped<'_> {
-            /// At the end of a thread, when there is no current context, does nothing.
-            #[inline]
-            fn swap(&mut self) {
-                let _ = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), self.0));
-                self.1 = INCOMPLETE.with(|incomplete| incomplete.replace(self.1));
-            }
-        }
-
-        impl Drop for Swapped<'_> {
-            #[inline]
-            fn drop(&mut self) {
-                self.swap();
-            }
-        }
-
-        let mut swapped = Swapped(self, None);
+        let mut swapped = Swapped { context: self, complete: None };
         swapped.swap();
         f()
     }

@@ -351,19 +351,24 @@ impl Run {
         let running = RUNNING.with(|running| running.local.get());
         if running.is_null() { None } else { Local::find(|local| ptr::eq(local, running)) }
     }
+
+    #[cold]
+    fn end_of_loop(&self) {
+        match Self::local() {
+            Some(local) if self.ends => local.close(),
+            Some(local) => local.detach(),
+            None => {}
+        }
+    }
 }
 
 impl Drop for Run {
     #[inline]
     fn drop(&mut self) {
-        if let Some(local) = Self::local() {
-            if self.ends {
-                local.close();
-            } else {
-                local.detach();
-            }
-        }
         RUNNING.with(|running| {
+            if !running.local.get().is_null() {
+                self.end_of_loop();
+            }
             running.place.set(self.outer_place);
             running.local.set(self.outer_local);
         });
