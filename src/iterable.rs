@@ -575,7 +575,9 @@ async fn catch<R>(future: impl Future<Output = R>) -> thread::Result<R> {
 impl<T> IteratorWrapper<T> {
     fn begin_to_close(&mut self) {
         match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Running { items, producer } => {
+            Stage::Running { mut items, producer } => {
+                // First, so that what is made after this is not taken in any more.
+                items.close();
                 producer.close();
                 self.stage = Stage::Closing(producer);
                 drop(items);

@@ -87,6 +87,33 @@ fn pause_take() {
     });
 }
 
+/// Forbids: a stream that finds room again at the moment when it would pause keeps its thread, though a job waits.
+#[test]
+fn gives_way_when_there_is_room_again() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (sender, seen) = oneshot::channel();
+        let mut items = IteratorWrapper::new({
+            let pool = pool.clone();
+            move || {
+                let made = Arc::new(AtomicUsize::new(0));
+                let mut sender = Some(sender);
+                iter::repeat_with(move || {
+                    made.fetch_add(1, Relaxed);
+                    if let Some(sender) = sender.take() {
+                        let made = made.clone();
+                        pool.spawn(move || sender.send(made.load(Relaxed)).unwrap()).detach();
+                    }
+                })
+            }
+        });
+        items = items.on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(()));
+        assert_eq!(block_on(seen), Ok(1));
+        block_on(items.close());
+    });
+}
+
 /// Forbids: a close that meets the stream as it pauses waits for ever, or returns before the iterator has been dropped.
 #[test]
 fn close_pause() {

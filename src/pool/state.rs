@@ -401,7 +401,9 @@ impl State {
     pub fn next(&mut self) -> Next {
         let urgent = self.urgent.len();
         let left = (self.tray.len() + self.out + urgent).saturating_sub(self.looking);
-        let room = self.size.saturating_sub(self.active()).max(urgent.saturating_sub(self.looking + self.starting));
+        // For what is urgent, a spare one if nobody is about to look: it calls the next.
+        let spare = usize::from(urgent > 0 && self.looking + self.starting == 0);
+        let room = self.size.saturating_sub(self.active()).max(spare);
         if self.coming || left == 0 || room == 0 {
             return Next::Leave;
         }

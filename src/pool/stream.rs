@@ -24,7 +24,7 @@
 //! is counted there and what the stage says agree. The pool asks stages while it holds its locks: so they come first.
 //!
 //! # What can go wrong
-//! * The consumer takes an item just as the stream pauses: `pause_take`.
+//! * The consumer takes an item just as the stream pauses: `pause_take`; while a job waits: `gives_way_when_there_is_room_again`.
 //! * It closes as the stream pauses: `close_pause`; as it is resumed: `close_resume`; as it ends: `close_completion`; while a
 //!   turn is running: `drop_running`; while its first turn is queued: `close_queued`; as a worker comes to that:
 //!   `close_as_a_worker_goes_on`.
@@ -232,21 +232,19 @@ impl Stream {
             if is_closed {
                 return Some(Err(JoinError::Cancelled));
             }
-            if turn == Turn::Enough {
-                if others_wait {
-                    self.state.lock().woken = true;
+            if turn == Turn::Full {
+                let since = Instant::now();
+                let Parts { source, patience, full_since, .. } = parts;
+                let room = || source.room().is_ready().then_some(());
+                let has_room = !others_wait && patience.linger(since, None, room).is_some();
+                if !has_room && source.poll_room(&mut task::Context::from_waker(waker)).is_pending() {
+                    *full_since = (!others_wait).then_some(since);
                     return None;
                 }
-                continue;
             }
-            let since = Instant::now();
-            let Parts { source, patience, full_since, .. } = parts;
-            let room = || source.room().is_ready().then_some(());
-            if !others_wait && patience.linger(since, None, room).is_some() {
-                continue;
-            }
-            if source.poll_room(&mut task::Context::from_waker(waker)).is_pending() {
-                *full_since = (!others_wait).then_some(since);
+            if others_wait {
+                // To the end of the queue.
+                self.state.lock().woken = true;
                 return None;
             }
         }
@@ -292,8 +290,7 @@ impl Turns for Stream {
     fn run(this: &Arc<Self>, worker: &mut dyn Worker) {
         let mut parts = this.take_parts();
         let waker = this.clone().into();
-        let end = if this.state.lock().closed { Some(Ok(())) } else { this.run_turn(&mut parts, &waker) };
-        if let Some(end) = end {
+        if let Some(end) = this.run_turn(&mut parts, &waker) {
             this.end(parts, end, Some(worker));
         } else {
             worker.ended(Ended::Turn);

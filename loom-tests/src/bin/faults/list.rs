@@ -937,11 +937,18 @@ pub(crate) const LOGIC: &[Logic] = &[
         model: "close_completion",
     },
     Logic {
-        file: "src/pool/stream.rs",
+        file: "src/iterable.rs",
         name: "a stream that was closed makes another item",
-        find: "        let end = if this.state.lock().closed { Some(Ok(())) } else { this.run_turn(&mut parts, &waker) };",
-        replace: "        let end = this.run_turn(&mut parts, &waker);",
+        find: "                items.close();\n",
+        replace: "",
         model: "close_queued_again",
+    },
+    Logic {
+        file: "src/pool/stream.rs",
+        name: "a stream that has room again keeps its thread though others wait",
+        find: "            if others_wait {\n                // To the end of the queue.",
+        replace: "            if turn == Turn::Enough && others_wait {\n                // To the end of the queue.",
+        model: "gives_way_when_there_is_room_again",
     },
     Logic {
         file: "src/pool/stream.rs",
@@ -974,7 +981,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/state.rs",
         name: "nobody comes for what is urgent while all are busy",
-        find: ".max(urgent.saturating_sub(self.looking + self.starting))",
+        find: ".max(spare)",
         replace: "",
         model: "close_pause_while_all_are_busy",
     },
