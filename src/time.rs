@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use crate::event_loop::timers::{Key, Timers};
-use crate::event_loop::{LoopHandle, Reactor, Start, Task, running};
+use crate::event_loop::{LoopHandle, Reactor, Start, Task, running, runs_here};
 use crate::primitives::job::contain;
 use crate::primitives::parker::poll_until;
 use crate::primitives::spsc::{Receiver, RecvTimeoutError};
@@ -115,11 +115,11 @@ impl Clock {
         running().map_or(Self::Thread, Self::Loop)
     }
 
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Loop(one), Self::Loop(other)) => Arc::ptr_eq(one, other),
-            (Self::Thread, Self::Thread) => true,
-            _ => false,
+    /// Whether it is the one of [`here`](Self::here).
+    fn is_here(&self) -> bool {
+        match self {
+            Self::Loop(reactor) => runs_here(reactor),
+            Self::Thread => running().is_none(),
         }
     }
 
@@ -209,21 +209,23 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        let clock = Clock::here();
-        let waker = cx.waker().clone();
-        let waiting = self.waiting.as_ref().filter(|(at, _)| at.is(&clock));
-        let replaced = waiting.map(|(_, key)| clock.with_timers(|timers| timers.replace(*key, waker.clone())));
+        let waiting = self.waiting.as_ref().filter(|(clock, _)| clock.is_here());
+        let wakes = waiting.map(|(clock, key)| clock.with_timers(|timers| timers.wakes(*key, cx.waker())));
         // If its clock has taken it out, the time has come. That is cheaper to ask than the time is.
-        if matches!(replaced, Some(Err(_))) || Instant::now() >= deadline {
+        if wakes == Some(None) {
+            self.waiting = None;
+            return Poll::Ready(());
+        }
+        if Instant::now() >= deadline {
             self.withdraw();
             return Poll::Ready(());
         }
-        if replaced.is_some() {
-            return Poll::Pending;
+        if wakes != Some(Some(true)) {
+            self.withdraw();
+            let clock = Clock::here();
+            let key = clock.add(deadline, cx.waker().clone());
+            self.waiting = Some((clock, key));
         }
-        self.withdraw();
-        let key = clock.add(deadline, waker);
-        self.waiting = Some((clock, key));
         Poll::Pending
     }
 }

@@ -9,7 +9,6 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::context::{self, Context, ContextVar};
@@ -190,17 +189,17 @@ impl LoopHandle {
     #[track_caller]
     pub(crate) fn spawn_here<F: Future + 'static>(future: F) -> Task<F::Output> {
         context::complete();
+        let of = |reactor: &Arc<Reactor>| match Local::running() {
+            Some(running) => Some(running).filter(|running| Arc::ptr_eq(&running.reactor, reactor)),
+            // In a job that is run where it is waited for, on the loop's thread, it is as in any other.
+            None => Local::of(reactor).filter(|_| job::current_id().is_none()),
+        };
         let local = CURRENT.peek(|current| match current {
-            Some(Self(Kind::Ours(reactor))) => Some(Local::of(reactor)),
+            Some(Self(Kind::Ours(reactor))) => Some(of(reactor)),
             Some(Self(Kind::Foreign(_))) => Some(None),
             None => None,
         });
-        // In a job that is run where it is waited for, on the loop's thread, it is as in any other.
-        let is_here = |local: &Rc<Local>| match Local::running() {
-            Some(running) => Rc::ptr_eq(&running, local),
-            None => job::current_id().is_none(),
-        };
-        match local.map(|local| local.filter(is_here)) {
+        match local {
             Some(Some(local)) => {
                 let (header, body, handle) = task(Home::ours(&local.reactor), Context::current(), future);
                 local.spawn(header, Box::pin(body), Start::InTurn);

@@ -114,6 +114,11 @@ pub fn take_in() {
     }
 }
 
+/// Whether this code runs in that loop.
+pub fn runs_here(reactor: &Arc<Reactor>) -> bool {
+    Local::running().is_some_and(|local| Arc::ptr_eq(&local.reactor, reactor))
+}
+
 /// The loop that this code runs in, if it runs in one of ours.
 pub fn running() -> Option<Arc<Reactor>> {
     Local::running().map(|local| local.reactor.clone())

@@ -26,13 +26,9 @@ impl Timers {
         key
     }
 
-    /// Puts another waker in the place of one. Gives back the one that is needed no more: the new one, if the old one has
-    /// been taken.
-    pub fn replace(&mut self, key: Key, waker: Waker) -> Result<Waker, Waker> {
-        match self.wakers.get_mut(&key) {
-            Some(old) => Ok(std::mem::replace(old, waker)),
-            None => Err(waker),
-        }
+    /// Whether it is this waker that is there. `None`: it has been taken out.
+    pub fn wakes(&self, key: Key, waker: &Waker) -> Option<bool> {
+        self.wakers.get(&key).map(|there| there.will_wake(waker))
     }
 
     pub fn remove(&mut self, key: Key) -> Option<Waker> {
