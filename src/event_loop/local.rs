@@ -6,19 +6,21 @@
 //! always ready starves neither the others nor the timers nor the main future.
 //!
 //! # How
-//! A task's future lies in a slot, and its [`Header`] knows which. The slot knows the header too: so a waker from before, when
-//! the slot has been given to another task, finds nothing. While a task is polled its slot is empty; and whatever a future
-//! does when it is polled or dropped (spawn, wake, cancel, others or itself), it finds nothing borrowed.
+//! A task's future lies in a slot, with a waker for it, and its [`Header`] knows its [`Key`]: the slot, and how many tasks that
+//! had before. So what has been queued for an earlier one finds nothing. While a task is polled its slot is empty; and whatever a
+//! future does when it is polled or dropped (spawn, wake, cancel, others or itself), it finds nothing borrowed.
+//!
+//! [`Header`]: crate::event_loop::task::Header
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
+use std::ptr;
 
 use crate::event_loop::reactor::{Letter, Reactor, Start};
 use crate::event_loop::task::{AnyTask, Body, Header};
@@ -35,70 +37,101 @@ pub struct Local {
     pub reactor: Arc<Reactor>,
     slots: RefCell<Slots>,
     /// The tasks that are to be polled, in their order.
-    queue: RefCell<VecDeque<Arc<dyn AnyTask>>>,
+    queue: RefCell<VecDeque<Key>>,
     /// New ones that are to be polled [before the timers](Start::BeforeTimers).
-    new_timers: RefCell<VecDeque<Arc<dyn AnyTask>>>,
+    new_timers: RefCell<VecDeque<Key>>,
     /// The reactor knows how to wake this thread.
     attached: Cell<bool>,
     closed: Cell<bool>,
     /// When timers were due the last time.
     fired: Cell<Option<Instant>>,
     /// Futures that are to be dropped, while one is: see [`Local::bury`].
-    dying: RefCell<Vec<Body>>,
+    dying: RefCell<Vec<(Waker, Body)>>,
     burying: Cell<bool>,
 }
 
 #[derive(Default)]
 struct Slots {
-    all: Vec<Option<Slot>>,
-    free: Vec<usize>,
+    all: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+/// Where a task is, in its loop: no other task ever has the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub slot: u32,
+    /// How many tasks the slot had had before.
+    pub generation: u32,
 }
 
 struct Slot {
-    /// The header's address. A task's header is there as long as its body, and as long as it stands in a queue: so no two
-    /// are mistaken for each other.
-    task: usize,
-    /// `None` while it is being polled.
-    body: Option<Body>,
-    /// It was cancelled while it was being polled, by itself.
+    generation: u32,
+    /// The task was cancelled while it was being polled, by itself.
     cancelled: bool,
+    /// Both are `None` while it is being polled, and while there is none.
+    waker: Option<Waker>,
+    body: Option<Body>,
 }
 
 impl Slots {
-    fn add(&mut self, task: &Header, body: Body) {
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.all.push(None);
-            self.all.len() - 1
+    fn add(&mut self, task: Arc<dyn AnyTask>, body: Body) -> Key {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            let slot = u32::try_from(self.all.len()).expect("there is no memory for so many tasks");
+            self.all.push(Slot { generation: 0, cancelled: false, waker: None, body: None });
+            slot
         });
-        task.set_slot(at);
-        self.all[at] = Some(Slot { task: ptr::from_ref(task).addr(), body: Some(body), cancelled: false });
+        let there = &mut self.all[slot as usize];
+        let key = Key { slot, generation: there.generation };
+        task.header().set_key(key);
+        there.waker = Some(task.into_waker());
+        there.body = Some(body);
+        key
     }
 
     /// The task's slot, if it has not ended.
     #[inline]
-    fn find(&mut self, task: &Header) -> Option<&mut Slot> {
-        self.all.get_mut(task.slot())?.as_mut().filter(|slot| slot.task == ptr::from_ref(task).addr())
+    fn find(&mut self, key: Key) -> Option<&mut Slot> {
+        self.all.get_mut(key.slot as usize).filter(|slot| slot.generation == key.generation)
     }
 
-    /// Puts back the task that was polled. If it was cancelled meanwhile: empties the slot.
+    /// Takes the task out. If it is to come back, its slot stays its own.
+    #[inline]
+    fn take(&mut self, key: Key) -> Option<(Waker, Body)> {
+        let slot = self.find(key)?;
+        Some((slot.waker.take()?, slot.body.take()?))
+    }
+
+    /// Puts back the task that was polled. If it was cancelled meanwhile: the slot is free.
     #[must_use = "to be dropped when nothing is borrowed"]
-    fn put_back(&mut self, at: usize, body: Body) -> Option<Body> {
-        match &mut self.all[at] {
-            Some(slot) if !slot.cancelled => {
-                slot.body = Some(body);
-                None
-            }
-            _ => {
-                self.empty(at);
-                Some(body)
-            }
+    fn put_back(&mut self, key: Key, waker: Waker, body: Body) -> Option<(Waker, Body)> {
+        let slot = &mut self.all[key.slot as usize];
+        if slot.cancelled {
+            self.free(key);
+            return Some((waker, body));
         }
+        slot.waker = Some(waker);
+        slot.body = Some(body);
+        None
     }
 
-    /// Empties a slot, for the next task.
-    fn empty(&mut self, at: usize) {
-        self.free.push(at);
-        self.all[at] = None;
+    /// Takes a task that was cancelled out for good. If it is being polled: it will not be put back.
+    fn cancel(&mut self, key: Key) -> Option<(Waker, Body)> {
+        let taken = self.take(key);
+        if taken.is_some() {
+            self.free(key);
+        } else if let Some(slot) = self.find(key) {
+            slot.cancelled = true;
+        }
+        taken
+    }
+
+    /// The slot is free for the next task.
+    #[inline]
+    fn free(&mut self, key: Key) {
+        let slot = &mut self.all[key.slot as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.cancelled = false;
+        self.free.push(key.slot);
     }
 }
 
@@ -170,7 +203,7 @@ impl Local {
 
     /// Has the task polled.
     #[inline]
-    pub fn queue(&self, task: Arc<dyn AnyTask>) {
+    pub fn queue(&self, task: Key) {
         self.queue.borrow_mut().push_back(task);
     }
 
@@ -191,17 +224,17 @@ impl Local {
         }
         for letter in self.reactor.collect() {
             match letter {
-                Letter::Wake(task) => self.queue(task),
+                Letter::Wake(task) => self.queue(task.header().key()),
                 Letter::Spawn(task, body, start) => self.add(task, body, start),
             }
         }
     }
 
     fn add(&self, task: Arc<dyn AnyTask>, body: Body, start: Start) {
-        self.slots.borrow_mut().add(task.header(), body);
+        let key = self.slots.borrow_mut().add(task, body);
         match start {
-            Start::InTurn => self.queue(task),
-            Start::BeforeTimers => self.new_timers.borrow_mut().push_back(task),
+            Start::InTurn => self.queue(key),
+            Start::BeforeTimers => self.new_timers.borrow_mut().push_back(key),
         }
     }
 
@@ -222,31 +255,23 @@ impl Local {
     pub fn drop_task(&self, task: &Header) {
         // It may still be on its way.
         self.collect();
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.find(task) else { return };
-        let body = slot.body.take();
-        if body.is_some() {
-            slots.empty(task.slot());
-        } else {
-            slot.cancelled = true;
-        }
-        drop(slots);
-        self.bury(body);
+        let dropped = self.slots.borrow_mut().cancel(task.key());
+        self.bury(dropped);
     }
 
     /// Drops a task's future. Those that are dropped by that, since it has their handles, wait until it has gone: a stack
     /// has an end, and a chain of tasks need not have.
-    fn bury(&self, body: Option<Body>) {
-        self.dying.borrow_mut().extend(body);
+    fn bury(&self, task: Option<(Waker, Body)>) {
+        self.dying.borrow_mut().extend(task);
         if self.burying.replace(true) {
             return;
         }
         loop {
-            let body = self.dying.borrow_mut().pop();
-            if body.is_none() {
+            let task = self.dying.borrow_mut().pop();
+            if task.is_none() {
                 break;
             }
-            drop(body);
+            drop(task);
         }
         self.burying.set(false);
     }
@@ -274,15 +299,13 @@ impl Local {
         }
     }
 
-    fn poll(&self, task: Arc<dyn AnyTask>) {
-        let at = task.header().slot();
-        let body = self.slots.borrow_mut().find(task.header()).and_then(|slot| slot.body.take());
-        let Some(mut body) = body else { return };
-        let waker = task.into_waker();
+    fn poll(&self, key: Key) {
+        let task = self.slots.borrow_mut().take(key);
+        let Some((waker, mut body)) = task else { return };
         if body.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            self.slots.borrow_mut().empty(at);
+            self.slots.borrow_mut().free(key);
         } else {
-            let cancelled = self.slots.borrow_mut().put_back(at, body);
+            let cancelled = self.slots.borrow_mut().put_back(key, waker, body);
             self.bury(cancelled);
         }
     }
@@ -297,14 +320,15 @@ impl Local {
     pub fn close(self: &Rc<Self>) {
         self.closed.set(true);
         self.reactor.close();
-        let mut at = 0;
+        let mut at = 0_u32;
         loop {
             // A task that is dropped may cancel others, but not spawn any.
             let mut slots = self.slots.borrow_mut();
-            let Some(slot) = slots.all.get_mut(at) else { break };
-            let task = slot.take();
+            let Some(slot) = slots.all.get(at as usize) else { break };
+            let key = Key { slot: at, generation: slot.generation };
+            let task = slots.cancel(key);
             drop(slots);
-            self.bury(task.and_then(|task| task.body));
+            self.bury(task);
             at += 1;
         }
         drop((self.queue.take(), self.new_timers.take()));

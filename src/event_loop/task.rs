@@ -44,14 +44,14 @@ use std::task::{self, Poll, Wake, Waker};
 
 use crate::context::Context;
 use crate::event_loop::handle::Foreign;
-use crate::event_loop::local::Local;
+use crate::event_loop::local::{Key, Local};
 use crate::event_loop::reactor::{Letter, Reactor};
 use crate::primitives::framed::{Frame, Framed};
 use crate::primitives::job::{JoinError, Panic, contain};
 use crate::primitives::oneshot;
 use crate::primitives::waker_slot::WakerSlot;
+use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::atomic::{AtomicU32, AtomicUsize};
 
 const QUEUED: u32 = 1;
 const CANCELLED: u32 = 2;
@@ -87,7 +87,7 @@ impl<R: 'static> AnyTask for TaskCell<R> {
 /// Who polls the task.
 pub enum Home {
     /// A loop of ours. The task's slot there is known to the loop alone.
-    Ours { reactor: Arc<Reactor>, slot: AtomicUsize },
+    Ours { reactor: Arc<Reactor>, slot: AtomicU32, generation: AtomicU32 },
     /// Another runtime. Its waker is needed to cancel, and is kept for that alone: it may keep the runtime's task alive.
     Foreign(Box<ForeignHome>),
 }
@@ -100,7 +100,7 @@ pub struct ForeignHome {
 
 impl Home {
     pub fn ours(reactor: &Arc<Reactor>) -> Self {
-        Self::Ours { reactor: reactor.clone(), slot: AtomicUsize::new(usize::MAX) }
+        Self::Ours { reactor: reactor.clone(), slot: AtomicU32::new(u32::MAX), generation: AtomicU32::new(0) }
     }
 
     pub fn foreign(foreign: &Arc<Foreign>) -> Self {
@@ -126,19 +126,23 @@ impl Home {
 }
 
 impl Header {
-    /// Where the loop keeps the task. For the loop.
-    pub fn slot(&self) -> usize {
+    /// Where the loop keeps the task. For the loop. Before it does, there is no such slot.
+    pub fn key(&self) -> Key {
         match &self.home {
             // ORDERING: Relaxed: written and read on the loop's thread.
-            Home::Ours { slot, .. } => slot.load(Relaxed),
-            Home::Foreign(_) => usize::MAX,
+            Home::Ours { slot, generation, .. } => {
+                Key { slot: slot.load(Relaxed), generation: generation.load(Relaxed) }
+            }
+            Home::Foreign(_) => Key { slot: u32::MAX, generation: 0 },
         }
     }
 
-    pub fn set_slot(&self, to: usize) {
-        if let Home::Ours { slot, .. } = &self.home {
+    pub fn set_key(&self, key: Key) {
+        if let Home::Ours { slot, generation, .. } = &self.home {
             // ORDERING: Relaxed: as above.
-            slot.store(to, Relaxed);
+            slot.store(key.slot, Relaxed);
+            // ORDERING: Relaxed: as above.
+            generation.store(key.generation, Relaxed);
         }
     }
 
@@ -191,14 +195,13 @@ impl Header {
 
 /// Puts a task in its loop's queue.
 #[inline]
-fn enqueue(task: Arc<dyn AnyTask>) {
-    let Home::Ours { reactor, .. } = &task.header().home else { return };
+fn enqueue<R: 'static>(task: &Arc<TaskCell<R>>) {
+    let Home::Ours { reactor, .. } = &task.head.home else { return };
     if let Some(local) = Local::of(reactor) {
-        local.queue(task);
+        local.queue(task.head.key());
     } else {
-        let reactor = reactor.clone();
         // If the loop is closed the task has gone.
-        drop(reactor.send(Letter::Wake(task)));
+        drop(reactor.send(Letter::Wake(task.clone())));
     }
 }
 
@@ -212,7 +215,7 @@ fn cancel<R: 'static>(task: &Arc<TaskCell<R>>) -> bool {
     match &header.home {
         Home::Ours { reactor, .. } => match Local::of(reactor) {
             Some(local) => local.drop_task(header),
-            None if header.mark_queued() => enqueue(task.clone()),
+            None if header.mark_queued() => enqueue(task),
             None => {}
         },
         Home::Foreign(home) => home.waker.wake(),
@@ -222,14 +225,12 @@ fn cancel<R: 'static>(task: &Arc<TaskCell<R>>) -> bool {
 
 impl<R: 'static> Wake for TaskCell<R> {
     fn wake(self: Arc<Self>) {
-        if self.head.mark_queued() {
-            enqueue(self);
-        }
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.head.mark_queued() {
-            enqueue(self.clone());
+            enqueue(self);
         }
     }
 }

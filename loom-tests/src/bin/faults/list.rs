@@ -1065,15 +1065,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/local.rs",
         name: "a slot does not know whose it is",
-        find: ".filter(|slot| slot.task == ptr::from_ref(task).addr())",
+        find: ".filter(|slot| slot.generation == key.generation)",
         replace: "",
         model: "stale_waker",
     },
     Logic {
         file: "src/event_loop/local.rs",
         name: "tasks are left in the loop as it closes",
-        find: "            let task = slot.take();\n",
-        replace: "            let task = slot.take().map(|mut task| {\n                std::mem::forget(task.body.take());\n                task\n            });\n",
+        find: "            let task = slots.cancel(key);\n",
+        replace: "            let task = None;\n            std::mem::forget(slots.cancel(key));\n",
         model: "wake_as_the_loop_closes",
     },
     Logic {
@@ -1100,7 +1100,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/task.rs",
         name: "the loop is not told that a task was cancelled",
-        find: "            None if header.mark_queued() => enqueue(task.clone()),\n",
+        find: "            None if header.mark_queued() => enqueue(task),\n",
         replace: "",
         model: "cancel_of_a_sleeper",
     },
