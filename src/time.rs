@@ -52,7 +52,7 @@ impl TimerThread {
     fn get() -> &'static Self {
         static THREAD: OnceLock<TimerThread> = OnceLock::new();
         THREAD.get_or_init(|| Self {
-            state: Mutex::new(State { timers: Timers::default(), running: false }),
+            state: Mutex::new(State { timers: Timers::new(Instant::now()), running: false }),
             earlier: WakerSlot::default(),
         })
     }

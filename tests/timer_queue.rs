@@ -44,8 +44,8 @@ proptest! {
     /// nothing late, in the order of the deadlines and, for the same one, in that of adding.
     #[test]
     fn timers_are_a_sorted_list(steps in vec(step(), 0..100)) {
-        let mut timers = Timers::default();
         let mut now = Instant::now();
+        let mut timers = Timers::new(now);
         let mut list: Vec<(Instant, Waker, Key)> = Vec::new();
         let mut gone: Vec<Key> = Vec::new();
         for step in steps {

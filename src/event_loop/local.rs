@@ -16,11 +16,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
+use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
-use std::ptr;
 
 use crate::event_loop::reactor::{Letter, Reactor, Start};
 use crate::event_loop::task::{AnyTask, Body, Header};

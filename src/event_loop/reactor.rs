@@ -82,7 +82,7 @@ impl Reactor {
         Self {
             mail: Mutex::new(Mail { letters: Vec::new(), unparker: None, closed: false }),
             has_mail: AtomicBool::new(false),
-            timers: Mutex::default(),
+            timers: Mutex::new(Timers::new(Instant::now())),
             thread: thread::current().id(),
             pool: Mutex::new(pool),
         }

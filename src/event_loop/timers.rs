@@ -7,21 +7,33 @@
 
 use std::collections::BTreeMap;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Where a waker is. The number tells those of the same instant apart, and puts them in the order in which they came.
-pub type Key = (Instant, u64);
+/// Where a waker is: the deadline, in nanoseconds since the beginning, and a number that tells those of the same instant apart
+/// and puts them in the order in which they came.
+pub type Key = (u64, u64);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timers {
     wakers: BTreeMap<Key, Waker>,
     added: u64,
+    beginning: Instant,
 }
 
 impl Timers {
+    pub fn new(beginning: Instant) -> Self {
+        Self { wakers: BTreeMap::new(), added: 0, beginning }
+    }
+
+    /// After some five hundred years, all instants are the same.
+    fn nanos(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.beginning);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     pub fn add(&mut self, deadline: Instant, waker: Waker) -> Key {
         self.added += 1;
-        let key = (deadline, self.added);
+        let key = (self.nanos(deadline), self.added);
         self.wakers.insert(key, waker);
         key
     }
@@ -36,12 +48,14 @@ impl Timers {
     }
 
     pub fn earliest(&self) -> Option<Instant> {
-        self.wakers.first_key_value().map(|(&(deadline, _), _)| deadline)
+        let (&(nanos, _), _) = self.wakers.first_key_value()?;
+        self.beginning.checked_add(Duration::from_nanos(nanos))
     }
 
     /// Takes those out whose deadline has come, in order.
     pub fn take_due(&mut self, now: Instant) -> Vec<Waker> {
         let mut due = Vec::new();
+        let now = self.nanos(now);
         while let Some(first) = self.wakers.first_entry().filter(|first| first.key().0 <= now) {
             due.push(first.remove());
         }
