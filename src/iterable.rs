@@ -104,8 +104,10 @@ const MAX_SIZE: usize = 1024;
 /// # Where it runs
 /// [`new`](Self::new): in a pool, the same as for [`threaded`](crate::threaded()) unless told otherwise. While its buffer is
 /// full it uses no thread there; it goes on, maybe on another one, when half of the buffer is free, and it gives way to
-/// other jobs when it has made `max_size` items. [`separate`](Self::separate): on a thread of its own, which blocks while the
-/// buffer is full. In both it has a copy of the context of the first call that asked for an item.
+/// other jobs when it has made `max_size` items. A pool that it was given, or that is its loop's default, is not closed for
+/// want of a handle while this is there; the pool of a job that it was started in may be. [`separate`](Self::separate): on a
+/// thread of its own, which blocks while the buffer is full. In both it has a copy of the context of the first call that
+/// asked for an item.
 ///
 /// # Its end
 /// If the iterator panics, or `make`, or the iterator's `Drop`: the items made before are delivered, and then the panic is
@@ -114,7 +116,7 @@ const MAX_SIZE: usize = 1024;
 /// end, there is only `None`.
 ///
 /// # Cancellation
-/// Dropping it closes it, without waiting: see [`close`](Self::close). No panic of the iterator is heard of then.
+/// Dropping it closes it, without waiting: see [`close`](Self::close). Nobody hears of a panic then but the panic hook.
 ///
 /// # Streams
 /// [`poll_next`](Self::poll_next) is the function of the `Stream` trait of the crate `futures`; this makes one of it:
@@ -228,8 +230,10 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
                 return Turn::Over;
             }
             let Some(item) = self.next() else { return Turn::Over };
-            if self.sender.push(item).is_err() {
-                return Turn::Over;
+            let Ok(before) = self.sender.put(item) else { return Turn::Over };
+            if before.is_waiting() {
+                // A panic of the consumer's waker is none of the iterator's.
+                contain(|| self.sender.notify(before));
             }
         }
         if self.sender.room().is_ready() { Turn::Enough } else { Turn::Full }
@@ -300,7 +304,7 @@ enum Producer {
     Pooled {
         stream: Arc<Stream>,
         end: oneshot::Receiver<End>,
-        /// Has a handle of the pool, so that it is not closed for want of one.
+        /// Has a handle of the pool, if that was named, so that it is not closed for want of one.
         _place: Place,
     },
     Separate(Outcome<()>),
@@ -485,10 +489,11 @@ impl<T: Send + 'static> IteratorWrapper<T> {
 
     /// Ends it: no more items are made, those that were made are dropped. Returns once the iterator has been dropped.
     ///
-    /// [`is_cancelled`](crate::is_cancelled) is true in the iterator from now on, and a [`sync_await`](crate::sync_await())
-    /// in there ends; but an item that it is just making cannot be interrupted. An iterator that never started does not run
-    /// at all. One that uses no thread of its pool just now is dropped on one at once, whatever waits there; or right here,
-    /// if the pool is closed or the system refuses a thread. Closing again does nothing.
+    /// [`is_cancelled`](crate::is_cancelled) is true in the iterator from now on, its `Drop` included, and a
+    /// [`sync_await`](crate::sync_await()) in there ends; but an item that it is just making cannot be interrupted. An
+    /// iterator that never started does not run at all. One that uses no thread of its pool just now is dropped on one at
+    /// once, whatever waits there; or right here, if the pool is closed or the system refuses a thread. Closing again does
+    /// nothing.
     ///
     /// # Panics
     /// If the iterator has panicked, and nobody has been told yet; and if the `Drop` of `make` or of an item does.
@@ -496,8 +501,9 @@ impl<T: Send + 'static> IteratorWrapper<T> {
     /// # Cancellation
     /// Dropping the future does not stop the closing.
     pub async fn close(&mut self) {
-        self.begin_to_close();
-        poll_fn(|cx| self.poll_end(cx)).await;
+        let begun = catch_unwind(AssertUnwindSafe(|| self.begin_to_close()));
+        let ended = catch(poll_fn(|cx| self.poll_end(cx))).await;
+        first_panic(begun, ended);
     }
 
     /// Whether its end has been seen, or it has been closed: then [`next`](Self::next) is `None`.
@@ -590,7 +596,7 @@ impl<T> IteratorWrapper<T> {
 
 impl<T> Drop for IteratorWrapper<T> {
     fn drop(&mut self) {
-        self.begin_to_close();
+        contain(|| self.begin_to_close());
     }
 }
 

@@ -327,6 +327,41 @@ fn drain_in_a_job() {
     });
 }
 
+/// Forbids: a job is left to a worker that is about to look for one, but drops an iterator first, since the pool has been
+/// closed, and that `Drop` waits for the very job.
+#[test]
+fn iterator_whose_drop_waits_for_the_next_job() {
+    /// Not by a blocking call of this crate, which the pool would hear of.
+    struct Waits(Arc<AtomicUsize>);
+    impl Iterator for Waits {
+        type Item = usize;
+
+        fn next(&mut self) -> Option<usize> {
+            Some(0)
+        }
+    }
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            while self.0.load(Relaxed) == 0 {
+                thread::yield_now();
+            }
+        }
+    }
+    model(|| {
+        let pool = ThreadPool::new(2);
+        let done = Arc::new(AtomicUsize::new(0));
+        let mut items = IteratorWrapper::new({
+            let done = done.clone();
+            move || Waits(done)
+        });
+        items = items.on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        pool.spawn(move || done.store(1, Relaxed)).detach();
+        pool.drain();
+        drop(items);
+    });
+}
+
 /// Forbids: a stream that is making an item as its pool is shut down makes one more, or ends as if that were its own end.
 #[test]
 fn shutdown_stops() {

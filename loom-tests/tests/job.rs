@@ -269,7 +269,7 @@ fn stop_publishes() {
         let (queued, handle) = job(until_told, home.clone());
         let worker = run(queued);
         note.write();
-        home.0.stop.set();
+        drop(home.0.stop.set());
         worker.join().unwrap();
         block_on(handle);
     });
@@ -374,7 +374,7 @@ fn watch_stop() {
         let home = Home::new();
         let (queued, handle) = watching(&home);
         let worker = run(queued);
-        home.0.stop.set();
+        drop(home.0.stop.set());
         block_on(handle);
         worker.join().unwrap();
     });

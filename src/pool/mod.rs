@@ -172,7 +172,8 @@ impl ThreadPool {
 
     /// Closes the pool, and waits until all its jobs have run and its threads have nothing left to do.
     ///
-    /// New jobs are refused: they resolve with [`JoinError::Cancelled`].
+    /// New jobs are refused: they resolve with [`JoinError::Cancelled`]. Iterables that are just running, or queued, end
+    /// after `max_size` more items; those that are paused end when they would go on, in the call that takes an item.
     ///
     /// # Blocking
     /// Until the last job has ended. Called in one of the pool's own jobs, it does not wait for that one, nor for others
@@ -184,10 +185,11 @@ impl ThreadPool {
 
     /// Closes the pool, cancels the jobs that have not started, and waits for those that run.
     ///
-    /// Those that run see that [`is_cancelled`](crate::is_cancelled) is true.
+    /// Those that run see that [`is_cancelled`](crate::is_cancelled) is true. All iterables end; the iterators of those that
+    /// do not run are dropped right here.
     ///
     /// # Blocking
-    /// As [`drain`](Self::drain).
+    /// As [`drain`](Self::drain), and as long as it takes to drop closures and iterators.
     pub fn shutdown(&self) {
         self.owner.shared.shut_down();
         Shared::wait_until_finished(&self.owner.shared, None);
@@ -199,7 +201,7 @@ impl ThreadPool {
     /// [`ShutdownTimeout`] if some still run. They run on, and the pool stays closed.
     ///
     /// # Blocking
-    /// As [`shutdown`](Self::shutdown), up to `timeout`. [`Duration::MAX`]: as long as it takes.
+    /// As [`shutdown`](Self::shutdown), but for those that run up to `timeout`. [`Duration::MAX`]: as long as it takes.
     pub fn shutdown_timeout(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         let deadline = Instant::now().checked_add(timeout);
         let shared = &self.owner.shared;
@@ -315,10 +317,13 @@ impl Shared {
             waker.wake();
         }
         self.refusing(|| {
-            // Ends the streams that are paused, right here.
-            self.stop.set();
+            let streams = self.stop.set();
             for job in jobs {
                 job.refuse(JoinError::Cancelled);
+            }
+            // Last, since this ends those that are paused, right here, and their iterators' `Drop`s may wait for any job.
+            for stream in streams {
+                stream.wake();
             }
         });
     }

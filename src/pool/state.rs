@@ -329,7 +329,8 @@ impl State {
     /// Adds a turn that is not to wait for a worker to be free, or gives it back if there is nobody to run it. `again`: beside
     /// the one that waits already; whichever comes first is the one.
     pub fn submit_urgent(&mut self, turn: Queued, again: bool) -> Result<Next, Queued> {
-        let can_come = usize::from(self.coming) + self.looking + self.starting + self.idle.len();
+        // One that is about to look does not count: it may have to do something else first.
+        let can_come = usize::from(self.coming) + self.starting + self.idle.len();
         if self.closed || self.urgent.len() >= can_come + self.most - self.threads {
             return Err(turn);
         }
@@ -347,7 +348,7 @@ impl State {
     pub fn withdrawn(&mut self) -> bool {
         self.stream_turns -= 1;
         self.has_gone_stale();
-        self.has_many_stale()
+        self.closed || self.has_many_stale()
     }
 
     /// Whether a stream has to let others have its worker.
@@ -459,6 +460,7 @@ impl State {
         let urgent = self.take_urgent(out);
         if let Some(turn) = urgent {
             self.turns += 1;
+            out.surplus = self.active() > self.size;
             return Look::Run(turn, self.next());
         }
         if self.active() <= self.size {

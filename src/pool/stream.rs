@@ -4,7 +4,7 @@
 //! A [`Source`] is called by one thread at a time, in its own context. While its buffer is full no thread waits with it;
 //! when there is room again, it comes to the end of the queue. It ends once: when it says so, when it panics, when its
 //! consumer closes it, or when the pool is closed. Then its iterator is dropped, and only after that the consumer is told.
-//! A close does not wait for a thread to be free.
+//! A close does not wait for a thread to be free. A thread that does something of the user's is not counted on for others.
 //!
 //! # State machine
 //! ```text
@@ -14,7 +14,7 @@
 //!      |                  there is no room, or others wait                        |     | been dropped
 //!      +--------------------------------------------------------------------------+     |
 //!      |                                                                                |
-//!      +--- close: an urgent turn is submitted, or, if nobody could run that, the closing call runs it
+//!      +--- close, also from QUEUED: an urgent turn is submitted; if nobody could run that, the closing call ends it
 //! ```
 //! `woken` says that `resume` came while it was RUNNING, and `closed` that the consumer wants no more: whoever pauses it
 //! then looks at both. Who goes to RUNNING has the source alone, until it goes on from there.
@@ -32,7 +32,8 @@
 //!   `close_queued_again`.
 //! * The pool is shut down as the stream pauses: `shutdown_pause`; while an item is made: `shutdown_stops`.
 //! * It is drained while a turn is queued: `drain_queued`; by a job: `drain_in_a_job`; while the consumer keeps up:
-//!   `drain_running`.
+//!   `drain_running`; or it has just been closed, and the iterator is dropped where it pauses:
+//!   `iterator_whose_drop_waits_for_the_next_job`.
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,7 +44,7 @@ use std::time::Instant;
 use crate::context::Context;
 use crate::pool::Shared;
 use crate::primitives::job::{
-    self, Ended, JoinError, Panic, Queued, Running, Stop, Turns, WatchId, Worker, contain, within,
+    self, Ended, JoinError, Panic, Queued, Running, Started, Stop, Turns, Worker, contain, within,
 };
 use crate::primitives::oneshot;
 use crate::primitives::parker::Patience;
@@ -105,8 +106,6 @@ struct Parts {
     source: Box<dyn Source>,
     context: Context,
     end: oneshot::Sender<End>,
-    /// Tells it that the pool is shut down.
-    watch: WatchId,
     patience: Patience,
     /// Since when it waits for room.
     full_since: Option<Instant>,
@@ -119,9 +118,10 @@ impl Stream {
         // As if it had run already, so that nobody else submits a turn before all is there.
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };
         let this = Arc::new(Self { shared: shared.clone(), state: Mutex::new(state) });
-        let watch = shared.stop.watch(this.id(), this.clone().into());
+        shared.stop.add_stream(this.id(), this.clone().into());
         let context = Context::current();
-        Self::pause(&this, Parts { source, context, end, watch, patience: Patience::NEW, full_since: None });
+        // If the pool is closed, this ends it.
+        drop(Self::pause(&this, Parts { source, context, end, patience: Patience::NEW, full_since: None }));
         (this, ended)
     }
 
@@ -129,26 +129,34 @@ impl Stream {
         (self as &dyn Running).id()
     }
 
-    /// Has it go on, if it is paused.
-    fn resume(this: &Arc<Self>) {
+    /// Has it go on, if it is paused. If the pool is closed, gives back the turn: to drop that ends the stream.
+    fn resume(this: &Arc<Self>) -> Option<Started> {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
         state.woken = true;
         if state.stage != Stage::Paused {
-            return;
+            return None;
         }
         state.stage = Stage::Queued;
         drop(state);
-        let submitted = pool.submit_turn(Queued::turn(this.clone()));
-        drop(pool);
-        // If the pool is closed, dropping the turn ends the stream right here.
-        if let Ok(next) = submitted {
-            Shared::go_on(&this.shared, next);
+        match pool.submit_turn(Queued::turn(this.clone())) {
+            Ok(next) => {
+                drop(pool);
+                Shared::go_on(&this.shared, next);
+                None
+            }
+            Err(turn) => turn.start(),
         }
     }
 
     /// Has it end: its consumer wants no more. Does not wait for that.
     pub fn close(this: &Arc<Self>) {
+        // If nobody else does, this call ends it.
+        drop(Self::submit_end(this));
+    }
+
+    /// Submits the turn in which it ends. If nobody could run that, gives it back: to drop it ends the stream.
+    fn submit_end(this: &Arc<Self>) -> Option<Started> {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
         state.closed = true;
@@ -157,7 +165,7 @@ impl Stream {
             drop((state, pool));
             // It may be waiting for just that.
             this.shared.stop.wake(this.id());
-            return;
+            return None;
         }
         state.stage = Stage::Queued;
         let has_started = state.parts.as_ref().is_some_and(|parts| parts.source.has_started());
@@ -167,30 +175,33 @@ impl Stream {
         let turn = match if has_started { pool.submit_urgent(turn, was_queued) } else { Err(turn) } {
             Ok(next) => {
                 drop(pool);
-                return Shared::go_on(&this.shared, next);
+                Shared::go_on(&this.shared, next);
+                return None;
             }
             Err(turn) => turn.start(),
         };
         let tidy = was_queued && turn.is_some() && pool.withdrawn();
         drop(pool);
-        // Ends the stream right here.
-        drop(turn);
         if tidy {
             this.shared.tidy();
         }
+        turn
     }
 
-    /// It gives its thread back.
-    fn pause(this: &Arc<Self>, parts: Parts) {
+    /// It gives its thread back. If it is to go on, or to end, at once, and nobody could run that: gives back the turn.
+    #[must_use]
+    fn pause(this: &Arc<Self>, parts: Parts) -> Option<Started> {
         let mut state = this.state.lock();
         state.parts = Some(parts);
         state.stage = Stage::Paused;
         let State { closed, woken, .. } = *state;
         drop(state);
         if closed {
-            Self::close(this);
+            Self::submit_end(this)
         } else if woken {
-            Self::resume(this);
+            Self::resume(this)
+        } else {
+            None
         }
     }
 
@@ -251,7 +262,7 @@ impl Stream {
     }
 
     /// Drops the iterator, and says how the stream has ended.
-    fn end(&self, mut parts: Parts, end: End, worker: Option<&mut dyn Worker>) {
+    fn end(&self, mut parts: Parts, end: End, mut worker: Option<&mut dyn Worker>) {
         let dropped = self.inside(&mut parts, |source| source.drop_iterator());
         let end = match (end, dropped) {
             // Of two panics, the first.
@@ -261,15 +272,23 @@ impl Stream {
             }
             (end, dropped) => dropped.and(end),
         };
-        drop(self.shared.stop.withdraw(parts.watch));
+        self.shared.stop.remove_stream(self.id());
         self.state.lock().stage = Stage::Ended;
-        if let Some(worker) = worker {
+        let Parts { source, end: sender, context, .. } = parts;
+        drop(context);
+        if let Some(worker) = &mut worker {
             worker.ended(Ended::Turn);
         }
-        let Parts { source, end: sender, mut context, .. } = parts;
-        // Wakes whoever waits for the end, then whoever waits for an item; and runs nothing else of the user's.
-        contain(|| drop(sender.send(end)));
-        contain(|| context.within(|| drop(source)));
+        // These wake whoever waits for the end, and then whoever waits for an item.
+        let mut unwanted = None;
+        contain(|| unwanted = sender.send(end).err());
+        contain(|| drop(source));
+        if let Some(end) = unwanted {
+            if let Some(worker) = worker {
+                worker.busy();
+            }
+            contain(|| drop(end));
+        }
     }
 }
 
@@ -294,7 +313,10 @@ impl Turns for Stream {
             this.end(parts, end, Some(worker));
         } else {
             worker.ended(Ended::Turn);
-            Self::pause(this, parts);
+            if let Some(turn) = Self::pause(this, parts) {
+                worker.busy();
+                drop(turn);
+            }
         }
     }
 
@@ -315,10 +337,11 @@ impl Running for Stream {
 
 impl Wake for Stream {
     fn wake(self: Arc<Self>) {
-        Self::resume(&self);
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        Self::resume(self);
+        // If the pool is closed, this call ends it.
+        drop(Self::resume(self));
     }
 }

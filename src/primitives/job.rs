@@ -128,23 +128,29 @@ struct Watches {
     waiting: BTreeMap<WatchId, Waker>,
     /// How many there have been.
     numbers: u64,
+    /// Those that have turns. To wake one may end it, right there.
+    streams: BTreeMap<JobId, Waker>,
 }
 
 /// Who waits, and a number of its own.
-pub type WatchId = (JobId, u64);
+type WatchId = (JobId, u64);
 
 /// The address of a job, or of a stream.
 pub type JobId = usize;
 
 impl Stop {
-    /// From now on `is_cancelled` is true in all jobs of the executor. It stays so.
-    pub fn set(&self) {
+    /// From now on `is_cancelled` is true in all jobs of the executor. It stays so. The streams are for the caller to wake, once
+    /// there is nothing left to do that their iterators might wait for as they are dropped.
+    pub fn set(&self) -> impl Iterator<Item = Waker> + use<> {
         // ORDERING: Release [J2]: pairs with `is_set`; publishes what the caller did before.
         self.set.store(true, Release);
-        let waiting = mem::take(&mut self.watches.lock().waiting);
+        let mut watches = self.watches.lock();
+        let (waiting, streams) = (mem::take(&mut watches.waiting), mem::take(&mut watches.streams));
+        drop(watches);
         for waker in waiting.into_values() {
             waker.wake();
         }
+        streams.into_values()
     }
 
     /// Whether `set` was called.
@@ -155,7 +161,7 @@ impl Stop {
 
     /// Leaves a waker, to be woken once by `set`, or by a `wake` of that job. The caller then looks whether one of them came
     /// before.
-    pub fn watch(&self, job: JobId, waker: Waker) -> WatchId {
+    fn watch(&self, job: JobId, waker: Waker) -> WatchId {
         let mut watches = self.watches.lock();
         watches.numbers += 1;
         let id = (job, watches.numbers);
@@ -164,8 +170,19 @@ impl Stop {
     }
 
     /// Gives back a waker that was left, if nobody has woken it.
-    pub fn withdraw(&self, id: WatchId) -> Option<Waker> {
+    fn withdraw(&self, id: WatchId) -> Option<Waker> {
         self.watches.lock().waiting.remove(&id)
+    }
+
+    /// Leaves a stream's waker, for [`set`](Self::set).
+    pub fn add_stream(&self, stream: JobId, waker: Waker) {
+        self.watches.lock().streams.insert(stream, waker);
+    }
+
+    /// The stream has ended.
+    pub fn remove_stream(&self, stream: JobId) {
+        let waker = self.watches.lock().streams.remove(&stream);
+        drop(waker);
     }
 
     /// Wakes whoever waits in this job.

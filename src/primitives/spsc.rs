@@ -114,7 +114,7 @@ const ONE: usize = 4;
 /// What was read of a counter: the count, in steps of [`ONE`], and the two flags.
 #[derive(Clone, Copy)]
 #[must_use]
-struct Seen(usize);
+pub(crate) struct Seen(usize);
 
 impl Seen {
     fn count(self) -> usize {
@@ -125,7 +125,7 @@ impl Seen {
         self.0 & CLOSED != 0
     }
 
-    fn is_waiting(self) -> bool {
+    pub(crate) fn is_waiting(self) -> bool {
         self.0 & WAITING != 0
     }
 }
@@ -380,7 +380,20 @@ impl<T> Sender<T> {
     }
 
     /// Puts an item in, after `room` has been ready. It comes back if the channel is closed.
-    pub(crate) fn push(&mut self, item: T) -> Result<(), T> {
+    fn push(&mut self, item: T) -> Result<(), T> {
+        let before = self.put(item)?;
+        self.notify(before);
+        Ok(())
+    }
+
+    /// Wakes the receiver, if it waited before an item was put in.
+    pub(crate) fn notify(&self, before: Seen) {
+        self.shared.tail.notify(before);
+    }
+
+    /// As `push`; but `notify` is due.
+    #[inline]
+    pub(crate) fn put(&mut self, item: T) -> Result<Seen, T> {
         if self.closed {
             return Err(item);
         }
@@ -396,8 +409,7 @@ impl<T> Sender<T> {
         }
         self.tail = self.tail.wrapping_add(ONE);
         self.slot = self.shared.slot_after(self.slot);
-        self.shared.tail.notify(before);
-        Ok(())
+        Ok(before)
     }
 
     /// Sends an item; waits while the channel is full.

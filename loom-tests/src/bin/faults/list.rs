@@ -883,22 +883,22 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/stream.rs",
         name: "a wake while it runs is forgotten",
-        find: "        state.woken = true;\n        if state.stage != Stage::Paused {\n            return;\n        }\n",
-        replace: "        if state.stage != Stage::Paused {\n            return;\n        }\n",
+        find: "        state.woken = true;\n        if state.stage != Stage::Paused {\n            return None;\n        }\n",
+        replace: "        if state.stage != Stage::Paused {\n            return None;\n        }\n",
         model: "pause_take",
     },
     Logic {
         file: "src/pool/stream.rs",
         name: "it pauses without a look whether it was woken",
-        find: "        } else if woken {\n            Self::resume(this);\n        }\n",
-        replace: "        }\n",
+        find: "        } else if woken {\n            Self::resume(this)\n        } else {",
+        replace: "        } else {",
         model: "pause_take",
     },
     Logic {
         file: "src/pool/stream.rs",
         name: "it pauses without a look whether it was closed",
-        find: "        if closed {\n            Self::close(this);\n        } else if woken {",
-        replace: "        if woken {",
+        find: "        if closed {\n            Self::submit_end(this)\n        } else if woken {",
+        replace: "        let _ = closed;\n        if woken {",
         model: "close_pause_while_all_are_busy",
     },
     Logic {
@@ -945,6 +945,13 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/stream.rs",
+        name: "a worker is counted on while it drops the iterator of a closed pool",
+        find: "                worker.busy();\n                drop(turn);",
+        replace: "                drop(turn);",
+        model: "iterator_whose_drop_waits_for_the_next_job",
+    },
+    Logic {
+        file: "src/pool/stream.rs",
         name: "a stream that has room again keeps its thread though others wait",
         find: "            if others_wait {\n                // To the end of the queue.",
         replace: "            if turn == Turn::Enough && others_wait {\n                // To the end of the queue.",
@@ -967,14 +974,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/stream.rs",
         name: "a paused stream is not told of a shutdown",
-        find: "        let watch = shared.stop.watch(this.id(), this.clone().into());",
-        replace: "        let watch = (0, 0);",
+        find: "        shared.stop.add_stream(this.id(), this.clone().into());\n",
+        replace: "",
         model: "shutdown_pause",
     },
     Logic {
         file: "src/pool/stream.rs",
         name: "a closed stream still waits for a shutdown",
-        find: "        drop(self.shared.stop.withdraw(parts.watch));\n",
+        find: "        self.shared.stop.remove_stream(self.id());\n",
         replace: "",
         model: "lockstep",
     },
@@ -1009,8 +1016,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/iterable.rs",
         name: "the consumer does not wait for the iterator's drop",
-        find: "    pub async fn close(&mut self) {\n        self.begin_to_close();\n        poll_fn(|cx| self.poll_end(cx)).await;",
-        replace: "    pub async fn close(&mut self) {\n        self.begin_to_close();",
+        find: "        let ended = catch(poll_fn(|cx| self.poll_end(cx))).await;\n",
+        replace: "        let ended = Ok(());\n",
         model: "close_pause",
     },
     Logic {
