@@ -319,6 +319,14 @@ impl Producer {
         }
     }
 
+    /// Nobody waits for that any more.
+    fn unwatch(&mut self) {
+        match self {
+            Self::Pooled { end, .. } => end.unwatch(),
+            Self::Separate(job) => job.unwatch(),
+        }
+    }
+
     /// Ready when the iterator has been dropped.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         match self {
@@ -439,7 +447,7 @@ impl<T: Send + 'static> IteratorWrapper<T> {
         let Stage::Running { items, .. } = &mut self.stage else { return None };
         let item = items.recv().await;
         if item.is_none() {
-            poll_fn(|cx| self.poll_end(cx)).await;
+            self.end().await;
         }
         item
     }
@@ -461,9 +469,23 @@ impl<T: Send + 'static> IteratorWrapper<T> {
         let Stage::Running { items, .. } = &mut self.stage else { return 0 };
         let taken = items.recv_many(buf, limit).await;
         if taken == 0 {
-            poll_fn(|cx| self.poll_end(cx)).await;
+            self.end().await;
         }
         taken
+    }
+
+    /// As `poll_end`. Withdraws its waker however it ends: done or cancelled.
+    async fn end(&mut self) {
+        struct Attempt<'a, T>(&'a mut IteratorWrapper<T>);
+        impl<T> Drop for Attempt<'_, T> {
+            fn drop(&mut self) {
+                if let Stage::Running { producer, .. } | Stage::Closing(producer) = &mut self.0.stage {
+                    producer.unwatch();
+                }
+            }
+        }
+        let attempt = Attempt(self);
+        poll_fn(|cx| attempt.0.poll_end(cx)).await;
     }
 
     /// Waits until the iterator has been dropped, and panics if it has not come to its own end.
@@ -502,7 +524,7 @@ impl<T: Send + 'static> IteratorWrapper<T> {
     /// Dropping the future does not stop the closing.
     pub async fn close(&mut self) {
         let begun = catch_unwind(AssertUnwindSafe(|| self.begin_to_close()));
-        let ended = catch(poll_fn(|cx| self.poll_end(cx))).await;
+        let ended = catch(self.end()).await;
         first_panic(begun, ended);
     }
 

@@ -276,6 +276,31 @@ fn an_armed_item_does_not_cut_the_close_short() {
     }
 }
 
+/// Forbids that a close which is given up keeps the waker of whoever waited, or that another one then waits in vain (known
+/// bug 28).
+#[test]
+fn a_close_that_is_given_up_keeps_no_waker() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for kind in BOTH {
+        let (entered, go) = (Gate::default(), Gate::default());
+        let (inside, may_go) = (entered.clone(), go.clone());
+        let mut stream = kind.stream(&pool, move || {
+            inside.open();
+            may_go.pass();
+            0..3
+        });
+        assert!(poll_once(&mut stream).is_pending());
+        entered.pass();
+        let witness = Witness::default();
+        assert!(witness.poll(Box::pin(stream.close())).is_pending());
+        assert_eq!(witness.kept(), 0);
+        let closing = thread::spawn(move || block_on(stream.close()));
+        go.open();
+        closing.join().unwrap();
+    }
+}
+
 /// Forbids that many closes at once start as many threads.
 #[test]
 fn many_closes_start_few_threads() {

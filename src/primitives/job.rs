@@ -814,6 +814,13 @@ impl<R> Outcome<R> {
         }
     }
 
+    /// Does not wait any more: the waker of the last poll is dropped.
+    pub(crate) fn unwatch(&mut self) {
+        if let Some(cell) = &self.cell {
+            cell.result().unwatch();
+        }
+    }
+
     /// As [`Job::cancel`].
     pub(crate) fn cancel(&self) -> bool {
         self.cell.as_ref().is_some_and(|cell| cell.cancel())

@@ -281,6 +281,11 @@ impl<T> Core<T> {
         }
     }
 
+    /// The receiver does not wait any more; its waker is dropped. WAITING may stay, for a wake that finds nobody.
+    pub(crate) fn unwatch(&self) {
+        drop(self.waker.take());
+    }
+
     /// Says that no value is wanted any more. A value that was sent before is still there.
     pub(crate) fn close(&self) {
         // ORDERING: Release [O4]: pairs with `is_closed`; publishes what was done before.
@@ -506,6 +511,14 @@ impl<T> Receiver<T> {
             unsafe { Self::leave(channel) };
         }
         result
+    }
+
+    /// Does not wait any more: the waker of the last poll is dropped.
+    pub(crate) fn unwatch(&mut self) {
+        if let Some(channel) = self.channel {
+            // SAFETY: rule 3: this side has not left while it has the pointer.
+            unsafe { channel.as_ref() }.core.unwatch();
+        }
     }
 
     /// # Safety
