@@ -385,10 +385,10 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "a batch hands back one slot too few",
+        name: "one slot too few is handed back",
         find: "            let before = self.shared.head.advance(read / ONE);",
-        replace: "            let before = self.shared.head.advance(read / ONE - usize::from(read > ONE));",
-        model: "recv_many",
+        replace: "            let before = self.shared.head.advance(read / ONE - 1);",
+        model: "slots_are_reused",
     },
     Logic {
         file: "src/primitives/spsc.rs",
@@ -548,7 +548,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         file: "src/pool/mod.rs",
         name: "a shutdown leaves the queue as it is",
         find: "        let jobs = state.take_all(&mut out);\n",
-        replace: "        let jobs = Vec::new();\n",
+        replace: "        let jobs: Vec<job::Started> = Vec::new();\n",
         model: "shutdown_queued",
     },
     Logic {
@@ -737,7 +737,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         file: "src/primitives/job.rs",
         name: "a claimed job that is dropped is not resolved",
         find: "    fn drop(&mut self) {\n        self.refuse_with(JoinError::Cancelled);",
-        replace: "    fn drop(&mut self) {\n        drop(self.0.take());",
+        replace: "    fn drop(&mut self) {\n        drop(self.job.take());",
         model: "drop_queued",
     },
     Logic {
@@ -807,7 +807,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         file: "src/pool/mod.rs",
         name: "a shutdown drops jobs under the lock",
         find: "        let jobs = state.take_all(&mut out);\n        drop((out, state));",
-        replace: "        let jobs = Vec::new();\n        drop(state.take_all(&mut out));\n        drop((out, state));",
+        replace: "        let jobs: Vec<job::Started> = Vec::new();\n        drop(state.take_all(&mut out));\n        drop((out, state));",
         model: "shutdown_queued",
     },
     Logic {
@@ -1016,7 +1016,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/iterable.rs",
         name: "the consumer does not wait for the iterator's drop",
-        find: "        let ended = catch(poll_fn(|cx| self.poll_end(cx))).await;\n",
+        find: "        let ended = catch(self.end()).await;\n",
         replace: "        let ended = Ok(());\n",
         model: "close_pause",
     },
