@@ -304,6 +304,13 @@ impl Waiter {
         &self.unparker.0
     }
 
+    /// For the next call.
+    #[cold]
+    fn goes_back(self) {
+        // If the thread is ending and has no cache any more, the waiter ends too.
+        let _ = CACHE.try_with(|cache| cache.borrow_mut().push(self));
+    }
+
     /// Blocks until there is a notification, or until the deadline. Of what.
     fn wait(&mut self, deadline: Option<Instant>) -> Notified {
         let notified = self.parker().consume();
@@ -417,8 +424,7 @@ impl Drop for Call {
     #[inline]
     fn drop(&mut self) {
         if let Some(waiter) = self.waiter.get_mut().take() {
-            // If the thread is ending and has no cache any more, the waiter ends too.
-            let _ = CACHE.try_with(|cache| cache.borrow_mut().push(waiter));
+            waiter.goes_back();
         }
     }
 }
