@@ -42,6 +42,15 @@ struct Current {
     complete: Cell<Option<fn()>>,
 }
 
+impl Current {
+    #[inline]
+    fn complete(&self) {
+        if let Some(complete) = self.complete.take() {
+            complete();
+        }
+    }
+}
+
 /// A variable's address, which tells it from all others.
 type Key = usize;
 
@@ -252,9 +261,7 @@ impl<T> fmt::Debug for ContextVar<T> {
 
 /// Puts into the current context what is still missing there. To be called before anybody looks for that.
 pub fn complete() {
-    if let Ok(Some(complete)) = CURRENT.try_with(|current| current.complete.take()) {
-        complete();
-    }
+    let _ = CURRENT.try_with(Current::complete);
 }
 
 /// The values that all [variables](ContextVar) had at one moment.
@@ -332,13 +339,11 @@ impl Context {
     /// ```
     #[inline]
     pub fn current() -> Self {
-        complete();
-        Self::current_as_it_is()
-    }
-
-    #[inline]
-    fn current_as_it_is() -> Self {
-        CURRENT.try_with(|current| current.context.borrow().clone()).unwrap_or_default()
+        let copy = |current: &Current| {
+            current.complete();
+            current.context.borrow().clone()
+        };
+        CURRENT.try_with(copy).unwrap_or_default()
     }
 
     /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
