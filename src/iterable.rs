@@ -339,13 +339,14 @@ impl Producer {
     }
 }
 
-impl<T: Send + 'static> IteratorWrapper<T> {
+impl<T> IteratorWrapper<T> {
     /// As [`threaded_iterable`].
     pub fn new<F, I>(make: F) -> Self
     where
         F: FnOnce() -> I + Send + 'static,
         I: IntoIterator<Item = T>,
         I::IntoIter: Send + 'static,
+        T: Send + 'static,
     {
         Self::of(Box::new(Pooled(make)), Place::Nearby)
     }
@@ -356,6 +357,7 @@ impl<T: Send + 'static> IteratorWrapper<T> {
         F: FnOnce() -> I + Send + 'static,
         I: IntoIterator<Item = T>,
         I::IntoIter: 'static,
+        T: Send + 'static,
     {
         Self::of(Box::new(Separate(make)), Place::Separate)
     }
@@ -568,13 +570,17 @@ impl<T: Send + 'static> IteratorWrapper<T> {
     /// # Blocking
     /// As long as the iterator does.
     pub fn sync_call(mut self) -> impl Iterator<Item = T> {
-        match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::New(recipe) => recipe.make.into_inner().here(),
+        let mut here = match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::New(recipe) => Some(recipe.make.into_inner().here()),
             stage => {
                 self.stage = stage;
-                Box::new(iter::from_fn(move || parker::block_on(self.next())))
+                None
             }
-        }
+        };
+        iter::from_fn(move || match &mut here {
+            Some(iterator) => iterator.next(),
+            None => parker::block_on(self.next()),
+        })
     }
 }
 

@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use offthread::{
-    Elapsed, EventLoop, EventLoopBuilder, Job, JoinError, LoopHandle, Outcome, Panic, Sleep, SyncWaitError, Task,
-    TaskOutcome, ThreadPool, Threaded, TimerHandle, gather, oneshot, spsc, timeout, yield_now,
+    Elapsed, EventLoop, EventLoopBuilder, IteratorWrapper, Job, JoinError, LoopHandle, Outcome, Panic, Sleep,
+    SyncWaitError, Task, TaskOutcome, ThreadPool, Threaded, TimerHandle, gather, oneshot, spsc, timeout, yield_now,
 };
 use std::cell::Cell;
 use std::error::Error;
@@ -62,6 +62,17 @@ fn the_probe_tells_the_truth() {
 
 /// Not even `Debug`.
 struct Opaque;
+
+/// The same for a stream and its items.
+#[test]
+fn an_iterable_is_send_and_sync_where_its_items_are_send() {
+    assert_eq!(threads!(IteratorWrapper<Shared>), ALL);
+    assert_eq!(threads!(IteratorWrapper<Sendable>), ALL);
+    assert_eq!(threads!(IteratorWrapper<Local>), NONE);
+    assert!(has!(IteratorWrapper<Opaque>: Debug));
+    assert!(has!(IteratorWrapper<std::marker::PhantomPinned>: Unpin));
+    assert!(!has!(IteratorWrapper<Shared>: Clone));
+}
 
 /// An end has its items to itself: no method that takes `&self` hands one out. So what may be sent is enough.
 #[test]

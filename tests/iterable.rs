@@ -821,3 +821,20 @@ mod auto_traits {
         assert!(items.is_empty());
     }
 }
+
+/// Forbids that code which is generic over the items has to say what they are.
+#[test]
+fn generic_code_asks_nothing_of_the_items() {
+    async fn all<T>(mut stream: IteratorWrapper<T>) -> Vec<T> {
+        assert!(!stream.is_closed());
+        let mut items: Vec<T> = stream.next().await.into_iter().collect();
+        while stream.next_many(&mut items, 2).await > 0 {}
+        stream.close().await;
+        items
+    }
+    fn here<T>(stream: IteratorWrapper<T>) -> Vec<T> {
+        stream.sync_call().collect()
+    }
+    let _watchdog = watchdog();
+    assert_eq!(block_on(all(threaded_iterable(|| 0..5))), here(threaded_iterable_separate(|| 0..5)));
+}
