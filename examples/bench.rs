@@ -583,7 +583,7 @@ fn print_row(name: &str, ours: &Side, std: &Side) {
 }
 
 fn print_cells(first: &str, others: [&str; 7]) {
-    println!("| {first:19} | {} |", others.map(|cell| format!("{cell:>14}")).join(" | "));
+    println!("| {first:20} | {} |", others.map(|cell| format!("{cell:>14}")).join(" | "));
 }
 
 /// The system's allocator, which counts while it is told to: in timed rounds, all it adds is one look at a flag.
