@@ -252,9 +252,11 @@ fn an_armed_item_does_not_cut_the_close_short() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
-        let (watch, entered, go) = (Watch::default(), Gate::default(), Gate::default());
-        let (inside, may_go) = (entered.clone(), go.clone());
+        let (watch, polled) = (Watch::default(), Gate::default());
+        let (entered, go) = (Gate::default(), Gate::default());
+        let (may_start, inside, may_go) = (polled.clone(), entered.clone(), go.clone());
         let mut stream = watch.stream(kind, &pool, move |numbers| {
+            may_start.pass();
             numbers.map(move |item| {
                 if item.number == 0 {
                     return item.armed();
@@ -264,7 +266,9 @@ fn an_armed_item_does_not_cut_the_close_short() {
                 item
             })
         });
+        // Else this poll might take the first item.
         assert!(poll_once(&mut stream).is_pending());
+        polled.open();
         entered.pass();
         let closing = thread::spawn(move || {
             let closed = catch_unwind(AssertUnwindSafe(|| block_on(stream.close())));
