@@ -1,8 +1,8 @@
 //! Context variables: values that code sees without having been passed them.
 //!
 //! # How
-//! A [`Context`] is a map from variables to values behind an `Arc`, or nothing at all if it is empty; so to copy one is to
-//! count a reference. Each thread has a current one. A map that is shared is never changed: setting a variable then puts a
+//! A [`Context`] has a [`Share`] of a map from variables to values, or nothing at all if it is empty; so to copy one is to
+//! give a share away. Each thread has a current one. A map that is shared is never changed: setting a variable then puts a
 //! changed copy in its place. So a copy of the context never sees what is set later, and none of it needs a lock.
 //!
 //! The map is copied whole, since variables are few, and are read more often than they are set.
@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 
 use crate::primitives::job::contain;
+use crate::primitives::share::Share;
 use crate::sync::{OnceLock, thread_local};
 
 thread_local! {
@@ -286,7 +287,7 @@ pub fn complete() {
 #[derive(Clone, Default)]
 pub struct Context(
     /// `None`: empty.
-    Option<Arc<Map>>,
+    Option<Share<Map>>,
 );
 
 #[derive(Clone, Default)]
@@ -341,9 +342,15 @@ impl Context {
     pub fn current() -> Self {
         let copy = |current: &Current| {
             current.complete();
-            current.context.borrow().clone()
+            current.context.borrow_mut().copy()
         };
         CURRENT.try_with(copy).unwrap_or_default()
+    }
+
+    /// As `clone`, but does not count each copy.
+    #[inline]
+    fn copy(&mut self) -> Self {
+        Self(self.0.as_mut().map(Share::give))
     }
 
     /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
@@ -351,7 +358,7 @@ impl Context {
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
         // The copy is for afterwards; what is current goes on.
         let outer =
-            CURRENT.try_with(|current| (current.context.borrow().clone(), current.complete.replace(Some(complete))));
+            CURRENT.try_with(|current| (current.context.borrow_mut().copy(), current.complete.replace(Some(complete))));
         let (mut context, complete) = outer.unwrap_or_default();
         let _outer = Swapped { context: &mut context, complete };
         f()
@@ -413,10 +420,10 @@ impl Context {
     /// Puts a value in the place of another; either may be none. Nothing is dropped in here.
     fn replace(&mut self, key: Key, value: Option<Value>) -> Option<Value> {
         if let Some(value) = value {
-            return Arc::make_mut(self.0.get_or_insert_default()).0.insert(key, value);
+            return self.0.get_or_insert_with(|| Share::new(Map::default())).make_mut().0.insert(key, value);
         }
         let shared = self.0.as_mut().filter(|map| map.0.contains_key(&key))?;
-        let map = Arc::make_mut(shared);
+        let map = shared.make_mut();
         let old = map.0.remove(&key);
         if map.0.is_empty() {
             self.0 = None;

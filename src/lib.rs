@@ -135,6 +135,7 @@ pub mod internals {
     pub use crate::primitives::parker::{
         Notified, Rest, Sleeping, Turn, Unparker, block_on, drive, poll_until, tell_around_sleep,
     };
+    pub use crate::primitives::share::Share;
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::Sleeper;
 }

@@ -8,7 +8,8 @@
 //! * [`Mutex`] does not poison: no user code ever runs under one, so a panic cannot leave a half-done change behind;
 //! * [`Sleeper`] and [`sleep`] put a thread to sleep and wake it: `std::thread::park`, or, since loom has no
 //!   `park_timeout`, a token under a lock;
-//! * [`slots`] makes a buffer without touching its memory.
+//! * [`slots`] makes a buffer without touching its memory;
+//! * [`Tracked`] has loom notice what is never dropped.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is where they are wrapped")]
 
@@ -97,6 +98,10 @@ mod imp {
         Ok(slots.into_boxed_slice())
     }
 
+    /// Nothing.
+    #[derive(Debug, Default)]
+    pub(crate) struct Tracked(());
+
     /// Wakes one thread out of [`sleep`], or makes its next one return at once.
     #[derive(Debug)]
     pub(crate) struct Sleeper(thread::Thread);
@@ -165,6 +170,15 @@ mod imp {
     #[expect(clippy::unnecessary_wraps, reason = "std's, above, can fail")]
     pub(crate) fn slots<T>(len: usize) -> Result<Box<[UnsafeCell<MaybeUninit<T>>]>, TryReserveError> {
         Ok((0..len).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect())
+    }
+
+    /// Part of what is to be dropped before a model ends.
+    pub(crate) struct Tracked(#[expect(dead_code, reason = "it is there for its own sake")] loom::alloc::Track<()>);
+
+    impl Default for Tracked {
+        fn default() -> Self {
+            Self(loom::alloc::Track::new(()))
+        }
     }
 
     /// What a thread sleeps on. Time does not pass under loom, so a deadline is an event: [`Sleeper::expire`].

@@ -9,6 +9,7 @@ const ORDER: &[&str] = &[
     "sync",
     "primitives::cache_padded",
     "primitives::framed",
+    "primitives::share",
     "primitives::waker_slot",
     "primitives::parker",
     "primitives::oneshot",

@@ -6,6 +6,7 @@
 
 pub mod cache_padded;
 pub mod framed;
+pub mod share;
 pub mod waker_slot;
 pub mod parker;
 pub mod oneshot;

@@ -62,6 +62,34 @@ pub(crate) struct Allowed {
 /// The logic faults, by file.
 pub(crate) const LOGIC: &[Logic] = &[
     Logic {
+        file: "src/primitives/share.rs",
+        name: "a store is filled with shares that are not counted",
+        find: "                self.count(STORE);\n",
+        replace: "",
+        model: "given_away",
+    },
+    Logic {
+        file: "src/primitives/share.rs",
+        name: "what was given away stays in store",
+        find: "addr | (store - 1)",
+        replace: "addr | store",
+        model: "given_away",
+    },
+    Logic {
+        file: "src/primitives/share.rs",
+        name: "a share that ends leaves its store behind",
+        find: "        let own = 1 + self.store();",
+        replace: "        let own = 1;",
+        model: "given_away",
+    },
+    Logic {
+        file: "src/primitives/share.rs",
+        name: "a value is changed though it is shared",
+        find: "        if self.counted().count.load(Acquire) != 1 + self.store() {",
+        replace: "        if false {",
+        model: "changed_when_alone",
+    },
+    Logic {
         file: "src/primitives/waker_slot.rs",
         name: "a mark left during a registration is forgotten",
         find: "        if self.state.compare_exchange(REGISTERING, IDLE, Release, Relaxed).is_err() {",
