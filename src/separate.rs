@@ -15,7 +15,7 @@ where
     R: Send + 'static,
 {
     let mut context = Context::current();
-    let (queued, handle) = job(move || context.within(func), Separate(Stop::default()));
+    let (queued, handle) = job(move || context.within(func), || Separate(Stop::default()));
     let slot = Arc::new(Mutex::new(Some(queued)));
     let builder = thread::Builder::new().name(name.unwrap_or_else(|| "offthread".into()));
     let started = builder.spawn({

@@ -72,7 +72,7 @@ fn watched() -> Watched {
             drop(captured);
             made.value(7)
         },
-        home.clone(),
+        || home.clone(),
     );
     Watched { home, queued, handle, runs, closures, results }
 }
@@ -244,7 +244,7 @@ fn cancel_publishes() {
     model(|| {
         let note = Note::new();
         let seen = note.clone();
-        let (queued, handle) = job(move || assert!(!is_cancelled() || seen.is_written()), Home::new());
+        let (queued, handle) = job(move || assert!(!is_cancelled() || seen.is_written()), Home::new);
         let worker = run(queued);
         note.write();
         handle.cancel();
@@ -266,7 +266,7 @@ fn stop_publishes() {
             }
             assert!(seen.is_written());
         };
-        let (queued, handle) = job(until_told, home.clone());
+        let (queued, handle) = job(until_told, || home.clone());
         let worker = run(queued);
         note.write();
         drop(home.0.stop.set());
@@ -295,7 +295,7 @@ fn inline_start() {
 fn inline_stale() {
     model(|| {
         let home = Home::new();
-        let (queued, handle) = job(is_cancelled, home.clone());
+        let (queued, handle) = job(is_cancelled, || home.clone());
         let dropping = thread::spawn(move || {
             let stale = queued.is_stale();
             drop(queued);
@@ -317,7 +317,7 @@ fn is_finished() {
     model(|| {
         let note = Note::new();
         let written = note.clone();
-        let (queued, mut handle) = job(move || written.write(), Home::new());
+        let (queued, mut handle) = job(move || written.write(), Home::new);
         let worker = run(queued);
         if handle.is_finished() {
             assert!(note.is_written());
@@ -336,7 +336,7 @@ fn running_job_is_told() {
                 thread::yield_now();
             }
         };
-        let (queued, handle) = job(until_told, Home::new());
+        let (queued, handle) = job(until_told, Home::new);
         let worker = run(queued);
         drop(handle);
         worker.join().unwrap();
@@ -351,7 +351,7 @@ fn watching(home: &Home) -> (Queued, Job<()>) {
             poll_until(None, |cx| watch.poll(cx));
             assert!(is_cancelled());
         },
-        home.clone(),
+        || home.clone(),
     )
 }
 

@@ -133,6 +133,7 @@ fn a_copy_of_a_gift() {
         let gift = share.give();
         let other = thread::spawn(move || {
             let copy = gift.clone();
+            assert!(Share::ptr_eq(&copy, &gift));
             drop(gift);
             assert_eq!(copy.number(), 7);
         });

@@ -8,6 +8,7 @@ use crate::pool::state::{Out, State};
 use crate::pool::{GLOBAL, GlobalPoolExists, Hook, Owner, Shared, ThreadPool, default_size};
 use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::job::Stop;
+use crate::primitives::share::Share;
 use crate::sync::{Arc, Mutex};
 
 /// How many threads a pool may have in all when jobs block: see [`ThreadPool`].
@@ -105,7 +106,7 @@ impl ThreadPoolBuilder {
     /// If the number of threads was not said, and `OFFTHREAD_POOL_SIZE` is set and not a positive number.
     pub fn build(self) -> ThreadPool {
         let size = self.threads.unwrap_or_else(default_size);
-        let shared = Arc::new(Shared {
+        let shared = Share::new(Shared {
             out: CachePadded(Mutex::new(Out::default())),
             state: CachePadded(Mutex::new(State::new(size, size.max(MOST)))),
             stop: Stop::default(),
@@ -116,6 +117,7 @@ impl ThreadPoolBuilder {
             on_thread_stop: self.on_thread_stop,
             timed: self.timed,
         });
+        shared.state.lock().share = Some(shared.clone());
         ThreadPool { owner: Arc::new(Owner { shared }) }
     }
 

@@ -53,6 +53,7 @@ use crate::pool::worker::{Inline, Worker};
 use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::job::{self, Executor, Job, JoinError, Queued, Stop, job};
 use crate::primitives::parker::poll_until;
+use crate::primitives::share::Share;
 use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread_local};
 
 /// A handle of a pool of threads that run jobs. Clones share the pool.
@@ -81,7 +82,7 @@ pub struct ThreadPool {
 
 /// What the handles share. When the last one is dropped, the pool closes.
 struct Owner {
-    shared: Arc<Shared>,
+    shared: Share<Shared>,
 }
 
 type Hook = Box<dyn Fn() + Send + Sync>;
@@ -159,8 +160,11 @@ impl ThreadPool {
         let shared = &self.owner.shared;
         // All of them first: the iterator is the user's, and may panic.
         let jobs: Vec<F> = jobs.into_iter().collect();
-        let (queued, handles): (Vec<_>, _) = jobs.into_iter().map(|job| Shared::job(shared, job)).unzip();
-        Shared::submit(shared, queued.into_iter());
+        let mut share = shared.clone();
+        let (queued, handles): (Vec<_>, _) =
+            jobs.into_iter().map(|job| Shared::job(shared, job, || share.give())).unzip();
+        let submitted = shared.state.lock().submit_many(queued);
+        Shared::submitted(shared, submitted);
         handles
     }
 
@@ -217,7 +221,7 @@ impl ThreadPool {
     }
 
     /// What its threads share.
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Share<Shared> {
         &self.owner.shared
     }
 
@@ -239,7 +243,7 @@ fn default_size() -> usize {
 }
 
 /// Shows the pool that the job runs on which calls this; or the global one, if there is none or it is closed.
-pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
+pub(crate) fn with_nearby<R>(f: impl FnOnce(&Share<Shared>) -> R) -> R {
     match Worker::current().filter(|worker| !worker.shared.state.lock().is_closed()) {
         Some(worker) => f(&worker.shared),
         None => f(ThreadPool::global().shared()),
@@ -247,17 +251,25 @@ pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
 }
 
 impl Shared {
-    pub fn spawn<F, R>(this: &Arc<Self>, func: F) -> Job<R>
+    pub fn spawn<F, R>(this: &Share<Self>, func: F) -> Job<R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        let (queued, handle) = Self::job(this, func);
-        Self::submit(this, Some(queued).into_iter());
+        // The job gets its share of the pool under the lock that it is submitted under.
+        let mut state = None;
+        let share = || match &mut state.insert(this.state.lock()).share {
+            Some(share) => share.give(),
+            None => this.clone(),
+        };
+        let (queued, handle) = Self::job(this, func, share);
+        let submitted = state.get_or_insert_with(|| this.state.lock()).submit(queued);
+        drop(state);
+        Self::submitted(this, submitted);
         handle
     }
 
-    fn job<F, R>(this: &Arc<Self>, func: F) -> (Queued, Job<R>)
+    fn job<F, R>(this: &Share<Self>, func: F, share: impl FnOnce() -> Share<Self>) -> (Queued, Job<R>)
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
@@ -266,15 +278,14 @@ impl Shared {
         let func = move || context.within(func);
         if this.timed {
             let watch = Watch { shared: this.clone(), submitted: Instant::now() };
-            job(move || watch.time(func), this.clone())
+            job(move || watch.time(func), share)
         } else {
-            job(func, this.clone())
+            job(func, share)
         }
     }
 
-    fn submit(this: &Arc<Self>, jobs: impl ExactSizeIterator<Item = Queued>) {
-        // What comes back is dropped, and so cancelled, when the lock is free.
-        let submitted = this.state.lock().submit(jobs);
+    /// Goes on when the lock is free. Jobs that have come back are dropped, and so cancelled.
+    fn submitted<J>(this: &Share<Self>, submitted: Result<Next, J>) {
         if let Ok(next) = submitted {
             Self::go_on(this, next);
         }
@@ -286,7 +297,7 @@ impl Shared {
     }
 
     /// Does what was decided under the lock.
-    fn go_on(this: &Arc<Self>, next: Next) {
+    fn go_on(this: &Share<Self>, next: Next) {
         match next {
             Next::Leave => {}
             Next::Call(waker) => waker.wake(),
@@ -295,7 +306,8 @@ impl Shared {
     }
 
     fn close(&self) {
-        let called = self.state.lock().close();
+        let (called, share) = self.state.lock().close();
+        drop(share);
         for waker in called {
             waker.wake();
         }
@@ -310,9 +322,10 @@ impl Shared {
 
     fn shut_down(&self) {
         let (mut out, mut state) = self.lock();
-        let called = state.close();
+        let (called, share) = state.close();
         let jobs = state.take_all(&mut out);
         drop((out, state));
+        drop(share);
         for waker in called {
             waker.wake();
         }
@@ -340,7 +353,7 @@ impl Shared {
     }
 
     /// Waits until the closed pool has finished. `None`: the deadline has passed.
-    fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>) -> Option<()> {
+    fn wait_until_finished(this: &Share<Self>, deadline: Option<Instant>) -> Option<()> {
         let worker = Worker::of(this);
         if let Some(worker) = &worker {
             if worker.becomes_caller() {
@@ -363,7 +376,7 @@ impl Shared {
     }
 }
 
-impl Executor for Arc<Shared> {
+impl Executor for Share<Shared> {
     fn cancelled(&self) {
         let tidy = self.state.lock().cancelled();
         if tidy {
@@ -382,7 +395,7 @@ impl Executor for Arc<Shared> {
 
 /// Measures a job's times.
 struct Watch {
-    shared: Arc<Shared>,
+    shared: Share<Shared>,
     submitted: Instant,
 }
 

@@ -36,8 +36,9 @@ use std::task::Waker;
 use std::time::Duration;
 use std::{iter, mem};
 
-use crate::pool::PoolStats;
+use crate::pool::{PoolStats, Shared};
 use crate::primitives::job::{Ended, Kind, Queued, Started};
+use crate::primitives::share::Share;
 
 /// With fewer jobs than this, stale ones stay in the queue until their turn comes.
 const FEW: usize = 32;
@@ -101,6 +102,8 @@ pub struct State {
     /// Those who wait for a closed pool to finish.
     closers: Vec<Waker>,
     named: u64,
+    /// A share of the pool, which gives one to each job. `None` if the pool is closed: what keeps itself in memory never ends.
+    pub share: Option<Share<Shared>>,
 }
 
 /// Tells the workers of a pool apart.
@@ -225,6 +228,7 @@ impl State {
             refusing: 0,
             closers: Vec::new(),
             named: 0,
+            share: None,
         }
     }
 
@@ -260,8 +264,19 @@ impl State {
 
     // Jobs.
 
-    /// Adds jobs, or gives them back if the pool is closed: then they are to be dropped, and have been counted as cancelled.
-    pub fn submit<J: ExactSizeIterator<Item = Queued>>(&mut self, jobs: J) -> Result<Next, J> {
+    /// Adds a job, or gives it back if the pool is closed: then it is to be dropped, and has been counted as cancelled.
+    pub fn submit(&mut self, job: Queued) -> Result<Next, Queued> {
+        self.submitted += 1;
+        if self.closed {
+            self.cancelled += 1;
+            return Err(job);
+        }
+        self.tray.push_back(job);
+        Ok(self.next())
+    }
+
+    /// The same for many.
+    pub fn submit_many(&mut self, jobs: Vec<Queued>) -> Result<Next, Vec<Queued>> {
         self.submitted += jobs.len() as u64;
         if self.closed {
             self.cancelled += jobs.len() as u64;
@@ -538,11 +553,12 @@ impl State {
         self.closed
     }
 
-    /// No more jobs are taken in. Those who are idle are to be called, to take what is left, or to end.
+    /// No more jobs are taken in. Those who are idle are to be called, to take what is left, or to end; and the pool's own
+    /// share is to be dropped when the lock is free.
     #[must_use = "they are to be called"]
-    pub fn close(&mut self) -> Vec<Waker> {
+    pub fn close(&mut self) -> (Vec<Waker>, Option<Share<Shared>>) {
         self.closed = true;
-        mem::take(&mut self.idle).into_iter().map(|(_, waker)| waker).collect()
+        (mem::take(&mut self.idle).into_iter().map(|(_, waker)| waker).collect(), self.share.take())
     }
 
     /// The code of a worker's job is going to wait for the pool to finish.

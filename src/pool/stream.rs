@@ -48,7 +48,8 @@ use crate::primitives::job::{
 };
 use crate::primitives::oneshot;
 use crate::primitives::parker::Patience;
-use crate::sync::{self, Mutex};
+use crate::primitives::share::Share;
+use crate::sync::Mutex;
 
 /// What makes the items, and where it puts them.
 pub trait Source: Send {
@@ -81,7 +82,7 @@ pub type End = Result<(), JoinError>;
 
 /// See the head.
 pub struct Stream {
-    shared: sync::Arc<Shared>,
+    shared: Share<Shared>,
     state: Mutex<State>,
 }
 
@@ -113,7 +114,7 @@ struct Parts {
 
 impl Stream {
     /// Queues the first turn. The receiver tells how it has ended.
-    pub fn start(shared: &sync::Arc<Shared>, source: Box<dyn Source>) -> (Arc<Self>, oneshot::Receiver<End>) {
+    pub fn start(shared: &Share<Shared>, source: Box<dyn Source>) -> (Arc<Self>, oneshot::Receiver<End>) {
         let (end, ended) = oneshot::channel();
         // As if it had run already, so that nobody else submits a turn before all is there.
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };

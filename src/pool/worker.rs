@@ -29,7 +29,8 @@ use crate::pool::Shared;
 use crate::pool::state::{Counted, Look, Out, Since, WorkerId};
 use crate::primitives::job::{self, Ended, JoinError, Started, contain};
 use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
-use crate::sync::{Arc, MutexGuard, thread, thread_local};
+use crate::primitives::share::Share;
+use crate::sync::{MutexGuard, thread, thread_local};
 
 /// How many jobs may run inside one another on one thread, before one that waits leaves the next to another thread: a stack
 /// has an end.
@@ -40,7 +41,7 @@ const CROWD: u32 = 6;
 
 /// One of a pool's threads, as it knows itself.
 pub struct Worker {
-    pub shared: Arc<Shared>,
+    pub shared: Share<Shared>,
     id: WorkerId,
     counted: Cell<Counted>,
     /// How often in a row it has met another worker at the out-tray.
@@ -61,12 +62,12 @@ impl Worker {
     }
 
     /// The worker on whose thread this is, if it is one of that pool.
-    pub fn of(shared: &Arc<Shared>) -> Option<Rc<Self>> {
-        Self::current().filter(|worker| Arc::ptr_eq(&worker.shared, shared))
+    pub fn of(shared: &Share<Shared>) -> Option<Rc<Self>> {
+        Self::current().filter(|worker| Share::ptr_eq(&worker.shared, shared))
     }
 
     /// Starts a worker that has been counted.
-    pub fn start(shared: &Arc<Shared>) {
+    pub fn start(shared: &Share<Shared>) {
         let mut builder = thread::Builder::new().name(shared.name.clone());
         if let Some(size) = shared.stack_size {
             builder = builder.stack_size(size);
@@ -89,7 +90,7 @@ impl Worker {
     }
 
     /// What its thread does.
-    fn run(shared: &Arc<Shared>) {
+    fn run(shared: &Share<Shared>) {
         let worker = Rc::new(Self {
             shared: shared.clone(),
             id: shared.state.lock().name(),
@@ -234,7 +235,7 @@ impl job::Worker for Turn<'_> {
 pub(super) struct Inline(Rc<Worker>);
 
 impl Inline {
-    pub fn in_pool(shared: &Arc<Shared>) -> Option<Self> {
+    pub fn in_pool(shared: &Share<Shared>) -> Option<Self> {
         Worker::of(shared).filter(|worker| worker.nested.get() < DEEPEST).map(Self)
     }
 }

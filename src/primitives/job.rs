@@ -427,7 +427,7 @@ where
     R: Send + 'static,
 {
     /// A new cell, made in its place: see `Channel::allocate` in `oneshot`.
-    fn allocate(func: F, executor: E) -> NonNull<Self> {
+    fn allocate(func: F, executor: impl FnOnce() -> E) -> NonNull<Self> {
         let cell = NonNull::from(Box::leak(Box::<Self>::new_uninit())).cast::<Self>();
         let place = cell.as_ptr();
         // SAFETY: the memory is that of one cell, and nobody else's yet; each of the four fields is written once.
@@ -435,7 +435,7 @@ where
             (&raw mut (*place).claim).write(Claim::new());
             (&raw mut (*place).func).write(UnsafeCell::new(MaybeUninit::new(func)));
             (&raw mut (*place).result).write(oneshot::Core::new());
-            (&raw mut (*place).executor).write(executor);
+            (&raw mut (*place).executor).write(executor());
         }
         cell
     }
@@ -703,8 +703,8 @@ impl fmt::Debug for Started {
     }
 }
 
-/// Makes a job: what is to be run, and its handle. One allocation.
-pub fn job<F, R>(func: F, executor: impl Executor) -> (Queued, Job<R>)
+/// Makes a job: what is to be run, and its handle. One allocation. `executor` is called after that, and must not panic.
+pub fn job<F, R, E: Executor>(func: F, executor: impl FnOnce() -> E) -> (Queued, Job<R>)
 where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,

@@ -127,6 +127,11 @@ impl<T> Share<T> {
         // SAFETY: rule 2.
         unsafe { &mut (*self.place()).value }
     }
+
+    /// Whether both are of the same value.
+    pub fn ptr_eq(this: &Self, other: &Self) -> bool {
+        this.place() == other.place()
+    }
 }
 
 /// The copy has nothing in store.

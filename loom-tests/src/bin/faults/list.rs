@@ -90,6 +90,13 @@ pub(crate) const LOGIC: &[Logic] = &[
         model: "changed_when_alone",
     },
     Logic {
+        file: "src/pool/state.rs",
+        name: "a closed pool keeps itself in memory",
+        find: "self.share.take())",
+        replace: "None)",
+        model: "last_handle",
+    },
+    Logic {
         file: "src/primitives/waker_slot.rs",
         name: "a mark left during a registration is forgotten",
         find: "        if self.state.compare_exchange(REGISTERING, IDLE, Release, Relaxed).is_err() {",
@@ -561,7 +568,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/mod.rs",
         name: "a pool that closes calls nobody",
-        find: "        let called = self.state.lock().close();\n        for waker in called {\n            waker.wake();\n        }",
+        find: "        let (called, share) = self.state.lock().close();\n        drop(share);\n        for waker in called {\n            waker.wake();\n        }",
         replace: "        drop(self.state.lock().close());",
         model: "last_handle",
     },
