@@ -131,11 +131,11 @@ mod imp {
         Instant::now() >= deadline
     }
 
-    /// Gives another thread, on another core, the time to do something small: some hundreds of nanoseconds, without a
-    /// system call and without touching memory that it may be writing to.
-    pub(crate) fn pause() {
+    /// Gives another thread, on another core, the time to do something small: some ten nanoseconds for each of `times`,
+    /// without a system call and without touching memory that it may be writing to.
+    pub(crate) fn pause(times: u32) {
         if cpus() > 1 {
-            for _ in 0..16 {
+            for _ in 0..times {
                 std::hint::spin_loop();
             }
         }
@@ -232,7 +232,7 @@ mod imp {
     }
 
     /// A model has no time to give.
-    pub(crate) fn pause() {}
+    pub(crate) fn pause(_: u32) {}
 
     /// One: a model neither spins nor yields before it sleeps.
     pub(crate) fn cpus() -> usize {

@@ -221,7 +221,9 @@ impl Patience {
     pub const NEW: Self = Self { turns: Self::MOST, rest: 0, last_rest: 0 };
     const MOST: u32 = 64;
     /// So many of them only pause; the others yield, which is a system call, but lets a thread run that needs this core.
-    const PAUSES: u32 = 4;
+    const PAUSES: u32 = 16;
+    /// How long such a pause is: about as long as the look after it.
+    const PAUSE: u32 = 2;
     /// What a hand-over takes between two threads that both go to sleep, and a bit. No more is spent on yielding either.
     const SHORT: Duration = Duration::from_micros(50);
     /// Longer than any yield takes when nobody else wants the core.
@@ -241,7 +243,7 @@ impl Patience {
         let (mut now, mut slowest) = (Duration::ZERO, Duration::ZERO);
         for turn in 0..turns {
             if turn < Self::PAUSES {
-                sync::pause();
+                sync::pause(Self::PAUSE);
             } else {
                 thread::yield_now();
             }

@@ -111,6 +111,9 @@ const CLOSED: usize = 2;
 /// One item.
 const ONE: usize = 4;
 
+/// How long an end pauses before it goes to wait: the other end gets several items done meanwhile.
+const PAUSE: u32 = 16;
+
 /// What was read of a counter: the count, in steps of [`ONE`], and the two flags.
 #[derive(Clone, Copy)]
 #[must_use]
@@ -370,7 +373,7 @@ impl<T> Sender<T> {
             return Poll::Ready(());
         }
         // As in `poll_available`.
-        sync::pause();
+        sync::pause(PAUSE);
         if self.room().is_ready() {
             return Poll::Ready(());
         }
@@ -547,7 +550,7 @@ impl<T> Receiver<T> {
         self.hand_back(ONE);
         // If the other end is at work, it has put several items in after a pause: which is cheaper for both than to be
         // asked for each of them.
-        sync::pause();
+        sync::pause(PAUSE);
         let available = self.available(wanted);
         if available.is_ready() {
             return available;
