@@ -204,6 +204,69 @@ fn cancel_cancel() {
     });
 }
 
+/// Forbids: a job that was cancelled is said to be finished before its closure has been dropped.
+#[test]
+fn cancelled_is_finished() {
+    /// Written when it is dropped.
+    struct Dropped(Note);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.write();
+        }
+    }
+    model(|| {
+        let note = Note::new();
+        let captured = Dropped(note.clone());
+        let (queued, handle) = job(move || drop(captured), Home::new);
+        let handle = std::sync::Arc::new(handle);
+        let cancelling = thread::spawn({
+            let handle = handle.clone();
+            move || assert!(handle.cancel())
+        });
+        if handle.is_finished() {
+            assert!(note.is_written());
+        }
+        cancelling.join().unwrap();
+        assert!(handle.is_finished() && note.is_written());
+        drop(queued);
+    });
+}
+
+/// Forbids: who awaits a job hears nothing of it when another one cancels it, until the queue comes to it; or hears of it
+/// twice.
+#[test]
+fn cancel_wakes_the_handle() {
+    model(|| {
+        let Watched { queued, mut handle, closures, .. } = watched();
+        let (polled, wakes) = poll_once(&mut handle);
+        assert!(polled.is_pending());
+        assert!(handle.cancel());
+        assert_eq!((wakes.wakes(), closures.count()), (1, 1));
+        let leaving = thread::spawn(move || drop(queued));
+        assert!(matches!(handle.outcome().wait(), Err(JoinError::Cancelled)));
+        leaving.join().unwrap();
+        assert_eq!(wakes.wakes(), 1);
+    });
+}
+
+/// Forbids: the waker of a handle is woken twice, or never, if the job is cancelled as a worker comes to it.
+#[test]
+fn cancel_start_of_an_awaited_job() {
+    model(|| {
+        let Watched { queued, mut handle, closures, .. } = watched();
+        let (polled, wakes) = poll_once(&mut handle);
+        assert!(polled.is_pending());
+        let worker = run(queued);
+        let cancelled = handle.cancel();
+        worker.join().unwrap();
+        assert_eq!((wakes.wakes(), closures.count()), (1, 1));
+        match handle.outcome().wait() {
+            Ok(_) => assert!(!cancelled),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled) && cancelled),
+        }
+    });
+}
+
 /// Forbids: a job whose queue is dropped leaves its handle waiting for ever.
 #[test]
 fn drop_queued() {

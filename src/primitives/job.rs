@@ -8,33 +8,34 @@
 //!
 //! # State machine
 //! ```text
-//!            start, refuse                cancel
-//! QUEUED -------------> CLAIMED ----------------------> CLAIMED|CANCELLED   is_cancelled() turns true in the closure
+//!            start                        cancel
+//! QUEUED ------------> CLAIMED ----------------------> CLAIMED|CANCELLED   is_cancelled() turns true in the closure
 //!    |
-//!    | cancel
-//!    +--------------------> CLAIMED|CANCELLED             it never runs
+//!    | cancel                                   revoke
+//!    +--------------------> CLAIMED|CANCELLED ---------> .. |REVOKED       it never ran, and the closure is gone
 //! ```
-//! Whoever sets `CLAIMED` first has the claim. The result goes through a [`Core`](oneshot::Core) beside it, in the same
-//! allocation. That has two owners, the queue, which sees it as a [`Runnable`], and the handle, which sees it as a
-//! [`Joinable`]; a third bit, `LEFT`, says that one of them is gone. A claimed job may still stand in a queue: it is stale
-//! there, and holds nothing of the user's.
+//! Whoever sets `CLAIMED` first has the claim. The job's memory is that of a one-shot channel with a closure in it: the
+//! queue has the sender's side, as a [`Runnable`], and the handle the receiver's, as a [`Joinable`]; and it is freed as a
+//! channel's is. So the queue's side leaves by the very step that hands the result over, and for the handle to see the result
+//! is to know that. If it is the handle that has the claim, what became of the job need not go through the channel; then
+//! the job is stale in its queue, holds nothing of the user's there, and the queue's side says that nothing will come.
 //!
 //! A queue may also hold the turns of a stream ([`Turns`]), each in a cell of its own that belongs to the queue alone, and
 //! which asks the stream who has it.
 //!
 //! # Who may touch what
-//! 1. `func` and the sender's side of `result` belong to whoever has the claim.
-//! 2. The receiver's side of `result` belongs to the one handle.
-//! 3. A job is claimed before its cell is freed, and who has the claim takes `func`. So the cell need not drop it.
-//! 4. The memory belongs to both owners. One that has set `LEFT` does not touch it again, and the other one frees it. (An
-//!    `Arc` would do the same, with one atomic operation more for each owner.)
+//! 1. `func` belongs to whoever has the claim.
+//! 2. The sender's side of `result` belongs to the one [`Queued`], and then to the [`Started`] that it has become.
+//! 3. The receiver's side of `result` belongs to the one handle.
+//! 4. A job is claimed before the queue's side leaves, and who has the claim takes `func`. So the cell need not drop it.
+//! 5. The memory belongs to both sides: see rule 3 of `oneshot`.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
 //! | J2 | `Stop::set` | `Stop::is_set` | what the one who stops did before | `stop_publishes` |
-//! | J3 | `leave` | `leave` | the other owner has done with everything: the memory may be freed | `run_await`, `drop_run` |
+//! | J3 | `revoke` | `is_revoked` | that the closure has been dropped | `cancelled_is_finished` |
 //!
 //! A job that waits in a [`CancelWatch`] has left its waker with the executor's [`Stop`], behind a lock. Whoever cancels
 //! the job marks it, then looks there; the job leaves the waker, then looks at the mark. So one of them sees the other.
@@ -64,16 +65,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::{error, fmt, io, mem, ptr};
 
+use crate::primitives::oneshot::Last;
 use crate::primitives::{oneshot, parker};
-use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{Mutex, UnsafeCell, thread_local};
 
 const CLAIMED: u32 = 1;
 const CANCELLED: u32 = 2;
-const LEFT: u32 = 4;
+const REVOKED: u32 = 4;
 
-/// Who has the job, whether it was cancelled, and whether one of its two owners is gone.
+/// Whether anyone has the job, and whether it was cancelled.
 ///
 /// Not a byte: x86-64 has an instruction that sets a bit and tells what it was, for all sizes but that.
 struct Claim(AtomicU32);
@@ -107,12 +109,15 @@ impl Claim {
         self.0.load(Acquire) & CANCELLED != 0
     }
 
-    /// One of the two owners goes. Whether it is the last one: then it frees the memory.
-    #[must_use]
-    fn leave(&self) -> bool {
-        // ORDERING: AcqRel: Release [J3]: pairs with the step of the one who comes second; this one has done with the memory.
-        // Acquire [J3]: pairs with the step of the one who came first; the memory is ours.
-        self.0.fetch_or(LEFT, AcqRel) & LEFT != 0
+    /// It was cancelled before it started, and its closure has been dropped.
+    fn revoke(&self) {
+        // ORDERING: Release [J3]: pairs with `is_revoked`; the closure is gone.
+        self.0.fetch_or(REVOKED, Release);
+    }
+
+    fn is_revoked(&self) -> bool {
+        // ORDERING: Acquire [J3]: pairs with `revoke`.
+        self.0.load(Acquire) & REVOKED != 0
     }
 }
 
@@ -330,55 +335,75 @@ impl<F, R, E> Drop for JobCell<F, R, E> {
     }
 }
 
-/// A cell, as both of its owners see it.
-trait Owned: Send + Sync {
-    fn claim(&self) -> &Claim;
-}
-
-/// One of the two owners of a cell: the queue, or the handle.
-struct Owner<C: ?Sized + Owned>(NonNull<C>);
-
-// SAFETY: it lends the cell and in the end may drop it, on any thread, as an `Arc` would: the cell is `Send` and `Sync`.
-unsafe impl<C: ?Sized + Owned> Send for Owner<C> {}
-// SAFETY: as above.
-unsafe impl<C: ?Sized + Owned> Sync for Owner<C> {}
-
-impl<C: ?Sized + Owned> Deref for Owner<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        // SAFETY: rule 4: this one has not left.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl<C: ?Sized + Owned> Drop for Owner<C> {
-    fn drop(&mut self) {
-        // Nothing but the claim is behind a reference as this one leaves, for the other one may free the memory at once.
-        if self.claim().leave() {
-            // SAFETY: rule 4: the other one has left, and this one has just done so; the memory is that of a `Box`.
-            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-        }
-    }
-}
-
-/// A job as its queue sees it.
-trait Runnable: Owned {
+/// A job, or a turn, as its queue sees it.
+trait Runnable: Send + Sync {
     /// Takes the claim, to run the job or to refuse it. `None`: another one has it.
     #[must_use]
     fn start(&self) -> Option<Kind>;
     /// Whether anyone has the claim.
     fn is_stale(&self) -> bool;
+    /// What the queue's side does with it in the end.
+    fn ends(&self) -> &'static Ends;
+}
+
+/// The ways in which the queue's side leaves a cell. They get a pointer: the other side may free the cell in the middle, while
+/// a method would borrow it until it returns.
+///
+/// # Safety
+/// The pointer is that of the [`Entry`] which gave them, and this is the last use of it. For `run` and `refuse`, `start` has
+/// given the claim to the caller; for `leave` it has not.
+struct Ends {
     /// Runs the job.
-    ///
-    /// # Safety
-    /// `start` has given the claim to the caller, who has made no use of it yet.
-    unsafe fn run(&self, worker: &mut dyn Worker);
+    run: unsafe fn(NonNull<()>, &mut dyn Worker),
     /// Resolves the job without running it.
-    ///
-    /// # Safety
-    /// As `run`.
-    unsafe fn refuse(&self, error: JoinError);
+    refuse: unsafe fn(NonNull<()>, JoinError),
+    /// Another one has the claim.
+    leave: unsafe fn(NonNull<()>),
+}
+
+/// The queue's side of a cell.
+struct Entry(NonNull<dyn Runnable>);
+
+// SAFETY: it lends the cell and in the end may drop it, on any thread: the cell is `Send` and `Sync`.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
+
+impl Deref for Entry {
+    type Target = dyn Runnable;
+
+    fn deref(&self) -> &Self::Target {
+        // SAFETY: rule 5: the queue's side has not left while it has its entry.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// The handle's side of a cell. Whoever drops it has received the result, or has closed that side, or has the claim.
+struct Handle<R>(NonNull<dyn Joinable<R>>);
+
+// SAFETY: as for `Entry`.
+unsafe impl<R> Send for Handle<R> {}
+// SAFETY: as above.
+unsafe impl<R> Sync for Handle<R> {}
+
+impl<R> Deref for Handle<R> {
+    type Target = dyn Joinable<R>;
+
+    fn deref(&self) -> &Self::Target {
+        // SAFETY: rule 5: the handle's side has not left while it has this.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<R> Drop for Handle<R> {
+    fn drop(&mut self) {
+        let result: *const oneshot::Core<_> = self.result();
+        // SAFETY: rule 5, and what this type promises. No reference is there any more: the other side may free the memory.
+        if unsafe { oneshot::Core::release(result) } == Last::Yes {
+            // SAFETY: as `release` says; the memory is that of a `Box`.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
 }
 
 /// What has been started.
@@ -391,12 +416,14 @@ pub enum Kind {
 }
 
 /// A job as its handle sees it.
-trait Joinable<R>: Owned {
+trait Joinable<R>: Send + Sync {
     fn result(&self) -> &oneshot::Core<Result<R, JoinError>>;
     /// Cancels the job. True: it had not started, and never will.
     fn cancel(&self) -> bool;
+    /// Whether that was done.
+    fn is_revoked(&self) -> bool;
     /// Runs the job right here, if it has not started and this thread is one that runs jobs of its executor.
-    fn run_here(&self);
+    fn run_here(&self) -> Option<Result<R, JoinError>>;
 }
 
 /// Who runs jobs. Its functions must not panic.
@@ -440,36 +467,100 @@ where
         cell
     }
 
+    const ENDS: Ends = Ends { run: Self::run, refuse: Self::refuse, leave: Self::leave };
+
     /// # Safety
-    /// The caller has the claim, and calls this once, before it resolves the job.
+    /// The caller has the claim, and calls this once.
     unsafe fn take_func(&self) -> F {
         // SAFETY: rule 1: the closure was put in at the beginning, and is taken once.
         self.func.with_mut(|func| unsafe { (*func).assume_init_read() })
     }
 
-    /// Hands the result to the handle, or back if that is gone.
+    /// Calls the closure, as the code of this job.
     ///
     /// # Safety
-    /// The caller has the claim, and calls this once.
-    unsafe fn resolve(&self, result: Result<R, JoinError>) -> Result<(), Result<R, JoinError>> {
-        // The caller has an owner's share of the memory, or borrows it; so it does not matter who is last here.
-        // SAFETY: rule 1: one claim, one send.
-        let left = unsafe { oneshot::Core::send(&raw const self.result, result) }?;
-        contain(|| left.wake());
-        Ok(())
-    }
-
-    /// Drops the closure, then resolves the job. Gives back what the closure's `Drop` panicked with.
-    ///
-    /// # Safety
-    /// The caller has the claim, and calls this once.
-    unsafe fn give_up(&self, error: JoinError) -> Result<(), Box<dyn Any + Send>> {
+    /// As `take_func`.
+    unsafe fn call(&self) -> (Ended, Result<R, JoinError>) {
         // SAFETY: the caller's promise.
         let func = unsafe { self.take_func() };
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));
+        match catch_unwind(AssertUnwindSafe(|| within(self, func))) {
+            Ok(value) => (Ended::Succeeded, Ok(value)),
+            Err(payload) => (Ended::Panicked, Err(JoinError::Panicked(Panic::new(payload)))),
+        }
+    }
+
+    /// Drops the closure. Gives back what its `Drop` panicked with.
+    ///
+    /// # Safety
+    /// As `take_func`.
+    unsafe fn drop_func(&self) -> Result<(), Box<dyn Any + Send>> {
         // SAFETY: the caller's promise.
-        let _handle_is_gone = unsafe { self.resolve(Err(error)) };
-        dropped
+        let func = unsafe { self.take_func() };
+        catch_unwind(AssertUnwindSafe(|| drop(func)))
+    }
+
+    /// See [`Ends`].
+    unsafe fn run(this: NonNull<()>, worker: &mut dyn Worker) {
+        let this = this.cast::<Self>();
+        // SAFETY: rules 1 and 5: the caller has the claim, and has not left.
+        let (how, result) = unsafe { this.as_ref().call() };
+        worker.ended(how);
+        // SAFETY: rule 2: this is the sender's one end.
+        if let Err(unwanted) = unsafe { Self::resolve(this, result) } {
+            worker.busy();
+            contain(|| drop(unwanted));
+        }
+    }
+
+    /// See [`Ends`].
+    unsafe fn refuse(this: NonNull<()>, error: JoinError) {
+        let this = this.cast::<Self>();
+        // SAFETY: as in `run`.
+        let dropped = unsafe { this.as_ref().drop_func() };
+        // SAFETY: as in `run`.
+        let _handle_is_gone = unsafe { Self::resolve(this, Err(error)) };
+        if let Err(payload) = dropped {
+            contain(|| drop(payload));
+        }
+    }
+
+    /// See [`Ends`].
+    unsafe fn leave(this: NonNull<()>) {
+        let this = this.cast::<Self>();
+        // SAFETY: rule 2: this is the sender's one end.
+        unsafe { Self::left(this, oneshot::Core::finish(&raw const (*this.as_ptr()).result)) };
+    }
+
+    /// Hands the result to the handle, or back if that is gone; and leaves.
+    ///
+    /// # Safety
+    /// The sender's one end.
+    unsafe fn resolve(this: NonNull<Self>, result: Result<R, JoinError>) -> Result<(), Result<R, JoinError>> {
+        // SAFETY: rule 5: the queue's side has not left. No reference is made.
+        let core = unsafe { &raw const (*this.as_ptr()).result };
+        // SAFETY: the caller's promise; after a `send` that failed, `finish` is due.
+        unsafe {
+            match oneshot::Core::send(core, result) {
+                Ok(left) => {
+                    Self::left(this, left);
+                    Ok(())
+                }
+                Err(unwanted) => {
+                    Self::left(this, oneshot::Core::finish(core));
+                    Err(unwanted)
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `left` is what the sender's one end gave. The cell is not used afterwards.
+    unsafe fn left(this: NonNull<Self>, left: oneshot::Left) {
+        if left.is_last() {
+            // SAFETY: as `is_last` says; the memory is that of a `Box`.
+            drop(unsafe { Box::from_raw(this.as_ptr()) });
+        }
+        contain(|| left.wake());
     }
 }
 
@@ -480,12 +571,6 @@ impl<F, R, E: Executor> Running for JobCell<F, R, E> {
 
     fn stop(&self) -> &Stop {
         self.executor.stop()
-    }
-}
-
-impl<F: Send, R: Send, E: Executor> Owned for JobCell<F, R, E> {
-    fn claim(&self) -> &Claim {
-        &self.claim
     }
 }
 
@@ -502,27 +587,8 @@ where
         self.claim.is_taken()
     }
 
-    unsafe fn run(&self, worker: &mut dyn Worker) {
-        // SAFETY: rule 1, and the caller's promise.
-        let func = unsafe { self.take_func() };
-        let result = catch_unwind(AssertUnwindSafe(|| within(self, func)));
-        let (how, result) = match result {
-            Ok(value) => (Ended::Succeeded, Ok(value)),
-            Err(payload) => (Ended::Panicked, Err(JoinError::Panicked(Panic::new(payload)))),
-        };
-        worker.ended(how);
-        // SAFETY: as above.
-        if let Err(unwanted) = unsafe { self.resolve(result) } {
-            worker.busy();
-            contain(|| drop(unwanted));
-        }
-    }
-
-    unsafe fn refuse(&self, error: JoinError) {
-        // SAFETY: the caller's promise.
-        if let Err(payload) = unsafe { self.give_up(error) } {
-            contain(|| drop(payload));
-        }
+    fn ends(&self) -> &'static Ends {
+        &Self::ENDS
     }
 }
 
@@ -540,7 +606,10 @@ where
         if claimed {
             self.executor.cancelled();
             // SAFETY: the claim has just been made.
-            if let Err(payload) = unsafe { self.give_up(JoinError::Cancelled) } {
+            let dropped = unsafe { self.drop_func() };
+            self.claim.revoke();
+            contain(|| self.result.wake());
+            if let Err(payload) = dropped {
                 resume_unwind(payload);
             }
         } else {
@@ -549,17 +618,23 @@ where
         claimed
     }
 
-    fn run_here(&self) {
+    fn is_revoked(&self) -> bool {
+        self.claim.is_revoked()
+    }
+
+    fn run_here(&self) -> Option<Result<R, JoinError>> {
         if self.claim.is_taken() {
-            return;
+            return None;
         }
-        if let Some(mut worker) = self.executor.inline() {
-            if self.claim.start() {
-                worker.started();
-                // SAFETY: the claim has just been made.
-                unsafe { self.run(&mut *worker) };
-            }
+        let mut worker = self.executor.inline()?;
+        if !self.claim.start() {
+            return None;
         }
+        worker.started();
+        // SAFETY: the claim has just been made.
+        let (how, result) = unsafe { self.call() };
+        worker.ended(how);
+        Some(result)
     }
 }
 
@@ -576,15 +651,37 @@ pub trait Turns: Send + Sync + 'static {
     fn refuse(&self, error: JoinError);
 }
 
-/// A turn, as its queue sees it. Its other owner has left from the start.
+/// A turn, as its queue sees it. It has no other side.
 struct TurnCell<T> {
-    claim: Claim,
     stream: Arc<T>,
 }
 
-impl<T: Turns> Owned for TurnCell<T> {
-    fn claim(&self) -> &Claim {
-        &self.claim
+impl<T: Turns> TurnCell<T> {
+    const ENDS: Ends = Ends { run: Self::run, refuse: Self::refuse, leave: Self::leave };
+
+    /// # Safety
+    /// As [`Ends`].
+    unsafe fn stream(this: NonNull<()>) -> Arc<T> {
+        // SAFETY: the memory is that of a `Box`, and this is the last use of it.
+        unsafe { Box::from_raw(this.cast::<Self>().as_ptr()) }.stream
+    }
+
+    /// See [`Ends`].
+    unsafe fn run(this: NonNull<()>, worker: &mut dyn Worker) {
+        // SAFETY: the caller's promise.
+        T::run(&unsafe { Self::stream(this) }, worker);
+    }
+
+    /// See [`Ends`].
+    unsafe fn refuse(this: NonNull<()>, error: JoinError) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::stream(this) }.refuse(error);
+    }
+
+    /// See [`Ends`].
+    unsafe fn leave(this: NonNull<()>) {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Self::stream(this) });
     }
 }
 
@@ -597,12 +694,8 @@ impl<T: Turns> Runnable for TurnCell<T> {
         self.stream.is_stale()
     }
 
-    unsafe fn run(&self, worker: &mut dyn Worker) {
-        T::run(&self.stream, worker);
-    }
-
-    unsafe fn refuse(&self, error: JoinError) {
-        self.stream.refuse(error);
+    fn ends(&self) -> &'static Ends {
+        &Self::ENDS
     }
 }
 
@@ -618,7 +711,7 @@ pub fn contain(work: impl FnOnce()) {
 
 /// A job that waits to be run. Dropping it resolves the job with [`JoinError::Cancelled`].
 #[must_use = "dropping it cancels the job"]
-pub struct Queued(Option<Owner<dyn Runnable>>);
+pub struct Queued(Option<Entry>);
 
 impl Queued {
     /// Claims the job, to run it or to refuse it. `None`: another one has claimed it.
@@ -627,16 +720,18 @@ impl Queued {
     }
 
     fn claim(&mut self) -> Option<Started> {
-        let job = self.0.take()?;
-        let kind = job.start()?;
-        Some(Started { job: Some(job), kind })
+        let entry = self.0.take()?;
+        let kind = entry.start();
+        if kind.is_none() {
+            // SAFETY: the entry's last use, and another one has the claim.
+            unsafe { (entry.ends().leave)(entry.0.cast()) };
+        }
+        Some(Started { entry: Some(entry), kind: kind? })
     }
 
     /// A stream's turn. Dropping this refuses it, unless another one has claimed it.
     pub fn turn(stream: Arc<impl Turns>) -> Self {
-        // With nobody else to wait for, it is freed as soon as the queue leaves it.
-        let cell = TurnCell { claim: Claim(AtomicU32::new(LEFT)), stream };
-        Self(Some(Owner(NonNull::from(Box::leak(Box::new(cell))))))
+        Self(Some(Entry(NonNull::from(Box::leak(Box::new(TurnCell { stream }))))))
     }
 
     /// Whether another one has claimed the job: there is nothing left to do, and nothing of the user's in it.
@@ -660,7 +755,7 @@ impl fmt::Debug for Queued {
 /// A job that has been claimed, to be run or to be refused. Dropping it resolves the job with [`JoinError::Cancelled`].
 #[must_use = "dropping it cancels the job"]
 pub struct Started {
-    job: Option<Owner<dyn Runnable>>,
+    entry: Option<Entry>,
     kind: Kind,
 }
 
@@ -672,9 +767,9 @@ impl Started {
 
     /// Runs the job on this thread.
     pub fn run(mut self, worker: &mut dyn Worker) {
-        if let Some(job) = self.job.take() {
-            // SAFETY: it comes from `Queued::claim`, and this is the one use of it.
-            unsafe { job.run(worker) };
+        if let Some(entry) = self.entry.take() {
+            // SAFETY: it comes from `Queued::claim`, with the claim, and this is the last use of it.
+            unsafe { (entry.ends().run)(entry.0.cast(), worker) };
         }
     }
 
@@ -684,9 +779,9 @@ impl Started {
     }
 
     fn refuse_with(&mut self, error: JoinError) {
-        if let Some(job) = self.job.take() {
-            // SAFETY: it comes from `Queued::claim`, and this is the one use of it.
-            unsafe { job.refuse(error) };
+        if let Some(entry) = self.entry.take() {
+            // SAFETY: as in `run`.
+            unsafe { (entry.ends().refuse)(entry.0.cast(), error) };
         }
     }
 }
@@ -710,7 +805,7 @@ where
     R: Send + 'static,
 {
     let cell = JobCell::allocate(func, executor);
-    (Queued(Some(Owner(cell))), Job(Outcome { cell: Some(Owner(cell)), _result: PhantomData }))
+    (Queued(Some(Entry(cell))), Job(Outcome { cell: Some(Handle(cell)), _result: PhantomData }))
 }
 
 /// The handle of a blocking closure that runs in a thread: a future of what it returns.
@@ -742,7 +837,7 @@ pub struct Job<R>(Outcome<R>);
 #[must_use = "dropping it cancels the job"]
 pub struct Outcome<R> {
     /// `None` once it has been resolved, or has been detached.
-    cell: Option<Owner<dyn Joinable<R>>>,
+    cell: Option<Handle<R>>,
     /// Send and Sync where `R` is Send, as a mutex is: a shared handle gives no access to the result.
     _result: PhantomData<Mutex<R>>,
 }
@@ -765,14 +860,16 @@ impl<R> Job<R> {
     /// Lets the job run without anyone waiting. Its result is dropped in its thread.
     pub fn detach(mut self) {
         if let Some(cell) = self.0.cell.take() {
-            // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
-            drop(unsafe { cell.result().abandon() });
+            // SAFETY: rule 3: this is the handle; it has not got the value while it has the cell.
+            let unwanted = unsafe { cell.result().abandon() };
+            drop(cell);
+            drop(unwanted);
         }
     }
 
     /// Whether the result is there: then awaiting it, or [`wait`](Self::wait), returns at once.
     pub fn is_finished(&self) -> bool {
-        self.0.cell.as_ref().is_none_or(|cell| cell.result().is_finished())
+        self.0.cell.as_ref().is_none_or(|cell| cell.is_revoked() || cell.result().is_finished())
     }
 
     /// What becomes of the job, as a value: its result, its panic, or why it did not run.
@@ -789,9 +886,19 @@ impl<R> Job<R> {
     ///
     /// # Blocking
     /// On the thread of an event loop this stops the loop for as long; await the job there.
-    pub fn wait(self) -> R {
-        self.0.run_here();
-        parker::block_on(self)
+    pub fn wait(mut self) -> R {
+        match self.0.run_here() {
+            Some(outcome) => Self::value(outcome),
+            None => parker::block_on(self),
+        }
+    }
+
+    fn value(outcome: Result<R, JoinError>) -> R {
+        match outcome {
+            Ok(value) => value,
+            Err(JoinError::Panicked(panic)) => panic.resume(),
+            Err(error) => panic!("{error}; to get this as a value, await the job's `outcome()`"),
+        }
     }
 }
 
@@ -803,14 +910,20 @@ impl<R> Outcome<R> {
     ///
     /// # Blocking
     /// As [`Job::wait`].
-    pub fn wait(self) -> Result<R, JoinError> {
-        self.run_here();
-        parker::block_on(self)
+    pub fn wait(mut self) -> Result<R, JoinError> {
+        self.run_here().unwrap_or_else(|| parker::block_on(self))
     }
 
-    fn run_here(&self) {
-        if let Some(cell) = &self.cell {
-            cell.run_here();
+    fn run_here(&mut self) -> Option<Result<R, JoinError>> {
+        let result = self.cell.as_ref()?.run_here()?;
+        self.leave();
+        Some(result)
+    }
+
+    /// Gives the cell up, as nothing will come out of it: it was the handle that had the claim.
+    fn leave(&mut self) {
+        if let Some(cell) = self.cell.take() {
+            cell.result().unwatch();
         }
     }
 
@@ -831,11 +944,7 @@ impl<R> Future for Job<R> {
     type Output = R;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
-        Pin::new(&mut self.0).poll(cx).map(|outcome| match outcome {
-            Ok(value) => value,
-            Err(JoinError::Panicked(panic)) => panic.resume(),
-            Err(error) => panic!("{error}; to get this as a value, await the job's `outcome()`"),
-        })
+        Pin::new(&mut self.0).poll(cx).map(Self::value)
     }
 }
 
@@ -844,7 +953,11 @@ impl<R> Future for Outcome<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(cell) = &self.cell else { panic!("a job's handle was polled again after it had given its result") };
-        // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
+        if cell.is_revoked() {
+            self.leave();
+            return Poll::Ready(Err(JoinError::Cancelled));
+        }
+        // SAFETY: rule 3: this is the handle; it has not got the value while it has the cell.
         let Poll::Ready(result) = (unsafe { cell.result().poll(cx) }) else { return Poll::Pending };
         self.cell = None;
         match result {
@@ -858,7 +971,7 @@ impl<R> Drop for Outcome<R> {
     fn drop(&mut self) {
         if let Some(cell) = self.cell.take() {
             // The waker first, so that cancelling does not wake the very task that drops this.
-            // SAFETY: rule 2: this is the handle; it has not got the value while it has the cell.
+            // SAFETY: rule 3: this is the handle; it has not got the value while it has the cell.
             let unwanted = unsafe { cell.result().abandon() };
             cell.cancel();
             drop(unwanted);

@@ -126,11 +126,17 @@ pub(crate) struct Left {
 }
 
 impl Left {
+    /// Whether the sender was the last one: it frees the memory.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        self.last == Last::Yes
+    }
+
     /// Wakes the receiver, if it waits and is still there.
     #[inline]
     pub(crate) fn wake(self) {
         match self.waker {
-            Some(waker) if self.last == Last::No => waker.wake(),
+            Some(waker) if !self.is_last() => waker.wake(),
             _ => {}
         }
     }
@@ -286,6 +292,11 @@ impl<T> Core<T> {
         drop(self.waker.take());
     }
 
+    /// Wakes the receiver: it has something to see on its own side.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// Says that no value is wanted any more. A value that was sent before is still there.
     pub(crate) fn close(&self) {
         // ORDERING: Release [O4]: pairs with `is_closed`; publishes what was done before.
@@ -315,7 +326,7 @@ impl<T> Core<T> {
     /// The receiver leaves.
     ///
     /// # Safety
-    /// The receiver's last call, after it has got the value or has closed.
+    /// The receiver's last call, after it has got the value, or has closed, or if none will be sent.
     pub(crate) unsafe fn release(this: *const Self) -> Last {
         // SAFETY: rule 3: the receiver has not left.
         let state = unsafe { &(*this).state };
@@ -422,8 +433,8 @@ impl<T> Sender<T> {
     /// # Safety
     /// `left` is what this sender's `send` or `finish` gave. The channel is not used afterwards.
     unsafe fn after(&self, left: Left) {
-        if left.last == Last::Yes {
-            // SAFETY: as `last` says.
+        if left.is_last() {
+            // SAFETY: as `is_last` says.
             unsafe { Channel::free(self.channel) };
         }
         left.wake();
@@ -566,7 +577,7 @@ impl<T> Receiver<T> {
             channel.core.close();
             channel.closed.wake();
             // A waker that a poll was given on this end: it has the end to see.
-            channel.core.waker.wake();
+            channel.core.wake();
         }
     }
 }

@@ -232,7 +232,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "send does not wake the receiver",
-        find: "            Some(waker) if self.last == Last::No => waker.wake(),\n",
+        find: "            Some(waker) if !self.is_last() => waker.wake(),\n",
         replace: "",
         model: "send_poll",
     },
@@ -455,17 +455,17 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "each owner of a job takes itself for the last",
-        find: "        if self.claim().leave() {",
-        replace: "        if self.claim().leave() | true {",
-        model: "run_await",
+        name: "the handle takes itself for the last one to use the memory",
+        find: "        if unsafe { oneshot::Core::release(result) } == Last::Yes {",
+        replace: "        let _ = unsafe { oneshot::Core::release(result) };\n        {",
+        model: "drop_run",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "no owner of a job says that it has LEFT",
-        find: "        self.0.fetch_or(LEFT, AcqRel) & LEFT != 0",
-        replace: "        self.0.fetch_or(0, AcqRel) & LEFT != 0",
-        model: "run_await",
+        name: "the queue's side never frees the memory",
+        find: "        if left.is_last() {",
+        replace: "        if false {",
+        model: "detach_run",
     },
     Logic {
         file: "src/primitives/job.rs",
@@ -483,16 +483,16 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a job that is given up is not resolved",
-        find: "        let _handle_is_gone = unsafe { self.resolve(Err(error)) };",
+        name: "a job that is refused is not resolved",
+        find: "        let _handle_is_gone = unsafe { Self::resolve(this, Err(error)) };",
         replace: "        drop(error);",
-        model: "cancel_start",
+        model: "drop_queued",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "a job that is given up keeps its closure",
-        find: "        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));",
-        replace: "        let dropped = catch_unwind(AssertUnwindSafe(|| mem::forget(func)));",
+        find: "        catch_unwind(AssertUnwindSafe(|| drop(func)))",
+        replace: "        catch_unwind(AssertUnwindSafe(|| mem::forget(func)))",
         model: "cancel_start",
     },
     Logic {
@@ -526,15 +526,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a job runs where it is waited for without the claim",
-        find: "            if self.claim.start() {\n                worker.started();",
-        replace: "            let _ = self.claim.start();\n            {\n                worker.started();",
+        find: "        if !self.claim.start() {\n            return None;\n        }\n        worker.started();",
+        replace: "        let _ = self.claim.start();\n        worker.started();",
         model: "inline_start",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "nobody runs a job where it is waited for, but it is claimed",
-        find: "                unsafe { self.run(&mut *worker) };",
-        replace: "",
+        find: "        let (how, result) = unsafe { self.call() };\n        worker.ended(how);\n        Some(result)",
+        replace: "        None",
         model: "inline_start",
     },
     Logic {
@@ -547,8 +547,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a worker is told of the end too late",
-        find: "        worker.ended(how);\n        // SAFETY: as above.\n        if let Err(unwanted) = unsafe { self.resolve(result) } {",
-        replace: "        let resolved = unsafe { self.resolve(result) };\n        worker.ended(how);\n        if let Err(unwanted) = resolved {",
+        find: "        worker.ended(how);\n        // SAFETY: rule 2: this is the sender's one end.\n        if let Err(unwanted) = unsafe { Self::resolve(this, result) } {",
+        replace: "        let resolved = unsafe { Self::resolve(this, result) };\n        worker.ended(how);\n        if let Err(unwanted) = resolved {",
         model: "one_after_another",
     },
     Logic {
@@ -743,8 +743,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a cancelled job runs",
-        find: "        let kind = job.start()?;",
-        replace: "        let kind = job.start().unwrap_or(Kind::Job);",
+        find: "        let kind = entry.start();",
+        replace: "        let kind = entry.start().or(Some(Kind::Job));",
         model: "cancel_start",
     },
     Logic {
@@ -772,7 +772,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         file: "src/primitives/job.rs",
         name: "a claimed job that is dropped is not resolved",
         find: "    fn drop(&mut self) {\n        self.refuse_with(JoinError::Cancelled);",
-        replace: "    fn drop(&mut self) {\n        drop(self.job.take());",
+        replace: "    fn drop(&mut self) {\n        drop(self.entry.take());",
         model: "drop_queued",
     },
     Logic {
@@ -886,6 +886,34 @@ pub(crate) const LOGIC: &[Logic] = &[
         find: "unparked: state & UNPARKED != 0 }",
         replace: "unparked: state & (UNPARKED | WOKEN) == UNPARKED }",
         model: "woken_and_unparked",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "a stale job never leaves its queue",
+        find: "            unsafe { (entry.ends().leave)(entry.0.cast()) };\n",
+        replace: "",
+        model: "cancel_start",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "a job is finished before its closure has been dropped",
+        find: "            let dropped = unsafe { self.drop_func() };\n            self.claim.revoke();",
+        replace: "            self.claim.revoke();\n            let dropped = unsafe { self.drop_func() };",
+        model: "cancelled_is_finished",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "a job that was cancelled is waited for",
+        find: "        if cell.is_revoked() {",
+        replace: "        if false {",
+        model: "cancel_start",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "cancelling does not wake the handle",
+        find: "            contain(|| self.result.wake());\n",
+        replace: "",
+        model: "cancel_wakes_the_handle",
     },
     Logic {
         file: "src/primitives/job.rs",
