@@ -37,6 +37,21 @@ fn submit_idle() {
     });
 }
 
+/// Forbids: a job whose handle has resolved is not counted yet, or is counted twice.
+#[test]
+fn counted_when_it_resolves() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        for jobs in 1..=2 {
+            block_on(pool.spawn(|| ()));
+            let stats = pool.stats();
+            assert_eq!((stats.submitted, stats.succeeded), (jobs, jobs));
+        }
+        pool.drain();
+        assert_eq!(pool.stats().succeeded, 2);
+    });
+}
+
 /// Forbids: two threads that submit at once each think that the other one's job gets the only idle worker, or the room
 /// for a new one.
 #[test]

@@ -39,6 +39,9 @@ use std::{iter, mem};
 use crate::pool::{PoolStats, Shared};
 use crate::primitives::job::{Ended, Kind, Queued, Started};
 use crate::primitives::share::Share;
+use crate::sync::Arc;
+use crate::sync::atomic::AtomicU8;
+use crate::sync::atomic::Ordering::Relaxed;
 
 /// With fewer jobs than this, stale ones stay in the queue until their turn comes.
 const FEW: usize = 32;
@@ -49,12 +52,60 @@ pub struct Out {
     tray: VecDeque<Queued>,
     /// How many jobs have been taken, in all.
     taken: u64,
-    succeeded: u64,
-    panicked: u64,
     turns_taken: u64,
-    turns_ended: u64,
+    ended: EndedJobs,
     /// More workers are active than may be: some have come back from blocking.
     surplus: bool,
+}
+
+/// How many have ended, in all.
+#[derive(Clone, Copy, Default)]
+struct EndedJobs {
+    succeeded: u64,
+    panicked: u64,
+    turns: u64,
+}
+
+impl EndedJobs {
+    fn add(&mut self, how: Ended) {
+        match how {
+            Ended::Succeeded => self.succeeded += 1,
+            Ended::Panicked => self.panicked += 1,
+            Ended::Turn => self.turns += 1,
+        }
+    }
+}
+
+/// How a worker's job has ended, from before its handle resolves until the worker comes to the out-tray for the next one, and
+/// has this [booked](Out::book). So it locks that once for each job.
+#[derive(Debug, Default)]
+pub struct Unbooked(AtomicU8);
+
+impl Unbooked {
+    const SUCCEEDED: u8 = 1;
+    const PANICKED: u8 = 2;
+    const TURN: u8 = 3;
+
+    /// For the worker itself. The job before has been booked.
+    pub fn set(&self, how: Ended) {
+        let how = match how {
+            Ended::Succeeded => Self::SUCCEEDED,
+            Ended::Panicked => Self::PANICKED,
+            Ended::Turn => Self::TURN,
+        };
+        // ORDERING: Relaxed: nobody else writes it, and who has seen the job's result sees it.
+        self.0.store(how, Relaxed);
+    }
+
+    fn get(&self) -> Option<Ended> {
+        // ORDERING: Relaxed: as above; and it is booked under the lock of the out-tray, which the caller has.
+        match self.0.load(Relaxed) {
+            Self::SUCCEEDED => Some(Ended::Succeeded),
+            Self::PANICKED => Some(Ended::Panicked),
+            Self::TURN => Some(Ended::Turn),
+            _ => None,
+        }
+    }
 }
 
 /// See the head.
@@ -102,6 +153,8 @@ pub struct State {
     /// Those who wait for a closed pool to finish.
     closers: Vec<Waker>,
     named: u64,
+    /// What the workers have not had booked.
+    unbooked: Vec<(WorkerId, Arc<Unbooked>)>,
     /// A share of the pool, which gives one to each job. `None` if the pool is closed: what keeps itself in memory never ends.
     pub share: Option<Share<Shared>>,
 }
@@ -188,15 +241,23 @@ impl Out {
         if self.surplus { None } else { self.take() }
     }
 
-    /// A job has ended. Whether there is another one.
-    #[must_use]
-    pub fn ended(&mut self, how: Ended) -> bool {
-        match how {
-            Ended::Succeeded => self.succeeded += 1,
-            Ended::Panicked => self.panicked += 1,
-            Ended::Turn => self.turns_ended += 1,
-        }
+    /// Whether there are jobs, as far as anybody knows.
+    pub fn has_more(&self) -> bool {
         !self.tray.is_empty()
+    }
+
+    /// A job has ended that was run where it was waited for.
+    pub fn ended(&mut self, how: Ended) {
+        self.ended.add(how);
+    }
+
+    /// Counts the caller's last job.
+    pub fn book(&mut self, unbooked: &Unbooked) {
+        if let Some(how) = unbooked.get() {
+            self.ended.add(how);
+            // ORDERING: Relaxed: who reads it has the lock.
+            unbooked.0.store(0, Relaxed);
+        }
     }
 }
 
@@ -228,18 +289,20 @@ impl State {
             refusing: 0,
             closers: Vec::new(),
             named: 0,
+            unbooked: Vec::new(),
             share: None,
         }
     }
 
     pub fn stats(&self, out: &Out) -> PoolStats {
+        let ended = self.ended(out);
         PoolStats {
             threads: self.threads,
             idle: self.idle.len(),
             queued: self.queued(out),
             submitted: self.submitted,
-            succeeded: out.succeeded,
-            panicked: out.panicked,
+            succeeded: ended.succeeded,
+            panicked: ended.panicked,
             cancelled: self.cancelled,
             busy: self.busy,
             waited: self.waited,
@@ -252,14 +315,22 @@ impl State {
         usize::try_from(self.submitted - self.cancelled - self.passed - out.taken).unwrap_or(usize::MAX)
     }
 
+    /// How many have ended, those included that are not booked.
+    fn ended(&self, out: &Out) -> EndedJobs {
+        let mut ended = out.ended;
+        self.unbooked.iter().filter_map(|(_, unbooked)| unbooked.get()).for_each(|how| ended.add(how));
+        ended
+    }
+
     /// How many jobs a closed pool still waits for. From inside, those that wait themselves do not count.
     pub fn running(&self, out: &Out, inside: bool) -> usize {
         if inside {
             // More call than have a turn if a thread that ends does.
             return self.turns.saturating_sub(self.callers);
         }
-        let jobs = out.taken + self.passed - out.succeeded - out.panicked;
-        usize::try_from(jobs + out.turns_taken - out.turns_ended).unwrap_or(usize::MAX)
+        let ended = self.ended(out);
+        let jobs = out.taken + self.passed - ended.succeeded - ended.panicked;
+        usize::try_from(jobs + out.turns_taken - ended.turns).unwrap_or(usize::MAX)
     }
 
     // Jobs.
@@ -457,8 +528,9 @@ impl State {
     }
 
     /// A worker has started.
-    pub fn name(&mut self) -> WorkerId {
+    pub fn name(&mut self, unbooked: Arc<Unbooked>) -> WorkerId {
         self.named += 1;
+        self.unbooked.push((WorkerId(self.named), unbooked));
         WorkerId(self.named)
     }
 
@@ -568,7 +640,8 @@ impl State {
     }
 
     /// A thread ends, whose stop hook may have waited for the pool to finish.
-    pub fn left(&mut self, out: &Out, caller: bool) -> Closers {
+    pub fn left(&mut self, out: &Out, worker: WorkerId, caller: bool) -> Closers {
+        self.unbooked.retain(|&(other, _)| other != worker);
         self.leaving -= 1;
         self.callers -= usize::from(caller);
         self.closers(out)

@@ -26,11 +26,11 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::pool::Shared;
-use crate::pool::state::{Counted, Look, Out, Since, WorkerId};
+use crate::pool::state::{Counted, Look, Out, Since, Unbooked, WorkerId};
 use crate::primitives::job::{self, Ended, JoinError, Started, contain};
 use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
 use crate::primitives::share::Share;
-use crate::sync::{MutexGuard, thread, thread_local};
+use crate::sync::{Arc, MutexGuard, thread, thread_local};
 
 /// How many jobs may run inside one another on one thread, before one that waits leaves the next to another thread: a stack
 /// has an end.
@@ -43,6 +43,9 @@ const CROWD: u32 = 6;
 pub struct Worker {
     pub shared: Share<Shared>,
     id: WorkerId,
+    unbooked: Arc<Unbooked>,
+    /// There were more jobs in the out-tray when it had taken its own.
+    more: Cell<bool>,
     counted: Cell<Counted>,
     /// How often in a row it has met another worker at the out-tray.
     met: Cell<u32>,
@@ -91,9 +94,12 @@ impl Worker {
 
     /// What its thread does.
     fn run(shared: &Share<Shared>) {
+        let unbooked = Arc::<Unbooked>::default();
         let worker = Rc::new(Self {
             shared: shared.clone(),
-            id: shared.state.lock().name(),
+            id: shared.state.lock().name(unbooked.clone()),
+            unbooked,
+            more: Cell::new(false),
             counted: Cell::new(Counted { starting: true, ..Counted::default() }),
             met: Cell::new(0),
             nested: Cell::new(0),
@@ -110,7 +116,7 @@ impl Worker {
         }
         WORKER.with(RefCell::take);
         let (out, mut state) = shared.lock();
-        let closers = state.left(&out, worker.counted.get().caller);
+        let closers = state.left(&out, worker.id, worker.counted.get().caller);
         drop((out, state));
         closers.wake();
     }
@@ -136,15 +142,20 @@ impl Worker {
         let shared = &*self.shared;
         let mut since = Since::Turn(self.counted.take());
         if since == Since::Turn(Counted::default()) {
-            let another = self.lock_out().take_another();
+            let mut out = self.lock_out();
+            out.book(&self.unbooked);
+            let another = out.take_another();
+            self.more.set(out.has_more());
             if another.is_some() {
                 return another;
             }
         }
         loop {
             let (mut out, mut state) = shared.lock();
+            out.book(&self.unbooked);
             match state.look(&mut out, since) {
                 Look::Run(job, next) => {
+                    self.more.set(out.has_more());
                     drop((out, state));
                     Shared::go_on(&self.shared, next);
                     return Some(job);
@@ -218,8 +229,8 @@ struct Turn<'a>(&'a Worker);
 
 impl job::Worker for Turn<'_> {
     fn ended(&mut self, how: Ended) {
-        let mut out = self.0.shared.out.lock();
-        if !out.ended(how) {
+        self.0.unbooked.set(how);
+        if !self.0.more.get() {
             self.0.shared.state.lock().will_look();
             self.0.counted.set(Counted { looking: true, ..self.0.counted.get() });
         }
@@ -251,7 +262,7 @@ impl job::Worker for Inline {
 
     fn ended(&mut self, how: Ended) {
         self.0.nested.set(self.0.nested.get() - 1);
-        let _another = self.0.shared.out.lock().ended(how);
+        self.0.shared.out.lock().ended(how);
     }
 
     fn busy(&mut self) {}

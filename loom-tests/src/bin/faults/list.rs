@@ -90,6 +90,27 @@ pub(crate) const LOGIC: &[Logic] = &[
         model: "changed_when_alone",
     },
     Logic {
+        file: "src/pool/worker.rs",
+        name: "a job is not counted when it has ended",
+        find: "        self.0.unbooked.set(how);\n",
+        replace: "        let _ = how;\n",
+        model: "counted_when_it_resolves",
+    },
+    Logic {
+        file: "src/pool/state.rs",
+        name: "a job is not counted until its worker comes back",
+        find: "        self.unbooked.iter().filter_map(|(_, unbooked)| unbooked.get()).for_each(|how| ended.add(how));\n",
+        replace: "",
+        model: "counted_when_it_resolves",
+    },
+    Logic {
+        file: "src/pool/state.rs",
+        name: "a job is counted twice",
+        find: "            unbooked.0.store(0, Relaxed);\n",
+        replace: "",
+        model: "counted_when_it_resolves",
+    },
+    Logic {
         file: "src/pool/state.rs",
         name: "a closed pool keeps itself in memory",
         find: "self.share.take())",
