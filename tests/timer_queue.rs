@@ -34,8 +34,10 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..20_u64).prop_map(Step::Add),
+        2 => (0..20_u64, 0..50_u32).prop_map(|(after, bits)| Step::Add(after << bits)),
         1 => any::<prop::sample::Index>().prop_map(Step::Remove),
         2 => (0..10_u64).prop_map(Step::Advance),
+        1 => (0..10_u64, 0..50_u32).prop_map(|(by, bits)| Step::Advance(by << bits)),
     ]
 }
 
@@ -48,6 +50,7 @@ proptest! {
         let mut timers = Timers::new(now);
         let mut list: Vec<(Instant, Waker, Key)> = Vec::new();
         let mut gone: Vec<Key> = Vec::new();
+        let mut removed = false;
         for step in steps {
             match step {
                 Step::Add(after) => {
@@ -60,18 +63,23 @@ proptest! {
                     let (_, waker, key) = list.remove(which.index(list.len()));
                     prop_assert!(timers.remove(key).is_some_and(|removed| removed.will_wake(&waker)));
                     gone.push(key);
+                    removed = true;
                 }
                 Step::Remove(_) => {}
                 Step::Advance(by) => {
                     now += Duration::from_nanos(by);
                     let due: Vec<_> = list.drain(..list.partition_point(|(deadline, ..)| *deadline <= now)).collect();
                     let taken = timers.take_due(now);
+                    // Whoever sleeps until the earliest one does not wake up twice at the same time.
+                    prop_assert!(timers.earliest().is_none_or(|earliest| earliest > now));
                     prop_assert_eq!(taken.len(), due.len());
                     prop_assert!(taken.iter().zip(&due).all(|(taken, (_, waker, _))| taken.will_wake(waker)));
                     gone.extend(due.into_iter().map(|(.., key)| key));
                 }
             }
-            prop_assert_eq!(timers.earliest(), list.first().map(|(deadline, ..)| *deadline));
+            let (earliest, first) = (timers.earliest(), list.first().map(|(deadline, ..)| *deadline));
+            prop_assert!(earliest.is_some() == first.is_some() && earliest <= first);
+            prop_assert!(removed || earliest == first);
             for (_, waker, key) in &list {
                 prop_assert_eq!(timers.wakes(*key, waker), Some(true));
                 prop_assert_eq!(timers.wakes(*key, &named()), Some(false));
