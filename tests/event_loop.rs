@@ -816,6 +816,43 @@ fn waking_twice_polls_once() {
     });
 }
 
+/// There are so many that the loop looks ahead; some that it looks at have ended by then.
+#[test]
+fn many_tasks_are_polled_in_the_order_of_their_wakes() {
+    const TASKS: usize = 5000;
+    let _watchdog = watchdog();
+    let polled = Rc::new(RefCell::new(Vec::new()));
+    // Far apart from one to the next.
+    let order: Vec<_> = (0..TASKS).map(|at| at * 1777 % TASKS).collect();
+    block_on(async {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..TASKS).map(|_| oneshot::channel()).unzip();
+        let mut tasks: Vec<_> = receivers
+            .into_iter()
+            .enumerate()
+            .map(|(task, receiver)| {
+                let polled = polled.clone();
+                Some(spawn(async move {
+                    receiver.await.unwrap();
+                    polled.borrow_mut().push(task);
+                }))
+            })
+            .collect();
+        yield_now().await;
+        let mut senders: Vec<_> = senders.into_iter().map(Some).collect();
+        for task in &order {
+            senders[*task].take().unwrap().send(()).unwrap();
+        }
+        for task in order.iter().step_by(3) {
+            tasks[*task] = None;
+        }
+        for task in tasks.into_iter().flatten() {
+            task.await;
+        }
+    });
+    let wanted: Vec<_> = order.into_iter().enumerate().filter(|(at, _)| at % 3 != 0).map(|(_, task)| task).collect();
+    assert_eq!(*polled.borrow(), wanted);
+}
+
 /// Known bug 31: a wake-up during the task's own poll is not lost, from here or from elsewhere.
 #[test]
 fn woken_during_its_own_poll() {

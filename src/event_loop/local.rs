@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::hint;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::rc::Rc;
@@ -32,6 +33,13 @@ use crate::sync::thread_local;
 /// The thread does not wake up for timers again so soon after it has; those that are due in between are late by as much at
 /// most. To wake up costs more than a timer does: many timers, each on its own, would spend most of their time on that.
 const TOGETHER: Duration = Duration::from_micros(250);
+
+/// The slots of so many tasks are [looked at](Local::look_ahead) before the first of them is polled.
+const AHEAD: usize = 16;
+/// They are not in a loop that has never had so many tasks at once.
+const MANY: usize = 1024;
+/// Nor if the first and the last of them are no further apart.
+const NEIGHBOURS: u32 = 128;
 
 pub struct Local {
     pub reactor: Arc<Reactor>,
@@ -284,7 +292,10 @@ impl Local {
         }
         self.take_in();
         let queued = self.queue.borrow().len();
-        for _ in 0..queued {
+        for at in 0..queued {
+            if at % AHEAD == 0 {
+                self.look_ahead();
+            }
             let task = self.queue.borrow_mut().pop_front();
             if let Some(task) = task {
                 self.poll(task);
@@ -296,6 +307,20 @@ impl Local {
             Rest::Until(earliest.map(|earliest| together.map_or(earliest, |together| earliest.max(together))))
         } else {
             Rest::Skip
+        }
+    }
+
+    /// Reads the slots of the next tasks, so that their memory comes all at once, and not one by one as each is polled. Where
+    /// there are few, it is near anyway; and that of neighbours comes by itself.
+    fn look_ahead(&self) {
+        let (queue, slots) = (self.queue.borrow(), self.slots.borrow());
+        let ahead = queue.len().min(AHEAD);
+        let is_scattered = |first: Key, last: Key| first.slot.abs_diff(last.slot) > NEIGHBOURS;
+        if slots.all.len() < MANY || ahead == 0 || !is_scattered(queue[0], queue[ahead - 1]) {
+            return;
+        }
+        for key in queue.iter().take(ahead) {
+            hint::black_box(slots.all.get(key.slot as usize).is_some_and(|slot| slot.body.is_some()));
         }
     }
 
