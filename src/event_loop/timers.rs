@@ -1,9 +1,10 @@
 //! Deadlines in order, and whom to wake at each. Takes the time from its caller: it owns no clock.
 //!
-//! A radix heap: a deadline lies in the bucket of the highest bit in which it differs from the time of the last look. So all
-//! of a bucket come before those of the next, and none is touched before the time comes near: then what is due is sorted, and
-//! the rest moves to earlier buckets, as many times as it has bits at most. Memory is walked through in order; a tree, or a
-//! heap of pairs, would jump to and fro in it, and with many timers that is what takes the time.
+//! A radix heap (Ahuja, Mehlhorn, Orlin and Tarjan, 1990): a deadline lies in the bucket of the highest bit in which it differs
+//! from the time of the last look. So all of a bucket come before those of the next, and none is touched before the time comes
+//! near: then what is due is sorted, and the rest moves to earlier buckets, as many times as it has bits at most. Memory is
+//! walked through in order; a tree, or a heap of pairs, would jump to and fro in it, and with many timers that is what takes
+//! the time.
 //!
 //! A waker lies in a slot, and when it is removed it leaves at once. Its deadline stays, until its bucket's turn comes or such
 //! deadlines are more than the others; so however far off it was, it does not stay for long where others come and go. Wakers
