@@ -7,7 +7,7 @@
 //!
 //! The map is copied whole, since variables are few, and are read more often than they are set.
 //!
-//! 1. The current context is borrowed for a look-up, a change or a swap, and never while users' code runs: a value's
+//! 1. The current context is borrowed for a look-up, a copy, a change or a swap, and never while users' code runs: a value's
 //!    `Clone` and `Drop`, a closure and a future may use any variable, the very same one included.
 //! 2. [`Context::within`] alone makes another context current, and it puts back the one before, whatever happens.
 //! 3. What is costly to make and seldom asked for, the event loop of a `block_on`, is put into the current context when

@@ -7,9 +7,23 @@ mod pool_helpers;
 
 use offthread::ThreadPool;
 use pool_helpers::*;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
+
+/// A waker that calls `f`.
+fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct Calls<F>(F);
+    impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+    Arc::new(Calls(f)).into()
+}
 
 /// Forbids that closing a pool from the `Drop` of a job that it has just cancelled waits for the other jobs that are being
 /// cancelled by the same call.
@@ -169,4 +183,118 @@ fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
         first.join().unwrap();
         second.join().unwrap();
     }
+}
+
+/// Forbids that the waker of whoever awaits a job is called under the pool's lock when another one cancels the job, or before
+/// its closure has been dropped.
+#[test]
+fn whoever_awaits_a_cancelled_job_is_woken_last() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let held = hold(&pool, 1);
+    let dropped = Arc::new(AtomicBool::new(false));
+    let guard = on_drop({
+        let dropped = dropped.clone();
+        move || dropped.store(true, SeqCst)
+    });
+    let mut job = pool.spawn(move || drop(guard));
+    let (woken, wakes) = mpsc::channel();
+    let waker = waker({
+        let pool = pool.clone();
+        move || woken.send((dropped.load(SeqCst), pool.stats().cancelled)).unwrap()
+    });
+    assert!(Pin::new(&mut job).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(job.cancel());
+    release(held);
+    assert_cancelled(job);
+    pool.drain();
+    assert_eq!(wakes.try_iter().collect::<Vec<_>>(), [(true, 1)]);
+}
+
+/// Forbids the same for a job that was polled, and is then run where it is waited for.
+#[test]
+fn nobody_is_woken_by_a_job_that_is_run_where_it_is_waited_for() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let inside = pool.clone();
+    let (woken, wakes) = mpsc::channel();
+    pool.spawn(move || {
+        let mut job = inside.spawn(|| 5);
+        let waker = waker(move || woken.send(inside.stats()).unwrap());
+        assert!(Pin::new(&mut job).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(job.wait(), 5);
+    })
+    .wait();
+    assert_at_rest(&pool);
+    assert!(wakes.recv().is_err(), "nobody waited any more");
+}
+
+/// Forbids that a job is said to be finished while its closure is still being dropped.
+#[test]
+fn a_job_is_finished_when_its_closure_is_gone() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let held = hold(&pool, 1);
+    let (dropping, is_dropping) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let guard = on_drop(move || {
+        dropping.send(()).unwrap();
+        gone.recv().unwrap();
+    });
+    let job = Arc::new(pool.spawn(move || drop(guard)));
+    let cancelling = std::thread::spawn({
+        let job = job.clone();
+        move || job.cancel()
+    });
+    is_dropping.recv().unwrap();
+    assert!(!job.is_finished());
+    go.send(()).unwrap();
+    assert!(cancelling.join().unwrap());
+    assert!(job.is_finished());
+    release(held);
+}
+
+/// Forbids that what a job captures or returns is put where it must not lie.
+#[test]
+fn what_is_large_aligned_or_nothing_at_all() {
+    #[derive(Debug, PartialEq)]
+    #[repr(align(4096))]
+    struct Page(u8);
+    #[derive(Debug, PartialEq)]
+    #[repr(align(64))]
+    struct Nothing;
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for number in 0..100 {
+        let (page, nothing) = (Page(number), Nothing);
+        assert_eq!(pool.spawn(move || Page(page.0 + 1)).wait(), Page(number + 1));
+        assert_eq!(pool.spawn(move || nothing).wait(), Nothing);
+        let page = Page(number);
+        pool.spawn(move || page).cancel();
+    }
+    assert_at_rest(&pool);
+}
+
+/// Forbids that the drop of a pool's last share, in a job's handle, is lost when a hook's `Drop` panics.
+#[test]
+fn a_handle_that_has_the_last_share_of_a_pool() {
+    struct Panics(Arc<AtomicUsize>);
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+            panic!("on purpose");
+        }
+    }
+    let _watchdog = watchdog();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let hook = Panics(drops.clone());
+    let pool = ThreadPool::builder().threads(1).on_thread_start(move || assert_eq!(hook.0.load(SeqCst), 0)).build();
+    let job = pool.spawn(|| vec![0_u8; 64]);
+    pool.shutdown();
+    drop(pool);
+    // The thread has a share to its very end.
+    let mut job = Some(job);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(job.take())));
+    until("the pool is gone", || drops.load(SeqCst) == 1);
+    drop(panicked);
 }

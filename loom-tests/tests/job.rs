@@ -4,6 +4,10 @@
 mod common;
 
 use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc as StdArc;
+use std::task::{Context, Wake};
 
 use common::{Counted, Drops, Note, model, model_with, poll_once};
 use loom::sync::Arc;
@@ -14,7 +18,7 @@ use offthread::{Job, JoinError, is_cancelled};
 
 /// Where the jobs of a model belong.
 #[derive(Clone)]
-struct Home(std::sync::Arc<Inner>);
+struct Home(StdArc<Inner>);
 
 struct Inner {
     stop: Stop,
@@ -24,7 +28,7 @@ struct Inner {
 
 impl Home {
     fn new() -> Self {
-        Self(std::sync::Arc::new(Inner { stop: Stop::default(), cancelled: AtomicUsize::new(0) }))
+        Self(StdArc::new(Inner { stop: Stop::default(), cancelled: AtomicUsize::new(0) }))
     }
 
     fn cancelled(&self) -> usize {
@@ -111,6 +115,15 @@ fn run(queued: Queued) -> thread::JoinHandle<bool> {
         assert!(told.started == 0 && told.busy <= told.ended.len());
         !told.ended.is_empty()
     })
+}
+
+/// A note that is written when this is dropped.
+struct Dropped(Note);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.write();
+    }
 }
 
 /// Forbids: the handle waits for a job that has finished, or gets its result before the closure is gone.
@@ -207,18 +220,11 @@ fn cancel_cancel() {
 /// Forbids: a job that was cancelled is said to be finished before its closure has been dropped.
 #[test]
 fn cancelled_is_finished() {
-    /// Written when it is dropped.
-    struct Dropped(Note);
-    impl Drop for Dropped {
-        fn drop(&mut self) {
-            self.0.write();
-        }
-    }
     model(|| {
         let note = Note::new();
         let captured = Dropped(note.clone());
         let (queued, handle) = job(move || drop(captured), Home::new);
-        let handle = std::sync::Arc::new(handle);
+        let handle = StdArc::new(handle);
         let cancelling = thread::spawn({
             let handle = handle.clone();
             move || assert!(handle.cancel())
@@ -455,5 +461,46 @@ fn watch_beside_another() {
         for worker in workers {
             worker.join().unwrap();
         }
+    });
+}
+
+/// Forbids: the queue's side, as it throws out a job that its handle has just claimed, wakes whoever awaits that, or makes
+/// the job seem finished, before the closure has been dropped.
+#[test]
+fn thrown_out_as_it_is_cancelled() {
+    /// Counts how often it is woken, which must not be before the note is written.
+    struct After(Note, std::sync::atomic::AtomicUsize);
+    impl Wake for After {
+        fn wake(self: StdArc<Self>) {
+            assert!(self.0.is_written(), "woken before the closure was dropped");
+            self.1.fetch_add(1, Relaxed);
+        }
+    }
+    model(|| {
+        let note = Note::new();
+        let captured = Dropped(note.clone());
+        let (queued, mut handle) = job(move || drop(captured), Home::new);
+        let after = StdArc::new(After(note.clone(), std::sync::atomic::AtomicUsize::new(0)));
+        let waker = after.clone().into();
+        assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
+        let handle = StdArc::new(handle);
+        let queue = thread::spawn({
+            let handle = handle.clone();
+            move || {
+                if queued.is_stale() {
+                    drop(queued);
+                    if handle.is_finished() {
+                        assert!(note.is_written());
+                    }
+                    None
+                } else {
+                    Some(queued)
+                }
+            }
+        });
+        assert!(handle.cancel());
+        let left = queue.join().unwrap();
+        assert_eq!(after.1.load(Relaxed), 1);
+        drop((left, handle));
     });
 }

@@ -18,7 +18,8 @@
 //! queue has the sender's side, as a [`Runnable`], and the handle the receiver's, as a [`Joinable`]; and it is freed as a
 //! channel's is. So the queue's side leaves by the very step that hands the result over, and for the handle to see the result
 //! is to know that. If it is the handle that has the claim, what became of the job need not go through the channel; then
-//! the job is stale in its queue, holds nothing of the user's there, and the queue's side says that nothing will come.
+//! the job is stale in its queue, holds nothing of the user's there, and the queue's side parts from it: that runs no user's
+//! code, since a queue throws such jobs out under its lock. The handle's waker is the handle's to wake, or to drop.
 //!
 //! A queue may also hold the turns of a stream ([`Turns`]), each in a cell of its own that belongs to the queue alone, and
 //! which asks the stream who has it.
@@ -357,7 +358,7 @@ struct Ends {
     run: unsafe fn(NonNull<()>, &mut dyn Worker),
     /// Resolves the job without running it.
     refuse: unsafe fn(NonNull<()>, JoinError),
-    /// Another one has the claim.
+    /// Another one has the claim. Runs nothing of the user's.
     leave: unsafe fn(NonNull<()>),
 }
 
@@ -381,7 +382,7 @@ impl Deref for Entry {
 /// The handle's side of a cell. Whoever drops it has received the result, or has closed that side, or has the claim.
 struct Handle<R>(NonNull<dyn Joinable<R>>);
 
-// SAFETY: as for `Entry`.
+// SAFETY: as for `Entry`. Who may have the result is decided by the `Outcome` that this is in.
 unsafe impl<R> Send for Handle<R> {}
 // SAFETY: as above.
 unsafe impl<R> Sync for Handle<R> {}
@@ -528,7 +529,10 @@ where
     unsafe fn leave(this: NonNull<()>) {
         let this = this.cast::<Self>();
         // SAFETY: rule 2: this is the sender's one end.
-        unsafe { Self::left(this, oneshot::Core::finish(&raw const (*this.as_ptr()).result)) };
+        if unsafe { oneshot::Core::part(&raw const (*this.as_ptr()).result) } == Last::Yes {
+            // SAFETY: as `part` says; the memory is that of a `Box`.
+            drop(unsafe { Box::from_raw(this.as_ptr()) });
+        }
     }
 
     /// Hands the result to the handle, or back if that is gone; and leaves.
@@ -721,12 +725,12 @@ impl Queued {
 
     fn claim(&mut self) -> Option<Started> {
         let entry = self.0.take()?;
-        let kind = entry.start();
-        if kind.is_none() {
+        let Some(kind) = entry.start() else {
             // SAFETY: the entry's last use, and another one has the claim.
             unsafe { (entry.ends().leave)(entry.0.cast()) };
-        }
-        Some(Started { entry: Some(entry), kind: kind? })
+            return None;
+        };
+        Some(Started { entry: Some(entry), kind })
     }
 
     /// A stream's turn. Dropping this refuses it, unless another one has claimed it.
@@ -869,7 +873,7 @@ impl<R> Job<R> {
 
     /// Whether the result is there: then awaiting it, or [`wait`](Self::wait), returns at once.
     pub fn is_finished(&self) -> bool {
-        self.0.cell.as_ref().is_none_or(|cell| cell.is_revoked() || cell.result().is_finished())
+        self.0.cell.as_ref().is_none_or(|cell| cell.is_revoked() || cell.result().has_value())
     }
 
     /// What becomes of the job, as a value: its result, its panic, or why it did not run.

@@ -32,6 +32,7 @@
 //     WAITING ----- send ---------> VALUE|WAITING ---------> VALUE          (the same with CLOSED)
 //                                   the sender takes the waker, then leaves
 //
+//     A sender that `part`s sets CLOSED and leaves, and does not touch the waker.
 //     UNWANTED: set by the receiver, at any time: nothing is to be sent any more. `send` never sets VALUE over it.
 //     GONE: set by the receiver as its last act, if the sender has not left yet.
 //
@@ -48,8 +49,8 @@
 // | id | release side | acquire side | publishes | model |
 // |---|---|---|---|---|
 // | O1 | `send`: VALUE | `poll`, `try_recv`, `is_finished` | the value | `send_poll` |
-// | O2 | `leave`: WAITING cleared | `release` | the sender has done with the slot: the memory may be freed | `send_drop_after_poll` |
-// | O3 | `release`: GONE | `leave`, `finish` | the receiver has done with everything | `send_drop_after_poll`, `drop_drop` |
+// | O2 | `leave`, `part`: WAITING cleared | `release` | the sender has done with the slot: the memory may be freed | `send_drop_after_poll` |
+// | O3 | `release`: GONE | `leave`, `finish`, `part` | the receiver has done with everything | `send_drop_after_poll`, `drop_drop` |
 // | O4 | `close`: UNWANTED | `is_closed` | what the receiver did before it closed | `close_publishes` |
 // | O5 | `finish`: CLOSED | `poll`, `try_recv` | what the sender did before it was dropped | `drop_publishes` |
 //
@@ -204,6 +205,29 @@ impl<T> Core<T> {
         let before = unsafe { &(*this).state }.fetch_or(State::CLOSED.0, AcqRel);
         // SAFETY: the sender has just finished.
         unsafe { Self::leave(this, State(before)) }
+    }
+
+    /// As `finish`, where the receiver knows it from elsewhere: its waker stays in the slot, and is the receiver's.
+    ///
+    /// # Safety
+    /// As `finish`.
+    pub(crate) unsafe fn part(this: *const Self) -> Last {
+        // ORDERING: AcqRel: Release [O2]: pairs with `release`; this side has done with the memory. Acquire [O3]: pairs with the
+        // step to GONE; the memory is ours.
+        // SAFETY: rule 3: the sender has not left.
+        let mut before = State(unsafe { &(*this).state }.fetch_or(State::CLOSED.0, AcqRel));
+        if before.has(State::WAITING) {
+            // ORDERING: AcqRel: as above.
+            // SAFETY: rule 3: while WAITING is set, the sender has not left.
+            before = State(unsafe { &(*this).state }.fetch_and(!State::WAITING.0, AcqRel));
+        }
+        if before.has(State::GONE) { Last::Yes } else { Last::No }
+    }
+
+    /// Whether a value was sent.
+    pub(crate) fn has_value(&self) -> bool {
+        // ORDERING: Acquire [O1]: pairs with `send`.
+        State(self.state.load(Acquire)).has(State::VALUE)
     }
 
     /// # Safety

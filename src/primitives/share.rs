@@ -50,6 +50,8 @@ struct Counted<T> {
     _tracked: Tracked,
 }
 
+const _: () = assert!(align_of::<Counted<()>>() == ALIGN && STORE <= ALIGN);
+
 /// One of the owners of a value.
 pub struct Share<T>(NonNull<Counted<T>>);
 

@@ -764,8 +764,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a cancelled job runs",
-        find: "        let kind = entry.start();",
-        replace: "        let kind = entry.start().or(Some(Kind::Job));",
+        find: "        let Some(kind) = entry.start() else {",
+        replace: "        let Some(kind) = entry.start().or(Some(Kind::Job)) else {",
         model: "cancel_start",
     },
     Logic {
@@ -907,6 +907,20 @@ pub(crate) const LOGIC: &[Logic] = &[
         find: "unparked: state & UNPARKED != 0 }",
         replace: "unparked: state & (UNPARKED | WOKEN) == UNPARKED }",
         model: "woken_and_unparked",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "a queue that throws a job out wakes whoever awaits it",
+        find: "        if unsafe { oneshot::Core::part(&raw const (*this.as_ptr()).result) } == Last::Yes {",
+        replace: "        let left = unsafe { oneshot::Core::finish(&raw const (*this.as_ptr()).result) };\n        let is_last = left.is_last();\n        left.wake();\n        if is_last {",
+        model: "thrown_out_as_it_is_cancelled",
+    },
+    Logic {
+        file: "src/primitives/job.rs",
+        name: "a job is finished as soon as its queue has thrown it out",
+        find: "cell.is_revoked() || cell.result().has_value()",
+        replace: "cell.is_revoked() || cell.result().is_finished()",
+        model: "thrown_out_as_it_is_cancelled",
     },
     Logic {
         file: "src/primitives/job.rs",
