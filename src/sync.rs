@@ -9,7 +9,7 @@
 //! * [`Sleeper`] and [`sleep`] put a thread to sleep and wake it: `std::thread::park`, or, since loom has no
 //!   `park_timeout`, a token under a lock;
 //! * [`slots`] makes a buffer without touching its memory;
-//! * [`Tracked`] has loom notice what is never dropped.
+//! * [`Tracked`] and [`assert_alone`] have loom notice what is never dropped, or too early.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is where they are wrapped")]
 
@@ -102,6 +102,9 @@ mod imp {
     #[derive(Debug, Default)]
     pub(crate) struct Tracked(());
 
+    /// Nothing.
+    pub(crate) fn assert_alone(_: &mut atomic::AtomicU8) {}
+
     /// Wakes one thread out of [`sleep`], or makes its next one return at once.
     #[derive(Debug)]
     pub(crate) struct Sleeper(thread::Thread);
@@ -174,6 +177,11 @@ mod imp {
 
     /// Part of what is to be dropped before a model ends.
     pub(crate) struct Tracked(#[expect(dead_code, reason = "it is there for its own sake")] loom::alloc::Track<()>);
+
+    /// Fails the model if another thread's use of it does not come before this.
+    pub(crate) fn assert_alone(atomic: &mut atomic::AtomicU8) {
+        atomic.with_mut(|_| ());
+    }
 
     impl Default for Tracked {
         fn default() -> Self {

@@ -321,6 +321,25 @@ fn cancel_as_it_ends() {
     });
 }
 
+/// Forbids: who sees from another thread that a task has finished does not see what it did.
+#[test]
+fn finished_publishes() {
+    model(|| {
+        let note = Note::new();
+        let written = note.clone();
+        let looking = block_on(async {
+            let task = LoopHandle::current().spawn(async move { written.write() });
+            let looking = thread::spawn(move || {
+                assert!(!task.is_finished() || note.is_written());
+                task
+            });
+            offthread::yield_now().await;
+            looking
+        });
+        assert!(looking.join().unwrap().is_finished());
+    });
+}
+
 /// Forbids: what is handed in as the loop closes is lost, called twice, or called and dropped.
 #[test]
 fn call_soon_close() {

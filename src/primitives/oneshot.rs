@@ -78,7 +78,7 @@ use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::AtomicU8;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{Mutex, UnsafeCell};
+use crate::sync::{self, Mutex, UnsafeCell};
 
 /// A snapshot of the five bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -344,6 +344,7 @@ impl<T> Core<T> {
 
     /// Drops the waker, for one who has this alone.
     pub(crate) fn clear(&mut self) {
+        sync::assert_alone(&mut self.state);
         self.waker.clear();
     }
 
