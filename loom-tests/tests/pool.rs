@@ -216,6 +216,26 @@ fn submit_shutdown() {
     });
 }
 
+/// Forbids: many jobs that are submitted in one go as the pool shuts down are left in its queue; or run after that.
+#[test]
+fn submit_many_shutdown() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let closing = thread::spawn({
+            let pool = pool.clone();
+            move || pool.shutdown()
+        });
+        for job in pool.spawn_many([|| 7]) {
+            assert!(matches!(job.outcome().wait(), Ok(7) | Err(JoinError::Cancelled)));
+        }
+        closing.join().unwrap();
+        for job in pool.spawn_many([|| 8]) {
+            assert!(matches!(job.outcome().wait(), Err(JoinError::Cancelled)), "the pool is closed");
+        }
+        assert_at_rest(&pool);
+    });
+}
+
 /// Forbids: a job that waits while another one runs is run by a pool that shuts down, is dropped under a lock, or before it
 /// has been counted; or the one that runs is not told.
 #[test]

@@ -854,10 +854,17 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/state.rs",
-        name: "a closed pool takes in jobs",
-        find: "        if self.closed {\n            self.cancelled += jobs.len() as u64;\n            return Err(jobs);\n        }\n",
+        name: "a closed pool takes in a job",
+        find: "        if self.closed {\n            self.cancelled += 1;\n            return Err(job);\n        }\n",
         replace: "",
         model: "submit_shutdown",
+    },
+    Logic {
+        file: "src/pool/state.rs",
+        name: "a closed pool takes in many jobs",
+        find: "        if self.closed {\n            self.cancelled += jobs.len() as u64;\n            return Err(jobs);\n        }\n",
+        replace: "",
+        model: "submit_many_shutdown",
     },
     Logic {
         file: "src/pool/mod.rs",
