@@ -395,6 +395,55 @@ fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     }
 }
 
+/// A closure and its result take the same memory, one after the other. So: each larger than the other, of any alignment, or
+/// of no size; and each is dropped once, in whichever way the job ends.
+#[test]
+fn closures_and_results_of_all_shapes() {
+    #[derive(Clone, Copy)]
+    #[repr(align(256))]
+    struct Aligned(u8);
+    type Big = [u64; 600];
+    const BIG: Big = [7; 600];
+
+    fn check<T: Copy + Send + 'static, R: Send + 'static>(captured: T, turn: fn(T) -> R, is_right: fn(R) -> bool) {
+        let job = |traced: Traced, result: Traced| {
+            move || {
+                let _traced = traced;
+                (turn(captured), result)
+            }
+        };
+        let count = |dropped: mpsc::Receiver<ThreadId>| dropped.iter().count();
+        let pool = ThreadPool::new(1);
+        let ((closure, closures), (result, results)) = (traced(), traced());
+        let (value, kept) = pool.spawn(job(closure, result)).wait();
+        assert!(is_right(value));
+        assert_eq!(count(closures), 1);
+        drop(kept);
+        assert_eq!(count(results), 1);
+
+        let busy = Busy::new();
+        let ((closure, closures), (result, results)) = (traced(), traced());
+        let cancelled = busy.pool.spawn(job(closure, result));
+        assert!(cancelled.cancel());
+        assert_eq!((count(closures), count(results)), (1, 1));
+        assert!(matches!(cancelled.outcome().wait(), Err(JoinError::Cancelled)));
+        let ((closure, closures), (result, results)) = (traced(), traced());
+        busy.pool.spawn(job(closure, result)).detach();
+        busy.free();
+        assert_eq!((count(closures), count(results)), (1, 1));
+    }
+
+    let _watchdog = watchdog();
+    check((), |()| (), |()| true);
+    check((), |()| BIG, |result| result == BIG);
+    check(BIG, |big| big, |result| result == BIG);
+    check(BIG, |big| big[599], |result| result == 7);
+    check(BIG, |_| (), |()| true);
+    check(Aligned(5), |aligned| aligned.0, |result| result == 5);
+    check(5, Aligned, |result| result.0 == 5 && (&raw const result).is_aligned());
+    check(Aligned(5), |aligned| [aligned; 2], |result| result[1].0 == 5);
+}
+
 // --- panics ---------------------------------------------------------------------------------------------------------
 
 /// A payload of the test's own.

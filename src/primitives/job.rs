@@ -25,10 +25,10 @@
 //! which asks the stream who has it.
 //!
 //! # Who may touch what
-//! 1. `func` belongs to whoever has the claim.
-//! 2. The sender's side of `result` belongs to the one [`Queued`], and then to the [`Started`] that it has become.
-//! 3. The receiver's side of `result` belongs to the one handle.
-//! 4. A job is claimed before the queue's side leaves, and who has the claim takes `func`. So the cell need not drop it.
+//! 1. The closure lies where its result is to be, and belongs to whoever has the claim, who takes it out once.
+//! 2. The sender's side of `core` belongs to the one [`Queued`], and then to the [`Started`] that it has become.
+//! 3. The receiver's side of `core` belongs to the one handle.
+//! 4. A job is claimed before the queue's side leaves. So the cell need not drop the closure.
 //! 5. The memory belongs to both sides: see rule 3 of `oneshot`.
 //!
 //! # Synchronisation edges
@@ -57,7 +57,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -70,7 +69,7 @@ use crate::primitives::oneshot::Last;
 use crate::primitives::{oneshot, parker};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU32};
-use crate::sync::{Mutex, UnsafeCell, thread_local};
+use crate::sync::{Mutex, thread_local};
 
 const CLAIMED: u32 = 1;
 const CANCELLED: u32 = 2;
@@ -319,20 +318,20 @@ pub trait Executor: Send + Sync + 'static {
 
 /// A closure and its result.
 struct JobCell<F, R, E> {
-    claim: Claim,
-    func: UnsafeCell<MaybeUninit<F>>,
-    result: oneshot::Core<Result<R, JoinError>>,
+    core: oneshot::Core<Result<R, JoinError>, F, Claim>,
     executor: E,
 }
 
-// SAFETY: `func` is touched by one thread, the one that has the claim (rule 1), and dropped or called there; the result
-// goes through `Core`.
-unsafe impl<F: Send, R: Send, E: Sync> Sync for JobCell<F, R, E> {}
+impl<F, R, E> JobCell<F, R, E> {
+    fn claim(&self) -> &Claim {
+        &self.core.beside
+    }
+}
 
 impl<F, R, E> Drop for JobCell<F, R, E> {
     fn drop(&mut self) {
         // This would happen anyway; by hand, the models notice if the other owner is still there.
-        self.result.clear();
+        self.core.clear();
     }
 }
 
@@ -398,12 +397,8 @@ impl<R> Deref for Handle<R> {
 
 impl<R> Drop for Handle<R> {
     fn drop(&mut self) {
-        let result: *const oneshot::Core<_> = self.result();
-        // SAFETY: rule 5, and what this type promises. No reference is there any more: the other side may free the memory.
-        if unsafe { oneshot::Core::release(result) } == Last::Yes {
-            // SAFETY: as `release` says; the memory is that of a `Box`.
-            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-        }
+        // SAFETY: this is the last use of it, and see above.
+        unsafe { (self.release())(self.0.cast()) };
     }
 }
 
@@ -418,13 +413,29 @@ pub enum Kind {
 
 /// A job as its handle sees it.
 trait Joinable<R>: Send + Sync {
-    fn result(&self) -> &oneshot::Core<Result<R, JoinError>>;
+    /// What became of the job.
+    ///
+    /// # Safety
+    /// The handle's, and not after it has got the result.
+    unsafe fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<R, JoinError>>;
+    /// Whether a `poll` would give it.
+    fn is_finished(&self) -> bool;
+    /// The waker of the last `poll` is dropped.
+    fn unwatch(&self);
     /// Cancels the job. True: it had not started, and never will.
     fn cancel(&self) -> bool;
-    /// Whether that was done.
-    fn is_revoked(&self) -> bool;
     /// Runs the job right here, if it has not started and this thread is one that runs jobs of its executor.
     fn run_here(&self) -> Option<Result<R, JoinError>>;
+    /// The result will not be asked for. What there is of it, and the waker of the last `poll`: for the caller to drop.
+    ///
+    /// # Safety
+    /// As `poll`.
+    unsafe fn abandon(&self) -> (Option<Result<R, JoinError>>, Option<Waker>);
+    /// How the handle leaves. It gets a pointer: see [`Ends`].
+    ///
+    /// # Safety of what it gives
+    /// The pointer is the handle's, this is the last use of it, and see [`Handle`].
+    fn release(&self) -> unsafe fn(NonNull<()>);
 }
 
 /// Who runs jobs. Its functions must not panic.
@@ -454,15 +465,13 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    /// A new cell, made in its place: see `Channel::allocate` in `oneshot`.
+    /// A new cell, made in its place: see `Core::write`.
     fn allocate(func: F, executor: impl FnOnce() -> E) -> NonNull<Self> {
         let cell = NonNull::from(Box::leak(Box::<Self>::new_uninit())).cast::<Self>();
         let place = cell.as_ptr();
-        // SAFETY: the memory is that of one cell, and nobody else's yet; each of the four fields is written once.
+        // SAFETY: the memory is that of one cell, and nobody else's yet; each of the two fields is written once.
         unsafe {
-            (&raw mut (*place).claim).write(Claim::new());
-            (&raw mut (*place).func).write(UnsafeCell::new(MaybeUninit::new(func)));
-            (&raw mut (*place).result).write(oneshot::Core::new());
+            oneshot::Core::write(&raw mut (*place).core, func, Claim::new());
             (&raw mut (*place).executor).write(executor());
         }
         cell
@@ -470,20 +479,13 @@ where
 
     const ENDS: Ends = Ends { run: Self::run, refuse: Self::refuse, leave: Self::leave };
 
-    /// # Safety
-    /// The caller has the claim, and calls this once.
-    unsafe fn take_func(&self) -> F {
-        // SAFETY: rule 1: the closure was put in at the beginning, and is taken once.
-        self.func.with_mut(|func| unsafe { (*func).assume_init_read() })
-    }
-
     /// Calls the closure, as the code of this job.
     ///
     /// # Safety
-    /// As `take_func`.
+    /// The caller has the claim. This, or `drop_func`, is called once.
     unsafe fn call(&self) -> (Ended, Result<R, JoinError>) {
-        // SAFETY: the caller's promise.
-        let func = unsafe { self.take_func() };
+        // SAFETY: rule 1: the caller's promise.
+        let func = unsafe { self.core.take_before() };
         match catch_unwind(AssertUnwindSafe(|| within(self, func))) {
             Ok(value) => (Ended::Succeeded, Ok(value)),
             Err(payload) => (Ended::Panicked, Err(JoinError::Panicked(Panic::new(payload)))),
@@ -493,10 +495,10 @@ where
     /// Drops the closure. Gives back what its `Drop` panicked with.
     ///
     /// # Safety
-    /// As `take_func`.
+    /// As `call`.
     unsafe fn drop_func(&self) -> Result<(), Box<dyn Any + Send>> {
-        // SAFETY: the caller's promise.
-        let func = unsafe { self.take_func() };
+        // SAFETY: rule 1: the caller's promise.
+        let func = unsafe { self.core.take_before() };
         catch_unwind(AssertUnwindSafe(|| drop(func)))
     }
 
@@ -529,7 +531,7 @@ where
     unsafe fn leave(this: NonNull<()>) {
         let this = this.cast::<Self>();
         // SAFETY: rule 2: this is the sender's one end.
-        if unsafe { oneshot::Core::part(&raw const (*this.as_ptr()).result) } == Last::Yes {
+        if unsafe { oneshot::Core::part(&raw const (*this.as_ptr()).core) } == Last::Yes {
             // SAFETY: as `part` says; the memory is that of a `Box`.
             drop(unsafe { Box::from_raw(this.as_ptr()) });
         }
@@ -541,7 +543,7 @@ where
     /// The sender's one end.
     unsafe fn resolve(this: NonNull<Self>, result: Result<R, JoinError>) -> Result<(), Result<R, JoinError>> {
         // SAFETY: rule 5: the queue's side has not left. No reference is made.
-        let core = unsafe { &raw const (*this.as_ptr()).result };
+        let core = unsafe { &raw const (*this.as_ptr()).core };
         // SAFETY: the caller's promise; after a `send` that failed, `finish` is due.
         unsafe {
             match oneshot::Core::send(core, result) {
@@ -570,7 +572,7 @@ where
 
 impl<F, R, E: Executor> Running for JobCell<F, R, E> {
     fn is_cancelled(&self) -> bool {
-        self.claim.is_cancelled() || self.executor.stop().is_set()
+        self.claim().is_cancelled() || self.executor.stop().is_set()
     }
 
     fn stop(&self) -> &Stop {
@@ -584,11 +586,11 @@ where
     R: Send + 'static,
 {
     fn start(&self) -> Option<Kind> {
-        self.claim.start().then_some(Kind::Job)
+        self.claim().start().then_some(Kind::Job)
     }
 
     fn is_stale(&self) -> bool {
-        self.claim.is_taken()
+        self.claim().is_taken()
     }
 
     fn ends(&self) -> &'static Ends {
@@ -601,18 +603,34 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    fn result(&self) -> &oneshot::Core<Result<R, JoinError>> {
-        &self.result
+    unsafe fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<R, JoinError>> {
+        if self.claim().is_revoked() {
+            self.unwatch();
+            return Poll::Ready(Err(JoinError::Cancelled));
+        }
+        // SAFETY: rule 3: the caller's promise.
+        unsafe { self.core.poll(cx) }.map(|result| match result {
+            Ok(outcome) => outcome,
+            Err(oneshot::Closed) => unreachable!("every claim is followed by a result"),
+        })
+    }
+
+    fn is_finished(&self) -> bool {
+        self.claim().is_revoked() || self.core.has_value()
+    }
+
+    fn unwatch(&self) {
+        self.core.unwatch();
     }
 
     fn cancel(&self) -> bool {
-        let claimed = self.claim.cancel();
+        let claimed = self.claim().cancel();
         if claimed {
             self.executor.cancelled();
             // SAFETY: the claim has just been made.
             let dropped = unsafe { self.drop_func() };
-            self.claim.revoke();
-            contain(|| self.result.wake());
+            self.claim().revoke();
+            contain(|| self.core.wake());
             if let Err(payload) = dropped {
                 resume_unwind(payload);
             }
@@ -622,16 +640,12 @@ where
         claimed
     }
 
-    fn is_revoked(&self) -> bool {
-        self.claim.is_revoked()
-    }
-
     fn run_here(&self) -> Option<Result<R, JoinError>> {
-        if self.claim.is_taken() {
+        if self.claim().is_taken() {
             return None;
         }
         let mut worker = self.executor.inline()?;
-        if !self.claim.start() {
+        if !self.claim().start() {
             return None;
         }
         worker.started();
@@ -639,6 +653,22 @@ where
         let (how, result) = unsafe { self.call() };
         worker.ended(how);
         Some(result)
+    }
+
+    unsafe fn abandon(&self) -> (Option<Result<R, JoinError>>, Option<Waker>) {
+        // SAFETY: rule 3: the caller's promise.
+        unsafe { self.core.abandon() }
+    }
+
+    fn release(&self) -> unsafe fn(NonNull<()>) {
+        |this| {
+            let this = this.cast::<Self>();
+            // SAFETY: rule 5, and what a `Handle` promises. No reference is made: the other side may free the memory.
+            if unsafe { oneshot::Core::release(&raw const (*this.as_ptr()).core) } == Last::Yes {
+                // SAFETY: as `release` says; the memory is that of a `Box`.
+                drop(unsafe { Box::from_raw(this.as_ptr()) });
+            }
+        }
     }
 }
 
@@ -865,7 +895,7 @@ impl<R> Job<R> {
     pub fn detach(mut self) {
         if let Some(cell) = self.0.cell.take() {
             // SAFETY: rule 3: this is the handle; it has not got the value while it has the cell.
-            let unwanted = unsafe { cell.result().abandon() };
+            let unwanted = unsafe { cell.abandon() };
             drop(cell);
             drop(unwanted);
         }
@@ -873,7 +903,7 @@ impl<R> Job<R> {
 
     /// Whether the result is there: then awaiting it, or [`wait`](Self::wait), returns at once.
     pub fn is_finished(&self) -> bool {
-        self.0.cell.as_ref().is_none_or(|cell| cell.is_revoked() || cell.result().has_value())
+        self.0.cell.as_ref().is_none_or(|cell| cell.is_finished())
     }
 
     /// What becomes of the job, as a value: its result, its panic, or why it did not run.
@@ -920,21 +950,15 @@ impl<R> Outcome<R> {
 
     fn run_here(&mut self) -> Option<Result<R, JoinError>> {
         let result = self.cell.as_ref()?.run_here()?;
-        self.leave();
+        self.unwatch();
+        self.cell = None;
         Some(result)
-    }
-
-    /// Gives the cell up, as nothing will come out of it: it was the handle that had the claim.
-    fn leave(&mut self) {
-        if let Some(cell) = self.cell.take() {
-            cell.result().unwatch();
-        }
     }
 
     /// Does not wait any more: the waker of the last poll is dropped.
     pub(crate) fn unwatch(&mut self) {
         if let Some(cell) = &self.cell {
-            cell.result().unwatch();
+            cell.unwatch();
         }
     }
 
@@ -957,17 +981,12 @@ impl<R> Future for Outcome<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(cell) = &self.cell else { panic!("a job's handle was polled again after it had given its result") };
-        if cell.is_revoked() {
-            self.leave();
-            return Poll::Ready(Err(JoinError::Cancelled));
+        // SAFETY: rule 3: this is the handle; it has not got the result while it has the cell.
+        let result = unsafe { cell.poll(cx) };
+        if result.is_ready() {
+            self.cell = None;
         }
-        // SAFETY: rule 3: this is the handle; it has not got the value while it has the cell.
-        let Poll::Ready(result) = (unsafe { cell.result().poll(cx) }) else { return Poll::Pending };
-        self.cell = None;
-        match result {
-            Ok(outcome) => Poll::Ready(outcome),
-            Err(oneshot::Closed) => unreachable!("every claim is followed by a result"),
-        }
+        result
     }
 }
 
@@ -976,7 +995,7 @@ impl<R> Drop for Outcome<R> {
         if let Some(cell) = self.cell.take() {
             // The waker first, so that cancelling does not wake the very task that drops this.
             // SAFETY: rule 3: this is the handle; it has not got the value while it has the cell.
-            let unwanted = unsafe { cell.result().abandon() };
+            let unwanted = unsafe { cell.abandon() };
             cell.cancel();
             drop(unwanted);
         }
@@ -1016,7 +1035,10 @@ impl error::Error for JoinError {
 }
 
 /// A panic that was caught in a job or a task: its payload, which can only be taken out, so that it may be shared.
-pub struct Panic(Box<dyn Any + Send>);
+pub struct Panic(
+    /// Boxed twice, so that a [`JoinError`], and with it every job, takes a word less.
+    Box<Box<dyn Any + Send>>,
+);
 
 // SAFETY: all that a shared `Panic` gives is `message`, which looks at the payload's type, and into it only if it is a
 // `&str` or a `String`, which may be shared.
@@ -1024,12 +1046,12 @@ unsafe impl Sync for Panic {}
 
 impl Panic {
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
-        Self(payload)
+        Self(Box::new(payload))
     }
 
     /// The payload, as `std::panic::catch_unwind` would have given it.
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.0
+        *self.0
     }
 
     /// What the panic said, if its payload is a text: always so for `panic!` with a message.
@@ -1040,7 +1062,7 @@ impl Panic {
 
     /// Goes on with the panic, on this thread. The panic hook is not called again.
     pub fn resume(self) -> ! {
-        resume_unwind(self.0)
+        resume_unwind(*self.0)
     }
 }
 

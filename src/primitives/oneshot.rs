@@ -40,7 +40,8 @@
 // VALUE or CLOSED says that the sender is still at the waker.
 //
 // # Who may touch what
-// 1. `value` is the sender's until it sets VALUE, then the receiver's. (If setting it fails, it stays the sender's.)
+// 1. `cell` is the sender's until it sets VALUE, then the receiver's. (If setting it fails, it stays the sender's.) Before
+//    the value it may hold something else; then that is the sender's, and who takes it out is for the two sides to settle.
 // 2. WAITING is set by the receiver alone, and only before the sender has finished; it is cleared by the sender alone.
 // 3. The memory: a sender that has LEFT does not touch it again; nor does a receiver that has set GONE. Who comes second
 //    frees it: the receiver if it finds the sender LEFT, the sender if it finds GONE as it leaves.
@@ -67,7 +68,7 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -150,22 +151,47 @@ impl Left {
 ///
 /// Where the other side may free the memory in the middle of a function, that function takes a pointer: a reference would
 /// promise that the memory is there until it returns.
-pub(crate) struct Core<T> {
+pub(crate) struct Core<T, B = (), C = ()> {
     state: AtomicU8,
+    /// What else the two sides share: here, since there is room for it beside the state.
+    pub(crate) beside: C,
     waker: WakerSlot,
-    value: UnsafeCell<MaybeUninit<T>>,
+    cell: UnsafeCell<Place<T, B>>,
 }
 
-// SAFETY: the value is moved from the sender's thread to the receiver's and never shared (rule 1).
-unsafe impl<T: Send> Sync for Core<T> {}
+/// Of a value, and before of what the value is made from.
+union Place<T, B> {
+    before: ManuallyDrop<B>,
+    value: ManuallyDrop<T>,
+}
 
-impl<T> Core<T> {
-    pub(crate) fn new() -> Self {
-        Self {
-            state: AtomicU8::new(State::EMPTY.0),
-            waker: WakerSlot::default(),
-            value: UnsafeCell::new(MaybeUninit::uninit()),
+// SAFETY: the value is moved from the sender's thread to the receiver's and never shared; nor is what was there before
+// (rule 1).
+unsafe impl<T: Send, B: Send, C: Sync> Sync for Core<T, B, C> {}
+
+impl<T, B, C> Core<T, B, C> {
+    /// Makes one in its place: a copy of what was just written piece by piece would wait for the pieces, and that takes as long
+    /// as all the rest of making it.
+    ///
+    /// # Safety
+    /// The memory is there, aligned, and nobody else's.
+    pub(crate) unsafe fn write(this: *mut Self, before: B, beside: C) {
+        // SAFETY: the caller's promise; each of the four fields is written once.
+        unsafe {
+            (&raw mut (*this).state).write(AtomicU8::new(State::EMPTY.0));
+            (&raw mut (*this).beside).write(beside);
+            (&raw mut (*this).waker).write(WakerSlot::default());
+            (&raw mut (*this).cell).write(UnsafeCell::new(Place { before: ManuallyDrop::new(before) }));
         }
+    }
+
+    /// Takes out what is there before the value.
+    ///
+    /// # Safety
+    /// Once, and before the value is sent.
+    pub(crate) unsafe fn take_before(&self) -> B {
+        // SAFETY: the caller's promise; it was put in at the beginning.
+        self.cell.with_mut(|cell| unsafe { ManuallyDrop::take(&mut (*cell).before) })
     }
 
     /// Sends the value, or gives it back if the receiver does not want it; then [`finish`](Self::finish) is still due.
@@ -174,9 +200,9 @@ impl<T> Core<T> {
     /// The sender's, at most once, and not after `finish`. After `Ok` the sender has left.
     pub(crate) unsafe fn send(this: *const Self, value: T) -> Result<Left, T> {
         // SAFETY: rule 3: the sender has not left. These two are behind references, since they are cells throughout.
-        let (state, cell) = unsafe { (&(*this).state, &(*this).value) };
+        let (state, cell) = unsafe { (&(*this).state, &(*this).cell) };
         // SAFETY: rule 1: VALUE is not set, so the cell is the sender's.
-        cell.with_mut(|cell| unsafe { (*cell).write(value) });
+        cell.with_mut(|cell| unsafe { (&raw mut (*cell).value).write(ManuallyDrop::new(value)) });
         let mut seen = State::EMPTY;
         loop {
             // ORDERING: Release [O1]: pairs with the looks of `poll`, `try_recv` and `is_finished`; publishes the
@@ -186,7 +212,7 @@ impl<T> Core<T> {
                 Ok(_) => return Ok(unsafe { Self::leave(this, seen) }),
                 Err(now) if State(now).has(State::UNWANTED) => {
                     // SAFETY: rule 1: VALUE was not set, so the cell is still the sender's; written just above.
-                    return Err(cell.with(|cell| unsafe { (*cell).assume_init_read() }));
+                    return Err(cell.with_mut(|cell| unsafe { ManuallyDrop::take(&mut (*cell).value) }));
                 }
                 // WAITING has appeared, which happens once.
                 Err(now) => seen = State(now),
@@ -265,7 +291,7 @@ impl<T> Core<T> {
     unsafe fn look(&self, state: State) -> Poll<Result<T, Closed>> {
         if state.has(State::VALUE) {
             // SAFETY: rule 1: VALUE is set and acquired, so the value is there and ours; it is read once.
-            Poll::Ready(Ok(self.value.with(|cell| unsafe { (*cell).assume_init_read() })))
+            Poll::Ready(Ok(self.cell.with_mut(|cell| unsafe { ManuallyDrop::take(&mut (*cell).value) })))
         } else if state.has(State::CLOSED.with(State::UNWANTED)) {
             Poll::Ready(Err(Closed))
         } else {
@@ -373,19 +399,15 @@ struct Channel<T> {
 }
 
 impl<T> Channel<T> {
-    /// A new channel, made in its place: a copy of what was just written piece by piece would wait for the pieces, and
-    /// that takes as long as all the rest of making it.
     fn allocate() -> NonNull<Self> {
-        let this = NonNull::from(Box::leak(Box::<Self>::new_uninit())).cast::<Self>();
-        // SAFETY: the memory is there, aligned, and nobody else's; each of the four fields is written once.
+        let channel = NonNull::from(Box::leak(Box::<Self>::new_uninit())).cast::<Self>();
+        let place = channel.as_ptr();
+        // SAFETY: the memory is there, aligned, and nobody else's; each of the two fields is written once.
         unsafe {
-            let this = this.as_ptr();
-            (&raw mut (*this).core.state).write(AtomicU8::new(State::EMPTY.0));
-            (&raw mut (*this).core.waker).write(WakerSlot::default());
-            (&raw mut (*this).core.value).write(UnsafeCell::new(MaybeUninit::uninit()));
-            (&raw mut (*this).closed).write(WakerSlot::default());
+            Core::write(&raw mut (*place).core, (), ());
+            (&raw mut (*place).closed).write(WakerSlot::default());
         }
-        this
+        channel
     }
 
     /// # Safety
@@ -669,13 +691,13 @@ impl<T, H> Unpin for SharedReceiver<T, H> {}
 
 /// Makes a channel with room for something that is shared. One allocation.
 pub(crate) fn shared<T, H>(head: H) -> (SharedSender<T, H>, SharedReceiver<T, H>) {
-    // Made in its place: see `Channel::allocate`.
+    // Made in its place: see `Core::write`.
     let place = Arc::into_raw(Arc::<Shared<T, H>>::new_uninit()).cast_mut().cast::<Shared<T, H>>();
     // SAFETY: the memory is that of one channel, and nobody else's yet; each of its fields is written once, and then the
     // `Arc` is taken up again as one of what is in it now.
     let shared = unsafe {
         (&raw mut (*place).head).write(head);
-        (&raw mut (*place).core).write(Core::new());
+        Core::write(&raw mut (*place).core, (), ());
         Arc::from_raw(place)
     };
     let sender = SharedSender { shared: Some(shared.clone()), _value: PhantomData };

@@ -344,8 +344,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "a value that comes back is dropped by the channel too",
-        find: "                    return Err(cell.with(|cell| unsafe { (*cell).assume_init_read() }));",
-        replace: "                    drop(cell.with(|cell| unsafe { (*cell).assume_init_read() }));\n                    return Err(cell.with(|cell| unsafe { (*cell).assume_init_read() }));",
+        find: "                    return Err(cell.with_mut(|cell| unsafe { ManuallyDrop::take(&mut (*cell).value) }));",
+        replace: "                    drop(cell.with_mut(|cell| unsafe { ManuallyDrop::take(&mut (*cell).value) }));\n                    return Err(cell.with_mut(|cell| unsafe { ManuallyDrop::take(&mut (*cell).value) }));",
         model: "send_drop",
     },
     Logic {
@@ -477,8 +477,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "the handle takes itself for the last one to use the memory",
-        find: "        if unsafe { oneshot::Core::release(result) } == Last::Yes {",
-        replace: "        let _ = unsafe { oneshot::Core::release(result) };\n        {",
+        find: "            if unsafe { oneshot::Core::release(&raw const (*this.as_ptr()).core) } == Last::Yes {",
+        replace: "            let _ = unsafe { oneshot::Core::release(&raw const (*this.as_ptr()).core) };\n            {",
         model: "drop_run",
     },
     Logic {
@@ -498,8 +498,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a running job is not told that its pool stops",
-        find: "        self.claim.is_cancelled() || self.executor.stop().is_set()",
-        replace: "        self.claim.is_cancelled()",
+        find: "        self.claim().is_cancelled() || self.executor.stop().is_set()",
+        replace: "        self.claim().is_cancelled()",
         model: "stop_publishes",
     },
     Logic {
@@ -547,8 +547,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a job runs where it is waited for without the claim",
-        find: "        if !self.claim.start() {\n            return None;\n        }\n        worker.started();",
-        replace: "        let _ = self.claim.start();\n        worker.started();",
+        find: "        if !self.claim().start() {\n            return None;\n        }\n        worker.started();",
+        replace: "        let _ = self.claim().start();\n        worker.started();",
         model: "inline_start",
     },
     Logic {
@@ -778,8 +778,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "the executor is told of a job that it may still run",
-        find: "        let claimed = self.claim.cancel();\n",
-        replace: "        let claimed = self.claim.cancel();\n        self.executor.cancelled();\n",
+        find: "        let claimed = self.claim().cancel();\n",
+        replace: "        let claimed = self.claim().cancel();\n        self.executor.cancelled();\n",
         model: "cancel_start",
     },
     Logic {
@@ -918,15 +918,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a queue that throws a job out wakes whoever awaits it",
-        find: "        if unsafe { oneshot::Core::part(&raw const (*this.as_ptr()).result) } == Last::Yes {",
-        replace: "        let left = unsafe { oneshot::Core::finish(&raw const (*this.as_ptr()).result) };\n        let is_last = left.is_last();\n        left.wake();\n        if is_last {",
+        find: "        if unsafe { oneshot::Core::part(&raw const (*this.as_ptr()).core) } == Last::Yes {",
+        replace: "        let left = unsafe { oneshot::Core::finish(&raw const (*this.as_ptr()).core) };\n        let is_last = left.is_last();\n        left.wake();\n        if is_last {",
         model: "thrown_out_as_it_is_cancelled",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "a job is finished as soon as its queue has thrown it out",
-        find: "cell.is_revoked() || cell.result().has_value()",
-        replace: "cell.is_revoked() || cell.result().is_finished()",
+        find: "self.claim().is_revoked() || self.core.has_value()",
+        replace: "self.claim().is_revoked() || self.core.is_finished()",
         model: "thrown_out_as_it_is_cancelled",
     },
     Logic {
@@ -939,21 +939,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a job is finished before its closure has been dropped",
-        find: "            let dropped = unsafe { self.drop_func() };\n            self.claim.revoke();",
-        replace: "            self.claim.revoke();\n            let dropped = unsafe { self.drop_func() };",
+        find: "            let dropped = unsafe { self.drop_func() };\n            self.claim().revoke();",
+        replace: "            self.claim().revoke();\n            let dropped = unsafe { self.drop_func() };",
         model: "cancelled_is_finished",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "a job that was cancelled is waited for",
-        find: "        if cell.is_revoked() {",
+        find: "        if self.claim().is_revoked() {",
         replace: "        if false {",
         model: "cancel_start",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "cancelling does not wake the handle",
-        find: "            contain(|| self.result.wake());\n",
+        find: "            contain(|| self.core.wake());\n",
         replace: "",
         model: "cancel_wakes_the_handle",
     },
