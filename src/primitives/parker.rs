@@ -205,12 +205,15 @@ impl fmt::Debug for Unparker {
 /// How many times to pause or yield before sleeping: many while answers are quick, none when they are slow.
 ///
 /// A wait that was short, in whichever way it was spent, makes it worth trying again; each one that was long halves it, so
-/// that a thread that waits for long jobs soon goes to sleep at once. And where a single yield takes long, others want the
-/// core: then yielding costs a turn of the scheduler's, while a sleeper is put back at once. So a number of waits go without,
-/// and twice as many each time that it happens again.
+/// that a thread that waits for long jobs soon goes to sleep at once. Where an answer never comes while it pauses, it may be
+/// that the other thread runs on this very core: then it yields from the start, but for a try now and then. And where a
+/// single yield takes long, others want the core: then yielding costs a turn of the scheduler's, while a sleeper is put back
+/// at once. So a number of waits go without, and twice as many each time that it happens again.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     turns: u32,
+    /// In how many waits, in a row, the answer came only when it yielded.
+    paused_in_vain: u32,
     /// How many waits are to go without.
     rest: u32,
     /// How many it was the last time.
@@ -218,12 +221,15 @@ pub struct Patience {
 }
 
 impl Patience {
-    pub const NEW: Self = Self { turns: Self::MOST, rest: 0, last_rest: 0 };
+    pub const NEW: Self = Self { turns: Self::MOST, paused_in_vain: 0, rest: 0, last_rest: 0 };
     const MOST: u32 = 64;
     /// So many of them only pause; the others yield, which is a system call, but lets a thread run that needs this core.
     const PAUSES: u32 = 16;
     /// How long such a pause is: about as long as the look after it.
     const PAUSE: u32 = 2;
+    /// So often in a row it pauses in vain by chance. After that it does so once in [`SELDOM`](Self::SELDOM) waits.
+    const BY_CHANCE: u32 = 4;
+    const SELDOM: u32 = 16;
     /// What a hand-over takes between two threads that both go to sleep, and a bit. No more is spent on yielding either.
     const SHORT: Duration = Duration::from_micros(50);
     /// Longer than any yield takes when nobody else wants the core.
@@ -240,9 +246,11 @@ impl Patience {
     ) -> Option<T> {
         // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
         let turns = if sync::cpus() > 1 { self.turns } else { 0 };
+        let is_vain = self.paused_in_vain >= Self::BY_CHANCE && self.paused_in_vain % Self::SELDOM != 0;
+        let pauses = if is_vain { 0 } else { Self::PAUSES };
         let (mut now, mut slowest) = (Duration::ZERO, Duration::ZERO);
         for turn in 0..turns {
-            if turn < Self::PAUSES {
+            if turn < pauses {
                 sync::pause(Self::PAUSE);
             } else {
                 thread::yield_now();
@@ -251,6 +259,7 @@ impl Patience {
             let before = mem::replace(&mut now, start.elapsed());
             slowest = slowest.max(now.saturating_sub(before));
             if answer.is_some() {
+                self.paused_in_vain = if turn < pauses { 0 } else { self.paused_in_vain.wrapping_add(1) };
                 self.after_yielding(slowest);
                 return answer;
             }
@@ -269,7 +278,7 @@ impl Patience {
             self.last_rest /= 2;
         } else {
             self.last_rest = (2 * self.last_rest).clamp(1, Self::LONGEST_REST);
-            *self = Self { turns: 0, rest: self.last_rest, last_rest: self.last_rest };
+            (self.turns, self.rest) = (0, self.last_rest);
         }
     }
 
