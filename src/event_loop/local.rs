@@ -34,6 +34,9 @@ use crate::sync::thread_local;
 /// most. To wake up costs more than a timer does: many timers, each on its own, would spend most of their time on that.
 const TOGETHER: Duration = Duration::from_micros(250);
 
+/// The memory of so many letters is kept. That of more was a burst's.
+const FEW: usize = 64;
+
 /// The slots of so many tasks are [looked at](Local::look_ahead) before the first of them is polled.
 const AHEAD: usize = 16;
 /// They are not in a loop that has never had so many tasks at once.
@@ -51,6 +54,8 @@ pub struct Local {
     /// The reactor knows how to wake this thread.
     attached: Cell<bool>,
     closed: Cell<bool>,
+    /// No letters, but memory for the next ones.
+    letters: Cell<Vec<Letter>>,
     /// When timers were due the last time.
     fired: Cell<Option<Instant>>,
     /// Futures that are to be dropped, while one is: see [`Local::bury`].
@@ -175,6 +180,7 @@ impl Local {
             new_timers: RefCell::default(),
             attached: Cell::new(false),
             closed: Cell::new(false),
+            letters: Cell::default(),
             fired: Cell::new(None),
             dying: RefCell::default(),
             burying: Cell::new(false),
@@ -230,12 +236,16 @@ impl Local {
         if !self.reactor.has_mail() {
             return;
         }
-        for letter in self.reactor.collect() {
+        let mut letters = self.letters.take();
+        self.reactor.collect(&mut letters);
+        for letter in letters.drain(..) {
             match letter {
                 Letter::Wake(task) => self.queue(task.header().key()),
                 Letter::Spawn(task, body, start) => self.add(task, body, start),
             }
         }
+        letters.shrink_to(FEW);
+        self.letters.set(letters);
     }
 
     fn add(&self, task: Arc<dyn AnyTask>, body: Body, start: Start) {

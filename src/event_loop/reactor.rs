@@ -111,12 +111,12 @@ impl Reactor {
         Ok(())
     }
 
-    /// Takes the letters, in their order.
-    pub fn collect(&self) -> Vec<Letter> {
+    /// Takes the letters, in their order, and leaves the memory for the next ones: the box that it gets is empty.
+    pub fn collect(&self, letters: &mut Vec<Letter>) {
         let mut mail = self.mail.lock();
         // ORDERING: Relaxed: as in `send`.
         self.has_mail.store(false, Relaxed);
-        mem::take(&mut mail.letters)
+        mem::swap(&mut mail.letters, letters);
     }
 
     /// Whether there may be letters. What happened before this call counts.
