@@ -146,8 +146,9 @@ impl Left {
 
 /// The hand-over of one value, in place: for the channel below, and for a job's result.
 ///
-/// The sender's functions are [`send`](Self::send) or [`finish`](Self::finish), once, and [`is_closed`](Self::is_closed)
-/// before that; the others are the receiver's, until it has got a value, and [`release`](Self::release) ends them.
+/// The sender's functions are [`send`](Self::send), [`finish`](Self::finish) or [`part`](Self::part), once, and
+/// [`is_closed`](Self::is_closed) before that. Either side may [take](Self::take_before) what is there before the value, as they
+/// have settled it. The others are the receiver's, until it has got a value, and [`release`](Self::release) ends them.
 ///
 /// Where the other side may free the memory in the middle of a function, that function takes a pointer: a reference would
 /// promise that the memory is there until it returns.
@@ -188,7 +189,7 @@ impl<T, B, C> Core<T, B, C> {
     /// Takes out what is there before the value.
     ///
     /// # Safety
-    /// Once, and before the value is sent.
+    /// Once, by one side or the other, and not while a value is sent, or after that.
     pub(crate) unsafe fn take_before(&self) -> B {
         // SAFETY: the caller's promise; it was put in at the beginning.
         self.cell.with_mut(|cell| unsafe { ManuallyDrop::take(&mut (*cell).before) })

@@ -227,7 +227,7 @@ impl Patience {
     const PAUSES: u32 = 16;
     /// How long such a pause is: about as long as the look after it.
     const PAUSE: u32 = 2;
-    /// So often in a row it pauses in vain by chance. After that it does so once in [`SELDOM`](Self::SELDOM) waits.
+    /// So often in a row it pauses in vain by chance. After that it does so once in [`SELDOM`](Self::SELDOM) waits that are short.
     const BY_CHANCE: u32 = 4;
     const SELDOM: u32 = 16;
     /// What a hand-over takes between two threads that both go to sleep, and a bit. No more is spent on yielding either.
