@@ -204,11 +204,15 @@ impl fmt::Debug for Unparker {
 
 /// How many times to pause or yield before sleeping: many while answers are quick, none when they are slow.
 ///
-/// A wait that was short, in whichever way it was spent, makes it worth trying again; each one that was long halves it, so
-/// that a thread that waits for long jobs soon goes to sleep at once. Where an answer never comes while it pauses, it may be
-/// that the other thread runs on this very core: then it yields from the start, but for a try now and then. And where a
-/// single yield takes long, others want the core: then yielding costs a turn of the scheduler's, while a sleeper is put back
-/// at once. So a number of waits go without, and twice as many each time that it happens again.
+/// Each wait that was short earns another turn; each one that was long costs half of them, so that a thread that waits for
+/// long jobs soon goes to sleep at once. After many quick answers there is patience enough for what may hold up the other
+/// thread: an interrupt, or that it is being moved to another core. Who sleeps then is woken on the other's core, and there
+/// they stay, taking turns, until the scheduler moves one of them again, and that can take tens of milliseconds.
+///
+/// Where an answer never comes while it pauses, it may be that the other thread runs on this very core: then it yields from
+/// the start, but for a try now and then. And where a single yield takes long, others want the core: then yielding costs a
+/// turn of the scheduler's, while a sleeper is put back at once. So a number of waits go without, and twice as many each time
+/// that it happens again.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     turns: u32,
@@ -221,8 +225,11 @@ pub struct Patience {
 }
 
 impl Patience {
-    pub const NEW: Self = Self { turns: Self::MOST, paused_in_vain: 0, rest: 0, last_rest: 0 };
-    const MOST: u32 = 64;
+    pub const NEW: Self = Self { turns: Self::FEW, paused_in_vain: 0, rest: 0, last_rest: 0 };
+    /// To begin with, and when a short sleep has shown that it may be worth it.
+    const FEW: u32 = 64;
+    /// No more is earned by quick answers.
+    const MANY: u32 = 512;
     /// So many of them only pause; the others yield, which is a system call, but lets a thread run that needs this core.
     const PAUSES: u32 = 16;
     /// How long such a pause is: about as long as the look after it.
@@ -230,10 +237,14 @@ impl Patience {
     /// So often in a row it pauses in vain by chance. After that it does so once in [`SELDOM`](Self::SELDOM) waits that are short.
     const BY_CHANCE: u32 = 4;
     const SELDOM: u32 = 16;
-    /// What a hand-over takes between two threads that both go to sleep, and a bit. No more is spent on yielding either.
+    /// What a hand-over takes between two threads that both go to sleep, and a bit.
     const SHORT: Duration = Duration::from_micros(50);
-    /// Longer than any yield takes when nobody else wants the core.
-    const SLOW_YIELD: Duration = Duration::from_micros(20);
+    /// However many turns there are, no more is spent on them: it is about what the most of them take.
+    const LONGEST: Duration = Duration::from_micros(200);
+    /// Longer than any yield takes when nobody else wants the core, a timer's interrupt included, and much shorter than a turn
+    /// of the scheduler's. (Who takes an interrupt for others, and sleeps, may hide from the scheduler, which looks then, that
+    /// two threads want one core.)
+    const SLOW_YIELD: Duration = Duration::from_micros(100);
     const LONGEST_REST: u32 = 1024;
 
     /// Waits from `start` on as long as it is worth it, without going to sleep. `None`: there was no answer, and what follows
@@ -260,10 +271,11 @@ impl Patience {
             slowest = slowest.max(now.saturating_sub(before));
             if answer.is_some() {
                 self.paused_in_vain = if turn < pauses { 0 } else { self.paused_in_vain.wrapping_add(1) };
+                self.turns = if now < Self::SHORT { (turns + 1).min(Self::MANY) } else { turns / 2 };
                 self.after_yielding(slowest);
                 return answer;
             }
-            if now >= Self::SHORT || deadline.is_some_and(sync::is_past) {
+            if now >= Self::LONGEST || deadline.is_some_and(sync::is_past) {
                 break;
             }
         }
@@ -287,7 +299,8 @@ impl Patience {
         if self.rest > 0 {
             self.rest -= 1;
         } else {
-            self.turns = if answered && wait < Self::SHORT { Self::MOST } else { self.turns / 2 };
+            let is_short = answered && wait < Self::SHORT;
+            self.turns = if is_short { self.turns.max(Self::FEW) } else { self.turns / 2 };
         }
     }
 }
