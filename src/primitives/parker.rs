@@ -527,3 +527,68 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
         None => unreachable!("there is no deadline that could pass"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When a wait began, by a clock that does not go on.
+    fn just_now() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    /// How many times a wait looks that gets no answer.
+    fn looks(patience: &mut Patience) -> u32 {
+        let mut looks = 0;
+        let answer = patience.linger(just_now(), None, || {
+            looks += 1;
+            None::<()>
+        });
+        assert_eq!(answer, None);
+        looks
+    }
+
+    /// Where there is one core, nobody waits for an answer without going to sleep.
+    fn with_two_cores(looks: u32) -> u32 {
+        if sync::cpus() > 1 { looks } else { 0 }
+    }
+
+    #[test]
+    fn quick_answers_earn_patience_and_long_waits_cost_it() {
+        let mut patience = Patience::NEW;
+        for turns in Patience::FEW..Patience::MANY + 10 {
+            assert_eq!(patience.turns, with_two_cores(turns.min(Patience::MANY)).max(Patience::FEW));
+            patience.linger(just_now(), None, || Some(()));
+        }
+        let mut turns = with_two_cores(Patience::MANY).max(Patience::FEW);
+        while turns > 0 {
+            assert_eq!(looks(&mut patience), with_two_cores(turns));
+            patience.after_sleep(Patience::SHORT, true);
+            turns /= 2;
+        }
+        assert_eq!(looks(&mut patience), 0);
+        patience.after_sleep(Duration::ZERO, false);
+        assert_eq!(looks(&mut patience), 0);
+        patience.after_sleep(Duration::ZERO, true);
+        assert_eq!(looks(&mut patience), with_two_cores(Patience::FEW));
+        patience.linger(Instant::now().checked_sub(Patience::SHORT).unwrap(), None, || Some(()));
+        assert!(looks(&mut patience) <= Patience::FEW / 2);
+    }
+
+    #[test]
+    fn a_slow_yield_has_the_next_waits_go_without() {
+        let mut patience = Patience::NEW;
+        let mut slow = |waits: u32| {
+            let start = Instant::now().checked_sub(Patience::SLOW_YIELD).unwrap();
+            assert_eq!(patience.linger(start, None, || Some(())).is_some(), sync::cpus() > 1);
+            for _ in 0..with_two_cores(waits) {
+                assert_eq!(looks(&mut patience), 0);
+                patience.after_sleep(Duration::ZERO, true);
+            }
+            assert_eq!(looks(&mut patience), 0);
+            patience.after_sleep(Duration::ZERO, true);
+        };
+        slow(1);
+        slow(2);
+    }
+}
