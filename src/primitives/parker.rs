@@ -210,13 +210,15 @@ impl fmt::Debug for Unparker {
 /// they stay, taking turns, until the scheduler moves one of them again, and that can take tens of milliseconds.
 ///
 /// Where an answer never comes while it pauses, it may be that the other thread runs on this very core: then it yields from
-/// the start, but for a try now and then. And where a single yield takes long, others want the core: then yielding costs a
-/// turn of the scheduler's, while a sleeper is put back at once. So a number of waits go without, and twice as many each time
-/// that it happens again.
+/// the start, but for a try now and then. And some waits, less and less often, it spends asleep: the system may well give a
+/// thread that it wakes another core, but those that yield to each other it leaves where they are.
+///
+/// Where a single yield takes long, others want the core: then yielding costs a turn of the scheduler's, while a sleeper is
+/// put back at once. So a number of waits go without, and twice as many each time that it happens again.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     turns: u32,
-    /// In how many waits, in a row, the answer came only when it yielded.
+    /// In how many waits, in a row, the answer did not come while it paused.
     paused_in_vain: u32,
     /// How many waits are to go without.
     rest: u32,
@@ -237,6 +239,10 @@ impl Patience {
     /// So often in a row it pauses in vain by chance. After that it does so once in [`SELDOM`](Self::SELDOM) waits that are short.
     const BY_CHANCE: u32 = 4;
     const SELDOM: u32 = 16;
+    /// After so many it sleeps: by then it has lost about what a sleep costs. After twice as many it does so again, and so on.
+    const SLEEP: u32 = 32;
+    /// Then that begins from the start.
+    const SLEEPS: u32 = 1024;
     /// What a hand-over takes between two threads that both go to sleep, and a bit.
     const SHORT: Duration = Duration::from_micros(50);
     /// However many turns there are, no more is spent on them: it is about what the most of them take.
@@ -256,7 +262,12 @@ impl Patience {
         mut answer: impl FnMut() -> Option<T>,
     ) -> Option<T> {
         // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
-        let turns = if sync::cpus() > 1 { self.turns } else { 0 };
+        let mut turns = if sync::cpus() > 1 { self.turns } else { 0 };
+        let in_vain = self.paused_in_vain % Self::SLEEPS;
+        if turns > 0 && in_vain >= Self::SLEEP && in_vain.is_power_of_two() {
+            self.paused_in_vain += 1;
+            turns = 0;
+        }
         let is_vain = self.paused_in_vain >= Self::BY_CHANCE && self.paused_in_vain % Self::SELDOM != 0;
         let pauses = if is_vain { 0 } else { Self::PAUSES };
         let (mut now, mut slowest) = (Duration::ZERO, Duration::ZERO);
@@ -573,6 +584,28 @@ mod tests {
         assert_eq!(looks(&mut patience), with_two_cores(Patience::FEW));
         patience.linger(Instant::now().checked_sub(Patience::SHORT).unwrap(), None, || Some(()));
         assert!(looks(&mut patience) <= Patience::FEW / 2);
+    }
+
+    #[test]
+    fn who_pauses_in_vain_sleeps_less_and_less_often() {
+        let mut patience = Patience::NEW;
+        let sleeps: Vec<u32> = (0..Patience::SLEEPS + 100)
+            .filter(|waits| {
+                let is_try = *waits < Patience::BY_CHANCE || waits % Patience::SELDOM == 0;
+                let mut in_vain = if is_try { Patience::PAUSES } else { 0 };
+                let answer = || {
+                    let is_there = in_vain == 0;
+                    in_vain = in_vain.saturating_sub(1);
+                    is_there.then_some(())
+                };
+                patience.linger(just_now(), None, answer).is_none()
+            })
+            .collect();
+        if sync::cpus() > 1 {
+            assert_eq!(sleeps, [32, 64, 128, 256, 512, 1024 + 32, 1024 + 64]);
+        } else {
+            assert_eq!(sleeps.len(), 1024 + 100);
+        }
     }
 
     #[test]
