@@ -627,6 +627,13 @@ fn nested_blocking_costs_no_allocation() {
             other_to.send_blocking(number + 1).unwrap();
         }
     });
+    // The first that waits at each depth allocates; there_and_back need not wait.
+    block_on(async {
+        wakes_itself(1).await;
+        let (mut full, _receiver) = spsc::channel(1);
+        full.send_blocking(0).unwrap();
+        assert!(full.send_timeout(0, Duration::from_millis(1)).is_err());
+    });
     let mut there_and_back = |number| {
         block_on(async {
             wakes_itself(1).await;
