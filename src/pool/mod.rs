@@ -7,8 +7,9 @@
 //!
 //! # How
 //! Jobs wait in two trays; one lock holds the list of idle workers and every count that decides, so that *call one, start one,
-//! or leave it* is decided on facts. What is decided stands in `state.rs`, and what a thread does in `worker.rs`. No user
-//! code runs under a lock, and nobody is woken under one.
+//! or leave it* is decided on facts. What is decided stands in `state.rs`, and what a thread does in `worker.rs`; and what one
+//! does that finds a tray locked time and again, in `contention.rs`. No user code runs under a lock, and nobody is woken
+//! under one.
 //!
 //! A waker that a job's handle was given runs on the worker, which is counted on for the next job meanwhile: like all
 //! wakers it should return soon. (If it blocks in a call of this crate, the pool is told.)
@@ -36,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod contention;
 mod state;
 mod stream;
 mod worker;
@@ -258,12 +260,12 @@ impl Shared {
     {
         // The job gets its share of the pool under the lock that it is submitted under.
         let mut state = None;
-        let share = || match &mut state.insert(this.state.lock()).share {
+        let share = || match &mut state.insert(contention::lock(&this.state)).share {
             Some(share) => share.give(),
             None => this.clone(),
         };
         let (queued, handle) = Self::job(this, func, share);
-        let submitted = state.get_or_insert_with(|| this.state.lock()).submit(queued);
+        let submitted = state.get_or_insert_with(|| contention::lock(&this.state)).submit(queued);
         drop(state);
         Self::submitted(this, submitted);
         handle

@@ -25,19 +25,16 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use crate::pool::Shared;
-use crate::pool::state::{Counted, Look, Out, Since, Unbooked, WorkerId};
+use crate::pool::state::{Counted, Look, Since, Unbooked, WorkerId};
+use crate::pool::{Shared, contention};
 use crate::primitives::job::{self, Ended, JoinError, Started, contain};
 use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
 use crate::primitives::share::Share;
-use crate::sync::{Arc, MutexGuard, thread, thread_local};
+use crate::sync::{Arc, thread, thread_local};
 
 /// How many jobs may run inside one another on one thread, before one that waits leaves the next to another thread: a stack
 /// has an end.
 const DEEPEST: u32 = 128;
-
-/// So often in a row two workers meet at the out-tray by chance, while jobs are long enough to be worth a second worker.
-const CROWD: u32 = 6;
 
 /// One of a pool's threads, as it knows itself.
 pub struct Worker {
@@ -47,8 +44,6 @@ pub struct Worker {
     /// There were more jobs in the out-tray when it had taken its own.
     more: Cell<bool>,
     counted: Cell<Counted>,
-    /// How often in a row it has met another worker at the out-tray.
-    met: Cell<u32>,
     /// How many jobs run inside its job.
     nested: Cell<u32>,
 }
@@ -101,7 +96,6 @@ impl Worker {
             unbooked,
             more: Cell::new(false),
             counted: Cell::new(Counted { starting: true, ..Counted::default() }),
-            met: Cell::new(0),
             nested: Cell::new(0),
         });
         WORKER.with(|current| current.replace(Some(worker.clone())));
@@ -121,28 +115,12 @@ impl Worker {
         closers.wake();
     }
 
-    /// Locks the out-tray. If it meets another worker there again and again, it gives its core away first: then jobs are so
-    /// short that the two spend most of their time on handing the lock over, and one gets more of them done alone.
-    fn lock_out(&self) -> MutexGuard<'_, Out> {
-        let out = &self.shared.out;
-        if let Some(out) = out.try_lock() {
-            self.met.set(0);
-            return out;
-        }
-        self.met.set(self.met.get() + 1);
-        if self.met.get() == CROWD {
-            self.met.set(0);
-            thread::yield_now();
-        }
-        out.lock()
-    }
-
     /// Waits for a job. `None`: the thread is to end.
     fn next_job(&self) -> Option<Started> {
         let shared = &*self.shared;
         let mut since = Since::Turn(self.counted.take());
         if since == Since::Turn(Counted::default()) {
-            let mut out = self.lock_out();
+            let mut out = contention::lock(&shared.out);
             out.book(&self.unbooked);
             let another = out.take_another();
             self.more.set(out.has_more());
