@@ -8,35 +8,28 @@
 
 use std::cell::Cell;
 
-use crate::sync::{Mutex, MutexGuard, thread, thread_local};
+use crate::sync::{Mutex, MutexGuard, thread};
 
-/// So often in a row two threads meet by chance, while they do enough in between to be worth two cores.
+/// So often in a row it is not chance any more: what the two do in between is too short to be worth two cores.
 const CROWD: u32 = 6;
 
-thread_local! {
-    /// How often in a row this thread has met another one.
-    static MET: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Locks it, and may give the core away before.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks it, and may give the core away before. `met`: how often in a row this thread has met another one at this lock.
+pub fn lock<'a, T>(mutex: &'a Mutex<T>, met: &Cell<u32>) -> MutexGuard<'a, T> {
     if let Some(guard) = mutex.try_lock() {
-        MET.with(|met| met.set(0));
+        met.set(0);
         return guard;
     }
-    if is_crowd() {
+    if meets_in_a_crowd(met) {
         thread::yield_now();
     }
     mutex.lock()
 }
 
 /// Counts a meeting. Whether there have been too many.
-fn is_crowd() -> bool {
-    MET.with(|all| {
-        let met = all.get() + 1;
-        all.set(met % CROWD);
-        met == CROWD
-    })
+fn meets_in_a_crowd(met: &Cell<u32>) -> bool {
+    let now = met.get() + 1;
+    met.set(now % CROWD);
+    now == CROWD
 }
 
 #[cfg(test)]
@@ -45,9 +38,10 @@ mod tests {
 
     #[test]
     fn every_sixth_meeting_in_a_row_is_one_too_many() {
-        let crowds = |meetings: u32| (0..meetings).filter(|_| is_crowd()).count();
+        let met = Cell::new(0);
+        let crowds = |meetings: u32| (0..meetings).filter(|_| meets_in_a_crowd(&met)).count();
         assert_eq!(crowds(CROWD - 1), 0);
-        drop(lock(&Mutex::new(())));
+        drop(lock(&Mutex::new(()), &met));
         assert_eq!(crowds(CROWD - 1), 0);
         assert_eq!(crowds(1), 1);
         assert_eq!(crowds(2 * CROWD), 2);

@@ -7,9 +7,9 @@
 //!
 //! # How
 //! Jobs wait in two trays; one lock holds the list of idle workers and every count that decides, so that *call one, start one,
-//! or leave it* is decided on facts. What is decided stands in `state.rs`, and what a thread does in `worker.rs`; and what one
-//! does that finds a tray locked time and again, in `contention.rs`. No user code runs under a lock, and nobody is woken
-//! under one.
+//! or leave it* is decided on facts. What is decided stands in `state.rs`, and what a thread does in `worker.rs`; and what who
+//! submits a job, or takes the next one, does if the tray is locked time and again, in `contention.rs`. No user code runs
+//! under a lock, and nobody is woken under one.
 //!
 //! A waker that a job's handle was given runs on the worker, which is counted on for the next job meanwhile: like all
 //! wakers it should return soon. (If it blocks in a call of this crate, the pool is told.)
@@ -107,6 +107,8 @@ static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
 thread_local! {
     /// How many calls on this thread are refusing jobs, one inside the other.
     static REFUSING: Cell<u32> = const { Cell::new(0) };
+    /// How often in a row this thread has met another one as it submitted a job.
+    static MET: Cell<u32> = const { Cell::new(0) };
 }
 
 impl ThreadPool {
@@ -135,7 +137,7 @@ impl ThreadPool {
         GLOBAL.get_or_init(|| Self::builder().build())
     }
 
-    /// Submits a job, and returns its handle. Never blocks.
+    /// Submits a job, and returns its handle. Never waits for a job, or for a thread to be free.
     ///
     /// The handle resolves to what `job` returns; dropping it cancels the job. If the system refuses to start a thread,
     /// the pool goes on with those it has; without any, the job resolves with
@@ -259,13 +261,14 @@ impl Shared {
         R: Send + 'static,
     {
         // The job gets its share of the pool under the lock that it is submitted under.
+        let lock = || MET.with(|met| contention::lock(&this.state, met));
         let mut state = None;
-        let share = || match &mut state.insert(contention::lock(&this.state)).share {
+        let share = || match &mut state.insert(lock()).share {
             Some(share) => share.give(),
             None => this.clone(),
         };
         let (queued, handle) = Self::job(this, func, share);
-        let submitted = state.get_or_insert_with(|| contention::lock(&this.state)).submit(queued);
+        let submitted = state.get_or_insert_with(lock).submit(queued);
         drop(state);
         Self::submitted(this, submitted);
         handle

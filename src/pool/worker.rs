@@ -44,6 +44,8 @@ pub struct Worker {
     /// There were more jobs in the out-tray when it had taken its own.
     more: Cell<bool>,
     counted: Cell<Counted>,
+    /// How often in a row it has met another worker at the out-tray.
+    met: Cell<u32>,
     /// How many jobs run inside its job.
     nested: Cell<u32>,
 }
@@ -96,6 +98,7 @@ impl Worker {
             unbooked,
             more: Cell::new(false),
             counted: Cell::new(Counted { starting: true, ..Counted::default() }),
+            met: Cell::new(0),
             nested: Cell::new(0),
         });
         WORKER.with(|current| current.replace(Some(worker.clone())));
@@ -120,7 +123,7 @@ impl Worker {
         let shared = &*self.shared;
         let mut since = Since::Turn(self.counted.take());
         if since == Since::Turn(Counted::default()) {
-            let mut out = contention::lock(&shared.out);
+            let mut out = contention::lock(&shared.out, &self.met);
             out.book(&self.unbooked);
             let another = out.take_another();
             self.more.set(out.has_more());
