@@ -48,7 +48,7 @@
 //!
 //! # Why it yields before it sleeps
 //! A sleep and a wake cost tens of microseconds; another thread that is just about to answer needs one. So the owner
-//! first pauses a few times, then gives its core away some dozens of times, and looks after each. That pays only if
+//! first pauses a few times, then gives its core away again and again, and looks after each. That pays only if
 //! answers are quick: see [`Patience`].
 
 use std::cell::{Cell, RefCell};
@@ -204,10 +204,11 @@ impl fmt::Debug for Unparker {
 
 /// How many times to pause or yield before sleeping: many while answers are quick, none when they are slow.
 ///
-/// Each wait that was short earns another turn; each one that was long costs half of them, so that a thread that waits for
-/// long jobs soon goes to sleep at once. After many quick answers there is patience enough for what may hold up the other
-/// thread: an interrupt, or that it is being moved to another core. Who sleeps then is woken on the other's core, and there
-/// they stay, taking turns, until the scheduler moves one of them again, and that can take tens of milliseconds.
+/// Each answer that comes before it sleeps, and soon, earns another turn; each wait that was long costs half of them, so that
+/// a thread that waits for long jobs soon goes to sleep at once; and one that has only slept for a moment has a few again.
+/// After many quick answers there is patience enough for what may hold up the other thread: an interrupt, or that it is
+/// being moved to another core. Who sleeps then is woken on the other's core, and there they stay, taking turns, until the
+/// scheduler moves one of them again, and that can take tens of milliseconds.
 ///
 /// Where an answer never comes while it pauses, it may be that the other thread runs on this very core: then it yields from
 /// the start, but for a try now and then. And some waits, less and less often, it spends asleep: the system may well give a
@@ -218,7 +219,8 @@ impl fmt::Debug for Unparker {
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     turns: u32,
-    /// In how many waits, in a row, the answer did not come while it paused.
+    /// Since an answer last came in a pause: to how many waits it came later, but before they slept, and how many slept for
+    /// just that reason.
     paused_in_vain: u32,
     /// How many waits are to go without.
     rest: u32,
@@ -240,16 +242,16 @@ impl Patience {
     const BY_CHANCE: u32 = 4;
     const SELDOM: u32 = 16;
     /// After so many it sleeps: by then it has lost about what a sleep costs. After twice as many it does so again, and so on.
-    const SLEEP: u32 = 32;
+    const FIRST_SLEEP: u32 = 32;
     /// Then that begins from the start.
-    const SLEEPS: u32 = 1024;
+    const SLEEP_CYCLE: u32 = 1024;
     /// What a hand-over takes between two threads that both go to sleep, and a bit.
     const SHORT: Duration = Duration::from_micros(50);
-    /// However many turns there are, no more is spent on them: it is about what the most of them take.
+    /// It stops when it has spent so long, however many turns are left: it is about what the most of them take.
     const LONGEST: Duration = Duration::from_micros(200);
     /// Longer than any yield takes when nobody else wants the core, a timer's interrupt included, and much shorter than a turn
-    /// of the scheduler's. (Who takes an interrupt for others, and sleeps, may hide from the scheduler, which looks then, that
-    /// two threads want one core.)
+    /// of the scheduler's. (If the interrupt were taken for such a turn, the thread would sleep just when the scheduler looks
+    /// whether two want one core.)
     const SLOW_YIELD: Duration = Duration::from_micros(100);
     const LONGEST_REST: u32 = 1024;
 
@@ -263,10 +265,11 @@ impl Patience {
     ) -> Option<T> {
         // With one CPU nobody can answer while this thread runs; the one that will gets it by this thread's sleep.
         let mut turns = if sync::cpus() > 1 { self.turns } else { 0 };
-        let in_vain = self.paused_in_vain % Self::SLEEPS;
-        if turns > 0 && in_vain >= Self::SLEEP && in_vain.is_power_of_two() {
+        let in_vain = self.paused_in_vain % Self::SLEEP_CYCLE;
+        if turns > 0 && in_vain >= Self::FIRST_SLEEP && in_vain.is_power_of_two() {
             self.paused_in_vain += 1;
-            turns = 0;
+            // Nothing is learned from how long that takes.
+            (turns, self.rest) = (0, 1);
         }
         let is_vain = self.paused_in_vain >= Self::BY_CHANCE && self.paused_in_vain % Self::SELDOM != 0;
         let pauses = if is_vain { 0 } else { Self::PAUSES };
@@ -550,8 +553,12 @@ mod tests {
 
     /// How many times a wait looks that gets no answer.
     fn looks(patience: &mut Patience) -> u32 {
+        looks_since(just_now(), patience)
+    }
+
+    fn looks_since(start: Instant, patience: &mut Patience) -> u32 {
         let mut looks = 0;
-        let answer = patience.linger(just_now(), None, || {
+        let answer = patience.linger(start, None, || {
             looks += 1;
             None::<()>
         });
@@ -589,7 +596,7 @@ mod tests {
     #[test]
     fn who_pauses_in_vain_sleeps_less_and_less_often() {
         let mut patience = Patience::NEW;
-        let sleeps: Vec<u32> = (0..Patience::SLEEPS + 100)
+        let sleeps: Vec<u32> = (0..Patience::SLEEP_CYCLE + 100)
             .filter(|waits| {
                 let is_try = *waits < Patience::BY_CHANCE || waits % Patience::SELDOM == 0;
                 let mut in_vain = if is_try { Patience::PAUSES } else { 0 };
@@ -598,14 +605,26 @@ mod tests {
                     in_vain = in_vain.saturating_sub(1);
                     is_there.then_some(())
                 };
-                patience.linger(just_now(), None, answer).is_none()
+                let sleeps = patience.linger(just_now(), None, answer).is_none();
+                if sleeps {
+                    patience.after_sleep(Patience::SHORT, true);
+                }
+                sleeps
             })
             .collect();
         if sync::cpus() > 1 {
+            // It has not lost patience by what it chose to do.
+            assert_eq!(patience.turns, Patience::MANY);
             assert_eq!(sleeps, [32, 64, 128, 256, 512, 1024 + 32, 1024 + 64]);
         } else {
             assert_eq!(sleeps.len(), 1024 + 100);
         }
+    }
+
+    #[test]
+    fn no_wait_lingers_for_ever() {
+        let long_ago = Instant::now().checked_sub(Patience::LONGEST).unwrap();
+        assert_eq!(looks_since(long_ago, &mut { Patience::NEW }), with_two_cores(1));
     }
 
     #[test]
