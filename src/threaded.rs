@@ -111,7 +111,7 @@ impl<F> Threaded<F> {
         self
     }
 
-    /// Submits the job now, or starts its thread, and returns its handle. Never blocks.
+    /// Submits the job now, or starts its thread, and returns its handle. Never waits for a job, or for a thread to be free.
     ///
     /// If no thread can be started, the job resolves with [`JoinError::NoThread`](crate::JoinError::NoThread).
     pub fn async_call<R>(self) -> Job<R>

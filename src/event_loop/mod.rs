@@ -71,8 +71,8 @@ use crate::primitives::parker::{Rest, Turn, drive};
 /// In a job it is allowed.
 ///
 /// # Blocking
-/// Blocks the thread until the future has ended. When there is nothing to do: for some microseconds by giving its core away,
-/// then asleep.
+/// Blocks the thread until the future has ended. When there is nothing to do: for up to some 200 microseconds by giving its
+/// core away, then asleep.
 ///
 /// # Synchronization
 /// What a thread did before it woke the future's waker happens before the poll that this causes.
