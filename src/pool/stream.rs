@@ -2,9 +2,10 @@
 //!
 //! # What it promises
 //! A [`Source`] is called by one thread at a time, in its own context. While its buffer is full no thread waits with it,
-//! but for a moment if its consumer has been quick; when there is room again, it comes to the end of the queue. It ends once: when it says so, when it panics, when its
-//! consumer closes it, or when the pool is closed. Then its iterator is dropped, and only after that the consumer is told.
-//! A close does not wait for a thread to be free. A thread that does something of the user's is not counted on for others.
+//! but for a moment if its consumer has been quick; when there is room again, it comes to the end of the queue. It ends
+//! once: when it says so, when it panics, when its consumer closes it, or when the pool is closed. Then its iterator is
+//! dropped, and only after that the consumer is told. A close does not wait for a thread to be free. A thread that does
+//! something of the user's is not counted on for others.
 //!
 //! # State machine
 //! ```text

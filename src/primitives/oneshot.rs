@@ -147,8 +147,8 @@ impl Left {
 /// The hand-over of one value, in place: for the channel below, and for a job's result.
 ///
 /// The sender's functions are [`send`](Self::send), [`finish`](Self::finish) or [`part`](Self::part), once (and `finish` after a
-/// `send` that failed), and [`is_closed`](Self::is_closed) before that. Either side may [take](Self::take_before) what is there before the value, as they
-/// have settled it. The others are the receiver's, until it has got a value, and [`release`](Self::release) ends them.
+/// `send` that failed), and [`is_closed`](Self::is_closed) before that. Either side may [take](Self::take_before) what is there
+/// before the value, as they have settled it. The others are the receiver's, until it has got a value, and [`release`](Self::release) ends them.
 ///
 /// Where the other side may free the memory in the middle of a function, that function takes a pointer: a reference would
 /// promise that the memory is there until it returns.
