@@ -1,6 +1,6 @@
 //! The decorators, macros that make a blocking function awaitable; and `gather!`.
 //!
-//! All decorators are `__offthread_functions`, which takes functions apart and puts them together again.
+//! All decorators are `__decorate!`, which takes functions apart and puts them together again.
 #![forbid(unsafe_code)]
 
 /// Makes blocking functions awaitable: each returns a [`Threaded`](crate::Threaded) of what it returned.
@@ -83,15 +83,23 @@
 /// as many.
 ///
 /// # What it may not be
-/// An async function, since it does not block:
+/// The macro refuses any other function, with one message for all of them:
+///
+/// - An `async` function, since it does not block. Write it outside of the macro, and await
+///   [`threaded(|| ..)`](crate::threaded()) in it for the parts that do block.
+/// - An `unsafe`, `const` or `extern` function. Its callers could only vouch for the moment of the call, and get a
+///   `Threaded`, which neither a constant nor foreign code can use.
+/// - A method that borrows `self`, since the thread may outlive it. Take `self` or `self: Arc<Self>` instead of
+///   `&self`, or take no receiver, and pass clones of the values that the body needs.
+/// - A function that returns `impl Trait` or `!`. Name the type, return a `Box<dyn Trait + Send>`, or, in place of `!`,
+///   a [`std::convert::Infallible`].
+/// - A function without a body, and any item that is no function.
 ///
 /// ```compile_fail
 /// offthread::threaded! {
 ///     async fn answer() -> u32 { 42 }
 /// }
 /// ```
-/// Unsafe, `const`, or `extern`:
-///
 /// ```compile_fail
 /// offthread::threaded! {
 ///     unsafe fn answer() -> u32 { 42 }
@@ -107,8 +115,6 @@
 ///     extern "C" fn answer() -> u32 { 42 }
 /// }
 /// ```
-/// A method that borrows `self`, since the thread may outlive it:
-///
 /// ```compile_fail
 /// struct Answer(u32);
 /// impl Answer {
@@ -141,15 +147,11 @@
 ///     }
 /// }
 /// ```
-/// One that does not name the type it returns:
-///
 /// ```compile_fail
 /// offthread::threaded! {
 ///     fn numbers() -> impl Iterator<Item = u32> { 0..3 }
 /// }
 /// ```
-/// One without a body, and what is no function:
-///
 /// ```compile_fail
 /// offthread::threaded! {
 ///     fn answer() -> u32;
@@ -163,7 +165,7 @@
 #[macro_export]
 macro_rules! threaded {
     ($($functions:tt)*) => {
-        $crate::__offthread_functions! { @each threaded [$($functions)*] $($functions)* }
+        $crate::__decorate! { @each (Threaded threaded) [$($functions)*] $($functions)* }
     };
 }
 
@@ -195,7 +197,7 @@ macro_rules! threaded {
 #[macro_export]
 macro_rules! threaded_separate {
     ($($functions:tt)*) => {
-        $crate::__offthread_functions! { @each threaded_separate [$($functions)*] $($functions)* }
+        $crate::__decorate! { @each (Threaded threaded_separate name) [$($functions)*] $($functions)* }
     };
 }
 
@@ -234,9 +236,12 @@ macro_rules! threaded_separate {
 /// ```
 ///
 /// # What a function may be
-/// The same as for [`threaded!`](crate::threaded!). It returns `impl Iterator<Item = T>`, maybe with further bounds (which
-/// are for the reader: its callers get an `IteratorWrapper<T>`), or names a type that is an iterator, or can be made one.
-/// `#[max_size(N)]` says how many items may be made ahead; unless said, 1024.
+/// The same as for [`threaded!`](crate::threaded!). It returns `impl Iterator<Item = T>`, maybe with further bounds
+/// behind it (which are for the reader: its callers get an `IteratorWrapper<T>`), or names a type that is an iterator,
+/// or can be made one. One `#[max_size(N)]` says how many items may be made ahead; without it, 1024.
+///
+/// An `async` function does not compile, nor one that returns nothing, or `impl Iterator` without its `Item`, nor a
+/// `max_size` without a number or beside another.
 ///
 /// ```compile_fail
 /// offthread::threaded_iterable! {
@@ -279,7 +284,7 @@ macro_rules! threaded_separate {
 #[macro_export]
 macro_rules! threaded_iterable {
     ($($functions:tt)*) => {
-        $crate::__offthread_functions! { @each threaded_iterable [$($functions)*] $($functions)* }
+        $crate::__decorate! { @each (IteratorWrapper threaded_iterable) [$($functions)*] $($functions)* }
     };
 }
 
@@ -312,414 +317,210 @@ macro_rules! threaded_iterable {
 #[macro_export]
 macro_rules! threaded_iterable_separate {
     ($($functions:tt)*) => {
-        $crate::__offthread_functions! { @each threaded_iterable_separate [$($functions)*] $($functions)* }
+        $crate::__decorate! { @each (IteratorWrapper threaded_iterable_separate name) [$($functions)*] $($functions)* }
     };
 }
 
 /// Takes functions apart and puts them together again, for the decorators.
 ///
 /// `macro_rules!` can match most of a function at once, but neither a list of generic parameters, nor a `where` clause,
-/// nor a pattern before a `:`. These are munched token by token, and each step counts against the `recursion_limit` of
-/// 128. So the functions are first told apart, one a step (`@each`), and then each is munched beside the others: the
-/// depth is the number of functions plus the tokens of one, not of all.
+/// nor a pattern before a `:`. The signature is munched token by token, and each step counts against the
+/// `recursion_limit` of 128. So the functions are first told apart, one a step (`@each`), and then each is munched
+/// beside the others: the depth is the number of functions plus the tokens of one signature, not of all.
 ///
-/// On the way a function is `[kind {attributes} {visibility} name] {generics} (arguments) {return type} {where} body`.
-/// A step wraps what it has no need to look into in `[]`, as one token tree.
+/// A `$function` is `[(Type make name?) {attributes} {visibility} name]`: the type that it returns, the function that
+/// makes one, and for a separate thread the method that names it. Every step for one function begins with it, so that
+/// the last rule, which gets all that no other rule takes, can say which function in which macro is refused.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __offthread_functions {
+macro_rules! __decorate {
     // --- One function after the other -------------------------------------------------------------------------------
     // The input comes twice: once to look into its first function, and once for the compiler's own parser to find where
     // that function ends.
-    (@each $kind:ident []) => {};
-    (@each $kind:ident
+    (@each $kind:tt []) => {};
+    (@each $kind:tt
         [$(#[$($attribute:tt)*])* $visibility:vis fn $name:ident $($tail:tt)*] $function:item $($rest:tt)*
     ) => {
-        $crate::__offthread_functions! {
-            @generics [$kind {$(#[$($attribute)*])*} {$visibility} $name] {} [] $($tail)*
-        }
-        $crate::__offthread_functions! { @each $kind [$($rest)*] $($rest)* }
+        $crate::__decorate! { @munch [$kind {$(#[$($attribute)*])*} {$visibility} $name] [] {} [] $($tail)* }
+        $crate::__decorate! { @each $kind [$($rest)*] $($rest)* }
     };
-    (@each $kind:ident
-        [$(#[$($attribute:tt)*])* $visibility:vis async fn $name:ident $($tail:tt)*] $function:item $($rest:tt)*
-    ) => {
-        $crate::__offthread_functions! {
-            @error [$kind {} {} $name]
-            "an async function does not block: write it outside of the macro, and in it await \
-             `offthread::threaded(|| ..)` for what does"
-        }
-        $crate::__offthread_functions! { @each $kind [$($rest)*] $($rest)* }
-    };
-    (@each $kind:ident
-        [$(#[$($attribute:tt)*])* $visibility:vis const fn $name:ident $($tail:tt)*] $function:item $($rest:tt)*
-    ) => {
-        $crate::__offthread_functions! {
-            @error [$kind {} {} $name] "nothing runs in a thread while the program is compiled: remove `const`"
-        }
-        $crate::__offthread_functions! { @each $kind [$($rest)*] $($rest)* }
-    };
-    (@each $kind:ident
-        [$(#[$($attribute:tt)*])* $visibility:vis extern $($abi:literal)? fn $name:ident $($tail:tt)*]
+    (@each $kind:tt
+        [$(#[$($attribute:tt)*])* $visibility:vis $qualifier:ident $($abi:literal)? fn $name:ident $($tail:tt)*]
         $function:item $($rest:tt)*
     ) => {
-        $crate::__offthread_functions! {
-            @error [$kind {} {} $name]
-            "its callers get an `offthread::Threaded`, which no foreign code can take: remove `extern`"
-        }
-        $crate::__offthread_functions! { @each $kind [$($rest)*] $($rest)* }
+        $crate::__decorate! { @error [$kind {} {} $name] }
+        $crate::__decorate! { @each $kind [$($rest)*] $($rest)* }
     };
-    // What is left is `unsafe`.
-    (@each $kind:ident
-        [$(#[$($attribute:tt)*])* $visibility:vis $qualifier:ident fn $name:ident $($tail:tt)*]
-        $function:item $($rest:tt)*
-    ) => {
-        $crate::__offthread_functions! {
-            @error [$kind {} {} $name]
-            "its callers can only vouch for the moment of the call, and the body runs later: remove `",
-            ::core::stringify!($qualifier), "`, and write an `", ::core::stringify!($qualifier), "` block in the body"
-        }
-        $crate::__offthread_functions! { @each $kind [$($rest)*] $($rest)* }
-    };
-    (@each $kind:ident
-        [$(#[$($attribute:tt)*])* $visibility:vis $found:ident $($tail:tt)*] $($again:tt)*
-    ) => {
-        ::core::compile_error! { ::core::concat!(
-            "`", ::core::stringify!($kind), "!` takes plain functions, `fn name(..) -> R { .. }`: ",
-            "write what starts with `", ::core::stringify!($found), "` outside of it",
-        ) }
-    };
-    (@each $kind:ident [$($other:tt)*] $($again:tt)*) => {
-        ::core::compile_error! { ::core::concat!(
-            "`", ::core::stringify!($kind), "!` takes plain functions, `fn name(..) -> R { .. }`, and nothing else",
-        ) }
+    (@each $kind:tt $($other:tt)*) => {
+        $crate::__decorate! { @error [$kind {} {}] }
     };
 
-    // --- The generic parameters: they end where each `<` is closed; `[]` has one for each that is open ---------------
-    (@generics $function:tt {$($generics:tt)*} [$($open:tt)*] < $($tail:tt)*) => {
-        $crate::__offthread_functions! { @generics $function {$($generics)* <} [$($open)* <] $($tail)* }
+    // --- The signature: `[parts so far] {this part so far} [each open <]` --------------------------------------------
+    // Its parts are `{generics} (arguments) {return type} {where}`. Outside of all `<>`, the generics end at the
+    // arguments, the return type at a `where`, and both it and the `where` clause at the body.
+    (@munch $function:tt $parts:tt {$($part:tt)*} [$($open:tt)*] < $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function $parts {$($part)* <} [$($open)* <] $($tail)* }
     };
-    (@generics $function:tt {$($generics:tt)*} [$($open:tt)*] << $($tail:tt)*) => {
-        $crate::__offthread_functions! { @generics $function {$($generics)* <<} [$($open)* < <] $($tail)* }
+    (@munch $function:tt $parts:tt {$($part:tt)*} [$($open:tt)*] << $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function $parts {$($part)* <<} [$($open)* < <] $($tail)* }
     };
-    (@generics $function:tt {$($generics:tt)*} [$($open:tt)*] <- $($tail:tt)*) => {
-        $crate::__offthread_functions! { @generics $function {$($generics)* <-} [$($open)* <] $($tail)* }
+    (@munch $function:tt $parts:tt {$($part:tt)*} [$($open:tt)*] <- $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function $parts {$($part)* <-} [$($open)* <] $($tail)* }
     };
-    (@generics $function:tt {$($generics:tt)*} [< $($open:tt)*] > $($tail:tt)*) => {
-        $crate::__offthread_functions! { @generics $function {$($generics)* >} [$($open)*] $($tail)* }
+    (@munch $function:tt $parts:tt {$($part:tt)*} [< $($open:tt)*] > $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function $parts {$($part)* >} [$($open)*] $($tail)* }
     };
-    (@generics $function:tt {$($generics:tt)*} [< < $($open:tt)*] >> $($tail:tt)*) => {
-        $crate::__offthread_functions! { @generics $function {$($generics)* >>} [$($open)*] $($tail)* }
+    (@munch $function:tt $parts:tt {$($part:tt)*} [< < $($open:tt)*] >> $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function $parts {$($part)* >>} [$($open)*] $($tail)* }
     };
-    (@generics $function:tt $generics:tt [] $arguments:tt -> $($tail:tt)*) => {
-        $crate::__offthread_functions! { @returns [$function $generics $arguments] $($tail)* }
+    (@munch $function:tt [] $generics:tt [] $arguments:tt -> $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function [$generics $arguments] {} [] $($tail)* }
     };
-    (@generics $function:tt $generics:tt [] $arguments:tt $($tail:tt)*) => {
-        $crate::__offthread_functions! { @returns [$function $generics $arguments] () $($tail)* }
+    (@munch $function:tt [] $generics:tt [] $arguments:tt $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function [$generics $arguments] {()} [] $($tail)* }
     };
-    (@generics $function:tt {$($generics:tt)*} $open:tt $token:tt $($tail:tt)*) => {
-        $crate::__offthread_functions! { @generics $function {$($generics)* $token} $open $($tail)* }
+    (@munch $function:tt [$generics:tt $arguments:tt] $return:tt [] where $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function [$generics $arguments $return] {where} [] $($tail)* }
     };
-
-    // --- The return type --------------------------------------------------------------------------------------------
-    // Of an iterable it may be `impl Iterator<Item = T>`, from which the `T` is taken: `{{T}}` then stands for all of it.
-    (@returns [[threaded_iterable $($function:tt)*] $generics:tt $arguments:tt] impl $($tail:tt)*) => {
-        $crate::__offthread_functions! { @item [[threaded_iterable $($function)*] $generics $arguments] $($tail)* }
-    };
-    (@returns [[threaded_iterable_separate $($function:tt)*] $generics:tt $arguments:tt] impl $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @item [[threaded_iterable_separate $($function)*] $generics $arguments] $($tail)*
+    (@munch $function:tt [$generics:tt ($($arguments:tt)*) $($return:tt)?] $last:tt [] $body:block $($rest:tt)*) => {
+        $crate::__decorate! {
+            @arguments $function [{} {} [$($return)? $last] $generics $body] {} {} ($($arguments)*) $($arguments)*
         }
     };
-    (@returns [[threaded_iterable $($function:tt)*] $generics:tt $arguments:tt] () $($tail:tt)*) => {
-        $crate::__offthread_functions! { @no_items [threaded_iterable $($function)*] }
+    (@munch $function:tt $parts:tt $part:tt [] ; $($tail:tt)*) => {
+        $crate::__decorate! { @error $function }
     };
-    (@returns [[threaded_iterable_separate $($function:tt)*] $generics:tt $arguments:tt] () $($tail:tt)*) => {
-        $crate::__offthread_functions! { @no_items [threaded_iterable_separate $($function)*] }
-    };
-    (@returns [$function:tt $generics:tt $arguments:tt] impl $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @error $function "it cannot return `impl Trait`: name the type, or return a `Box<dyn Trait + Send>`"
-        }
-    };
-    (@returns [$function:tt $generics:tt $arguments:tt] ! $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @error $function "stable Rust has no closure that returns `!`: return `std::convert::Infallible`"
-        }
-    };
-    (@returns [$function:tt $generics:tt ($($arguments:tt)*)] $return:ty $body:block $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @receiver [$function $generics {$return} {} $body] ($($arguments)*) $($arguments)*
-        }
-    };
-    (@returns $signature:tt $return:ty where $($tail:tt)*) => {
-        $crate::__offthread_functions! { @where $signature {$return} {where} $($tail)* }
-    };
-    (@returns [$function:tt $generics:tt $arguments:tt] $return:ty; $($tail:tt)*) => {
-        $crate::__offthread_functions! { @error $function "it has no body, and the body is what runs in the thread" }
-    };
-
-    // --- The items of an iterable that returns `impl Iterator`, and the bounds that follow ---------------------------
-    (@item $signature:tt Item = $item:ty > $($tail:tt)*) => {
-        $crate::__offthread_functions! { @bounds $signature {{$item}} $($tail)* }
-    };
-    (@item [$function:tt $generics:tt $arguments:tt] $body:block $($tail:tt)*) => {
-        $crate::__offthread_functions! { @no_items $function }
-    };
-    (@item $signature:tt $token:tt $($tail:tt)*) => {
-        $crate::__offthread_functions! { @item $signature $($tail)* }
-    };
-    (@no_items $function:tt) => {
-        $crate::__offthread_functions! {
-            @error $function "say what it returns: `impl Iterator<Item = T>`, or a type that is an iterator"
-        }
-    };
-    (@bounds [$function:tt $generics:tt ($($arguments:tt)*)] $return:tt $body:block $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @receiver [$function $generics $return {} $body] ($($arguments)*) $($arguments)*
-        }
-    };
-    (@bounds $signature:tt $return:tt where $($tail:tt)*) => {
-        $crate::__offthread_functions! { @where $signature $return {where} $($tail)* }
-    };
-    (@bounds [$function:tt $generics:tt $arguments:tt] $return:tt; $($tail:tt)*) => {
-        $crate::__offthread_functions! { @error $function "it has no body, and the body is what runs in the thread" }
-    };
-    (@bounds $signature:tt $return:tt $token:tt $($tail:tt)*) => {
-        $crate::__offthread_functions! { @bounds $signature $return $($tail)* }
-    };
-
-    // --- The `where` clause: it ends at the body, which is the first block that is no argument of a type -------------
-    (@where $signature:tt $return:tt {$($where:tt)*} {$($constant:tt)*} > $($tail:tt)*) => {
-        $crate::__offthread_functions! { @where $signature $return {$($where)* {$($constant)*} >} $($tail)* }
-    };
-    (@where $signature:tt $return:tt {$($where:tt)*} {$($constant:tt)*} >> $($tail:tt)*) => {
-        $crate::__offthread_functions! { @where $signature $return {$($where)* {$($constant)*} >>} $($tail)* }
-    };
-    (@where $signature:tt $return:tt {$($where:tt)*} {$($constant:tt)*}, $($tail:tt)*) => {
-        $crate::__offthread_functions! { @where $signature $return {$($where)* {$($constant)*},} $($tail)* }
-    };
-    (@where [$function:tt $generics:tt ($($arguments:tt)*)] $return:tt $where:tt $body:block $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @receiver [$function $generics $return $where $body] ($($arguments)*) $($arguments)*
-        }
-    };
-    (@where [$function:tt $generics:tt $arguments:tt] $return:tt $where:tt ; $($tail:tt)*) => {
-        $crate::__offthread_functions! { @error $function "it has no body, and the body is what runs in the thread" }
-    };
-    (@where $signature:tt $return:tt {$($where:tt)*} $token:tt $($tail:tt)*) => {
-        $crate::__offthread_functions! { @where $signature $return {$($where)* $token} $($tail)* }
+    (@munch $function:tt $parts:tt {$($part:tt)*} $open:tt $token:tt $($tail:tt)*) => {
+        $crate::__decorate! { @munch $function $parts {$($part)* $token} $open $($tail)* }
     };
 
     // --- The receiver -----------------------------------------------------------------------------------------------
     // The arguments, too, come twice: what is a keyword in the first copy is a token of the user's in the second, so
-    // that `$this` is the `self` that the body means, and the compiler's lints see what the user wrote.
-    (@receiver $function:tt (&'static self $($same:tt)*) & $static:lifetime $this:tt $(, $($rest:tt)*)?) => {
-        $crate::__offthread_functions! {
-            @arguments $function {& $static $this,} {} ($($($rest)*)?) $($($rest)*)?
+    // that `$this` is the `self` that the body means, and the compiler's lints see what the user wrote. What has been
+    // seen of an argument is in front of both: `{attributes} {pattern}`.
+    (@arguments $function:tt [{} {} $($parts:tt)*] {} {& 'static} (self $($copy:tt)*) $this:tt $(, $($rest:tt)*)?) => {
+        $crate::__decorate! {
+            @arguments $function [{&'static $this,} {} $($parts)*] {} {} ($($($rest)*)?) $($($rest)*)?
         }
     };
-    (@receiver [$function:tt $($parts:tt)*] (& $($lifetime:lifetime)? $(mut)? self $($same:tt)*) $($again:tt)*) => {
-        $crate::__offthread_functions! { @borrowed $function }
-    };
-    (@receiver $function:tt (self: &'static $($same:tt)*) $this:tt: $type:ty $(, $($rest:tt)*)?) => {
-        $crate::__offthread_functions! {
-            @arguments $function {$this: $type,} {} ($($($rest)*)?) $($($rest)*)?
-        }
-    };
-    (@receiver [$function:tt $($parts:tt)*] ($(mut)? self: & $($same:tt)*) $($again:tt)*) => {
-        $crate::__offthread_functions! { @borrowed $function }
+    (@arguments $function:tt $made:tt {} {& $($borrow:tt)*} (self $($copy:tt)*) $($tail:tt)*) => {
+        $crate::__decorate! { @error $function }
     };
     // A reference to the whole of `self` makes the closure capture the whole.
-    (@receiver $function:tt (self $($same:tt)*) $this:tt $(: $type:ty)? $(, $($rest:tt)*)?) => {
-        $crate::__offthread_functions! {
-            @arguments $function {$this $(: $type)?,} {let _ = &$this;} ($($($rest)*)?) $($($rest)*)?
+    (@arguments $function:tt [{} {} $($parts:tt)*] {} {$($mut:tt)?}
+        (self $(: $(&'static)? $owner:path)? $(, $($copy:tt)*)?) $this:tt $(: $type:ty)? $(, $($rest:tt)*)?
+    ) => {
+        $crate::__decorate! {
+            @arguments $function [{$($mut)? $this $(: $type)?,} {let _ = &$this;} $($parts)*] {} {}
+            ($($($rest)*)?) $($($rest)*)?
         }
     };
-    (@receiver $function:tt (mut self $($same:tt)*) $mut:tt $this:tt $(: $type:ty)? $(, $($rest:tt)*)?) => {
-        $crate::__offthread_functions! {
-            @arguments $function {$mut $this $(: $type)?,} {let _ = &$this;} ($($($rest)*)?) $($($rest)*)?
-        }
-    };
-    (@receiver $function:tt $($arguments:tt)*) => {
-        $crate::__offthread_functions! { @arguments $function {} {} $($arguments)* }
-    };
-    (@borrowed $function:tt) => {
-        $crate::__offthread_functions! {
-            @error $function
-            "the thread may outlive a `self` that it borrows: take `self` or `self: Arc<Self>`, or take no receiver \
-             and pass clones of what the body needs"
-        }
+    (@arguments $function:tt $made:tt $attributes:tt $pattern:tt (self $($copy:tt)*) $($tail:tt)*) => {
+        $crate::__decorate! { @error $function }
     };
 
     // --- The arguments: `{parameters} {statements that bind them again in the closure}` ------------------------------
     // To bind an argument again moves the whole of it into the closure: left alone, that captures only what it names.
-    (@arguments $function:tt $parameters:tt $bindings:tt ()) => {
-        $crate::__offthread_functions! { @function $function $parameters $bindings }
-    };
-    (@arguments $function:tt {$($parameters:tt)*} {$($bindings:tt)*}
-        ($name:ident: $($same:tt)*) $argument:tt: $type:ty $(, $($rest:tt)*)?
+    // `$mut` and `$name` are `tt`, since the compiler's lints pass over tokens that an `ident` has captured.
+    (@arguments $function:tt [{$($parameters:tt)*} {$($bindings:tt)*} $($parts:tt)*] {$($attributes:tt)*} {$($mut:tt)?}
+        ($copy:ident: $($more:tt)*) $name:tt: $type:ty $(, $($rest:tt)*)?
     ) => {
-        $crate::__offthread_functions! {
-            @arguments $function
-            {$($parameters)* $argument: $type,}
-            {
-                $($bindings)*
-                #[allow(clippy::used_underscore_binding, clippy::no_effect_underscore_binding)]
-                let $argument = $argument;
-            }
-            ($($($rest)*)?) $($($rest)*)?
+        $crate::__decorate! {
+            @arguments $function [
+                {$($parameters)* $($attributes)* $name: $type,}
+                {
+                    $($bindings)*
+                    $($attributes)* #[allow(clippy::used_underscore_binding, clippy::no_effect_underscore_binding)]
+                    let $($mut)? $name = $name;
+                }
+                $($parts)*
+            ] {} {} ($($($rest)*)?) $($($rest)*)?
         }
     };
-    (@arguments $function:tt {$($parameters:tt)*} {$($bindings:tt)*}
-        (mut $name:ident: $($same:tt)*) $mut:tt $argument:tt: $type:ty $(, $($rest:tt)*)?
+    // Any other pattern. Each step's `argument` is a name of its own.
+    (@arguments $function:tt [{$($parameters:tt)*} {$($bindings:tt)*} $($parts:tt)*]
+        {$($attributes:tt)*} {$($pattern:tt)*} $copy:tt : $type:ty $(, $($rest:tt)*)?
     ) => {
-        $crate::__offthread_functions! {
-            @arguments $function
-            {$($parameters)* $argument: $type,}
-            {
-                $($bindings)*
-                #[allow(clippy::used_underscore_binding, clippy::no_effect_underscore_binding)]
-                let $mut $argument = $argument;
-            }
-            ($($($rest)*)?) $($($rest)*)?
+        $crate::__decorate! {
+            @arguments $function [
+                {$($parameters)* $($attributes)* argument: $type,}
+                {
+                    $($bindings)*
+                    $($attributes)* #[allow(unused_mut)] let mut argument = argument;
+                    $($attributes)* let $($pattern)* = argument;
+                }
+                $($parts)*
+            ] {} {} ($($($rest)*)?) $($($rest)*)?
         }
     };
-    (@arguments $function:tt $parameters:tt $bindings:tt $same:tt $($tail:tt)*) => {
-        $crate::__offthread_functions! { @pattern $function $parameters $bindings {} {} $($tail)* }
-    };
-    // With attributes, or with any other pattern. Each step's `argument` is a name of its own.
-    (@pattern $function:tt $parameters:tt $bindings:tt {$($attributes:tt)*} {} #[$($attribute:tt)*] $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @pattern $function $parameters $bindings {$($attributes)* #[$($attribute)*]} {} $($tail)*
+    (@arguments $function:tt $made:tt {$($attributes:tt)*} {} $copy:tt #[$($attribute:tt)*] $($tail:tt)*) => {
+        $crate::__decorate! {
+            @arguments $function $made {$($attributes)* #[$($attribute)*]} {} ($($tail)*) $($tail)*
         }
     };
-    (@pattern $function:tt {$($parameters:tt)*} {$($bindings:tt)*} {$($attributes:tt)*} {$($pattern:tt)*}
-        : $type:ty $(, $($rest:tt)*)?
+    (@arguments $function:tt $made:tt $attributes:tt {$($seen:tt)*} ($copy:tt $($more:tt)*) $token:tt $($tail:tt)*) => {
+        $crate::__decorate! { @arguments $function $made $attributes {$($seen)* $token} ($($more)*) $($tail)* }
+    };
+    (@arguments $function:tt [$parameters:tt $bindings:tt [$return:tt $($where:tt)?] $($parts:tt)*] {} {} ()) => {
+        $crate::__decorate! { @returns $function $return $($parts)* $parameters $bindings $($where)? }
+    };
+
+    // --- The return type: becomes `[attributes to look at] {new return type} {what the closure returns}` -------------
+    (@returns [(IteratorWrapper $($make:ident)+) {$($attributes:tt)*} $($name:tt)*]
+        {impl $(::)? $($trait:ident)::+ <Item = $item:ty> $($bounds:tt)*} $($parts:tt)*
     ) => {
-        $crate::__offthread_functions! {
-            @arguments $function
-            {$($parameters)* $($attributes)* argument: $type,}
-            {
-                $($bindings)*
-                $($attributes)* #[allow(unused_mut)] let mut argument = argument;
-                $($attributes)* let $($pattern)* = argument;
-            }
-            ($($($rest)*)?) $($($rest)*)?
+        $crate::__decorate! {
+            @emit [($($make)+) {} $($name)*] {} [$($attributes)*] {$crate::IteratorWrapper<$item>} {} $($parts)*
         }
     };
-    (@pattern $function:tt $parameters:tt $bindings:tt $attributes:tt {$($pattern:tt)*} $token:tt $($tail:tt)*) => {
-        $crate::__offthread_functions! {
-            @pattern $function $parameters $bindings $attributes {$($pattern)* $token} $($tail)*
+    (@returns $function:tt {$(!)? $(impl $($bounds:tt)*)?} $($parts:tt)*) => {
+        $crate::__decorate! { @error $function }
+    };
+    (@returns [(IteratorWrapper $($make:ident)+) {$($attributes:tt)*} $($name:tt)*] {$return:ty} $($parts:tt)*) => {
+        $crate::__decorate! {
+            @emit [($($make)+) {} $($name)*] {} [$($attributes)*]
+            {$crate::IteratorWrapper<<$return as ::core::iter::IntoIterator>::Item>} {-> $return} $($parts)*
+        }
+    };
+    (@returns [(Threaded $($make:ident)+) $($name:tt)*] {$return:ty} $($parts:tt)*) => {
+        $crate::__decorate! {
+            @emit [($($make)+) $($name)*] {} []
+            {$crate::Threaded<impl ::core::ops::FnOnce() -> $return + ::core::marker::Send + 'static>} {-> $return}
+            $($parts)*
         }
     };
 
-    // --- The function, put together again ----------------------------------------------------------------------------
-    (@function
-        [
-            [threaded {$($attributes:tt)*} {$visibility:vis} $name:ident]
-            {$($generics:tt)*} {$return:ty} {$($where:tt)*} $body:block
-        ]
-        {$($parameters:tt)*} {$($bindings:tt)*}
-    ) => {
-        $($attributes)*
-        $visibility fn $name $($generics)* ($($parameters)*)
-            -> $crate::Threaded<impl ::core::ops::FnOnce() -> $return + ::core::marker::Send + 'static>
-        $($where)*
-        {
-            $crate::threaded(move || -> $return { $($bindings)* $body })
+    // --- The function, put together again, once its `max_size` is taken out of the attributes ------------------------
+    (@emit $function:tt {} [#[max_size($size:expr)] $($attributes:tt)*] $($parts:tt)*) => {
+        $crate::__decorate! { @emit $function {.max_size($size)} [$($attributes)*] $($parts)* }
+    };
+    (@emit [$make:tt {$($kept:tt)*} $($name:tt)*] $set:tt [#[$($attribute:tt)*] $($attributes:tt)*] $($parts:tt)*) => {
+        $crate::__decorate! {
+            @emit [$make {$($kept)* #[$($attribute)*]} $($name)*] $set [$($attributes)*] $($parts)*
         }
     };
-    (@function
-        [
-            [threaded_separate {$($attributes:tt)*} {$visibility:vis} $name:ident]
-            {$($generics:tt)*} {$return:ty} {$($where:tt)*} $body:block
-        ]
-        {$($parameters:tt)*} {$($bindings:tt)*}
+    (@emit [($make:ident $($set_name:ident)?) {$($attributes:tt)*} {$visibility:vis} $name:ident]
+        {$($set:tt)*} [] {$($output:tt)*} {$($return:tt)*}
+        {$($generics:tt)*} $body:block {$($parameters:tt)*} {$($bindings:tt)*} $({$($where:tt)*})?
     ) => {
         $($attributes)*
-        $visibility fn $name $($generics)* ($($parameters)*)
-            -> $crate::Threaded<impl ::core::ops::FnOnce() -> $return + ::core::marker::Send + 'static>
-        $($where)*
+        $visibility fn $name $($generics)* ($($parameters)*) -> $($output)*
+        $($($where)*)?
         {
-            $crate::threaded_separate(move || -> $return { $($bindings)* $body }).name(::core::stringify!($name))
+            $crate::$make(move || $($return)* { $($bindings)* $body })
+                $($set)* $(.$set_name(::core::stringify!($name)))?
         }
     };
 
-    (@function
-        [
-            [threaded_iterable {$($attributes:tt)*} $visibility:tt $name:ident]
-            $generics:tt $return:tt $where:tt $body:block
-        ]
-        $parameters:tt $bindings:tt
+    // --- What no other rule takes ------------------------------------------------------------------------------------
+    (@$step:ident [($type:ident $make:ident $($set_name:ident)?) $attributes:tt $visibility:tt $($name:ident)?]
+        $($rest:tt)*
     ) => {
-        $crate::__offthread_functions! {
-            @iterable {} {}
-            [threaded_iterable $visibility $name $generics $return $where $body $parameters $bindings {}]
-            $($attributes)*
-        }
-    };
-    (@function
-        [
-            [threaded_iterable_separate {$($attributes:tt)*} $visibility:tt $name:ident]
-            $generics:tt $return:tt $where:tt $body:block
-        ]
-        $parameters:tt $bindings:tt
-    ) => {
-        $crate::__offthread_functions! {
-            @iterable {} {}
-            [
-                threaded_iterable_separate $visibility $name $generics $return $where $body $parameters $bindings
-                {.name(::core::stringify!($name))}
-            ]
-            $($attributes)*
-        }
-    };
-    // Its `max_size` is taken out of the attributes: `{other attributes} {.max_size(N)}`.
-    (@iterable $others:tt {} $function:tt #[max_size($max_size:expr)] $($attributes:tt)*) => {
-        $crate::__offthread_functions! { @iterable $others {.max_size($max_size)} $function $($attributes)* }
-    };
-    (@iterable $others:tt $set:tt [$kind:ident $visibility:tt $name:ident $($function:tt)*]
-        #[max_size $($size:tt)*] $($attributes:tt)*
-    ) => {
-        $crate::__offthread_functions! {
-            @error [$kind {} {} $name] "say once how many items may be made ahead, as in `#[max_size(64)]`"
-        }
-    };
-    (@iterable {$($others:tt)*} $set:tt $function:tt #[$($attribute:tt)*] $($attributes:tt)*) => {
-        $crate::__offthread_functions! { @iterable {$($others)* #[$($attribute)*]} $set $function $($attributes)* }
-    };
-    (@iterable {$($attributes:tt)*} {$($set:tt)*}
-        [
-            $make:ident {$visibility:vis} $name:ident {$($generics:tt)*} {{$item:ty}} {$($where:tt)*} $body:block
-            {$($parameters:tt)*} {$($bindings:tt)*} {$($named:tt)*}
-        ]
-    ) => {
-        $($attributes)*
-        $visibility fn $name $($generics)* ($($parameters)*) -> $crate::IteratorWrapper<$item>
-        $($where)*
-        {
-            $crate::$make(move || { $($bindings)* $body }) $($set)* $($named)*
-        }
-    };
-    (@iterable {$($attributes:tt)*} {$($set:tt)*}
-        [
-            $make:ident {$visibility:vis} $name:ident {$($generics:tt)*} {$return:ty} {$($where:tt)*} $body:block
-            {$($parameters:tt)*} {$($bindings:tt)*} {$($named:tt)*}
-        ]
-    ) => {
-        $($attributes)*
-        $visibility fn $name $($generics)* ($($parameters)*)
-            -> $crate::IteratorWrapper<<$return as ::core::iter::IntoIterator>::Item>
-        $($where)*
-        {
-            $crate::$make(move || -> $return { $($bindings)* $body }) $($set)* $($named)*
-        }
-    };
-
-    // --- What a function may not be ----------------------------------------------------------------------------------
-    (@error [$kind:ident $attributes:tt $visibility:tt $name:ident] $($message:tt)*) => {
         ::core::compile_error! { ::core::concat!(
-            "`fn ", ::core::stringify!($name), "` in `", ::core::stringify!($kind), "!`: ", $($message)*
+            $("`fn ", ::core::stringify!($name), "` in ",)? "`", ::core::stringify!($make), "!`: ",
+            "write a plain `fn name(..) -> R { .. }`, with nothing but a visibility before `fn`; take `self` or \
+             `self: Arc<Self>`, not a reference; and return a type that has a name, not `!` or `impl Trait` \
+             (the macros for iterators also take `impl Iterator<Item = T>`)",
         ) }
     };
 }

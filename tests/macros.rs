@@ -714,41 +714,50 @@ fn check(name: &str, program: &str) -> (bool, Vec<String>) {
     (output.status.success(), lines)
 }
 
-/// What is refused, and what the message must say: where there is a name, that, and what to do.
+/// Refused functions, and what the message must say: where there is a name, that, and what to do.
 const REFUSED: &[(&str, &str)] = &[
-    ("threaded! { async fn bad() {} }", "`fn bad` in `threaded!`: an async function does not block: write it outside"),
-    ("threaded! { pub const fn bad() {} }", "`fn bad` in `threaded!`: *remove `const`"),
-    ("threaded! { unsafe fn bad() {} }", "`fn bad` in `threaded!`: *remove `unsafe`, and write an `unsafe` block"),
-    ("threaded! { unsafe extern \"C\" fn bad() {} }", "`threaded!` takes plain functions*what starts with `unsafe`"),
-    ("threaded! { extern \"C\" fn bad() {} }", "`fn bad` in `threaded!`: *remove `extern`"),
-    ("threaded! { #[inline] pub(crate) extern fn bad() {} }", "`fn bad` in `threaded!`: *remove `extern`"),
+    ("threaded! { async fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),
+    ("threaded! { pub const fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),
+    ("threaded! { unsafe fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),
+    ("threaded! { unsafe extern \"C\" fn bad() {} }", "`threaded!`: *nothing but a visibility before `fn`"),
+    ("threaded! { extern \"C\" fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),
+    ("threaded! { #[inline] pub(crate) extern fn bad() {} }", "`fn bad` in `threaded!`: *a visibility before `fn`"),
     ("impl X { threaded! { fn bad(&self) {} } }", "`fn bad` in `threaded!`: *take `self` or `self: Arc<Self>`"),
     ("impl X { threaded! { fn bad(&mut self, a: u32) {} } }", "`fn bad` in `threaded!`: *or `self: Arc<Self>`"),
     ("impl X { threaded! { fn bad<'a>(&'a self) {} } }", "`fn bad` in `threaded!`: *or `self: Arc<Self>`"),
     ("impl X { threaded! { fn bad<'a>(&'a mut self,) {} } }", "`fn bad` in `threaded!`: *or `self: Arc<Self>`"),
     ("impl X { threaded! { fn bad(self: &Self) {} } }", "`fn bad` in `threaded!`: *or `self: Arc<Self>`"),
     ("impl X { threaded! { fn bad(mut self: &mut Self) {} } }", "`fn bad` in `threaded!`: *or `self: Arc<Self>`"),
-    ("threaded! { fn bad() -> u32; }", "`fn bad` in `threaded!`: it has no body"),
-    ("threaded! { fn bad(); }", "`fn bad` in `threaded!`: it has no body"),
-    ("threaded! { fn bad<T>(t: T) -> T where T: Send; }", "`fn bad` in `threaded!`: it has no body"),
+    ("threaded! { fn bad() -> u32; }", "`fn bad` in `threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded! { fn bad(); }", "`fn bad` in `threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded! { fn bad<T>(t: T) -> T where T: Send; }", "`fn bad` in `threaded!`: write a plain `fn name(..)"),
     (
-        "threaded! { fn bad() -> impl Sized {} }",
-        "`fn bad` in `threaded!`: it cannot return `impl Trait`: name the type",
+        "threaded! { fn bad<T>(t: T) where T: Send; fn good() {} }",
+        "`fn bad` in `threaded!`: write a plain `fn name(..)",
     ),
-    ("threaded! { fn bad() -> ! { panic!() } }", "`fn bad` in `threaded!`: *return `std::convert::Infallible`"),
-    ("threaded! { pub struct Bad; }", "`threaded!` takes plain functions*what starts with `struct`"),
-    ("threaded! { let bad = 1; }", "`threaded!` takes plain functions*what starts with `let`"),
-    ("threaded! { 1 + 1 }", "`threaded!` takes plain functions*and nothing else"),
-    ("threaded! { || 1 }", "`threaded!` takes plain functions*and nothing else"),
-    ("threaded! { fn good() {}; }", "`threaded!` takes plain functions*and nothing else"),
-    ("threaded! { /// Of nothing. \n }", "`threaded!` takes plain functions*and nothing else"),
-    ("threaded_separate! { async fn bad() {} }", "`fn bad` in `threaded_separate!`: an async function does not block"),
+    ("threaded! { fn bad() -> impl Sized {} }", "`fn bad` in `threaded!`: *return a type that has a name"),
+    ("threaded! { fn bad() -> ! { panic!() } }", "`fn bad` in `threaded!`: *return a type that has a name, not `!`"),
+    ("threaded! { pub struct Bad; }", "`threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded! { let bad = 1; }", "`threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded! { 1 + 1 }", "`threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded! { || 1 }", "`threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded! { fn good() {}; }", "`threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded! { /// Of nothing. \n }", "`threaded!`: write a plain `fn name(..) -> R { .. }`"),
+    ("threaded_separate! { async fn bad() {} }", "`fn bad` in `threaded_separate!`: *a visibility before `fn`"),
     ("impl X { threaded_separate! { fn bad(&self) {} } }", "`fn bad` in `threaded_separate!`: *or `self: Arc<Self>`"),
-    ("threaded_separate! { mod bad {} }", "`threaded_separate!` takes plain functions*what starts with `mod`"),
+    ("threaded_separate! { mod bad {} }", "`threaded_separate!`: write a plain `fn name(..) -> R { .. }`"),
+    (
+        "threaded_iterable! { fn bad() -> impl Iterator { 0..1 } }",
+        "`fn bad` in `threaded_iterable!`: *also take `impl Iterator<Item = T>`",
+    ),
+    (
+        "threaded_iterable_separate! { fn bad() -> ! { panic!() } }",
+        "`fn bad` in `threaded_iterable_separate!`: *return a type that has a name, not `!`",
+    ),
     // The other functions of the invocation are made all the same.
     (
         "threaded! { fn good() {} async fn bad() {} fn better() {} } fn test() { drop((good(), better())); }",
-        "`fn bad` in `threaded!`: an async function does not block",
+        "`fn bad` in `threaded!`: *nothing but a visibility before `fn`",
     ),
 ];
 
