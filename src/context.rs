@@ -1,8 +1,8 @@
 //! Context variables: values that code sees without having been passed them.
 //!
 //! # How
-//! A [`Context`] has a [`Share`] of a map from variables to values, or nothing at all if it is empty; so to copy one is to
-//! give a share away. Each thread has a current one. A map that is shared is never changed: setting a variable then puts a
+//! A [`Context`] is an `Arc` of a map from variables to values, or nothing at all if it is empty; so to copy one is to
+//! count one more owner. Each thread has a current one. A map that is shared is never changed: setting a variable then puts a
 //! changed copy in its place. So a copy of the context never sees what is set later, and none of it needs a lock.
 //!
 //! The map is copied whole, since variables are few, and are read more often than they are set.
@@ -29,8 +29,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::task::{self, Poll};
 
-use crate::primitives::job::contain;
-use crate::primitives::share::Share;
+use crate::primitives::join_error::catch_and_discard;
 use crate::sync::{OnceLock, thread_local};
 
 thread_local! {
@@ -287,7 +286,7 @@ pub fn complete() {
 #[derive(Clone, Default)]
 pub struct Context(
     /// `None`: empty.
-    Option<Share<Map>>,
+    Option<Arc<Map>>,
 );
 
 #[derive(Clone, Default)]
@@ -296,7 +295,7 @@ struct Map(BTreeMap<Key, Value>);
 impl Drop for Map {
     fn drop(&mut self) {
         for value in mem::take(&mut self.0).into_values() {
-            contain(|| drop(value));
+            catch_and_discard(|| drop(value));
         }
     }
 }
@@ -342,15 +341,9 @@ impl Context {
     pub fn current() -> Self {
         let copy = |current: &Current| {
             current.complete();
-            current.context.borrow_mut().copy()
+            current.context.borrow().clone()
         };
         CURRENT.try_with(copy).unwrap_or_default()
-    }
-
-    /// As `clone`, but does not count each copy.
-    #[inline]
-    fn copy(&mut self) -> Self {
-        Self(self.0.as_mut().map(Share::give))
     }
 
     /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
@@ -358,7 +351,7 @@ impl Context {
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
         // The copy is for afterwards; what is current goes on.
         let outer =
-            CURRENT.try_with(|current| (current.context.borrow_mut().copy(), current.complete.replace(Some(complete))));
+            CURRENT.try_with(|current| (current.context.borrow().clone(), current.complete.replace(Some(complete))));
         let (mut context, complete) = outer.unwrap_or_default();
         let _outer = Swapped { context: &mut context, complete };
         f()
@@ -420,10 +413,10 @@ impl Context {
     /// Puts a value in the place of another; either may be none. Nothing is dropped in here.
     fn replace(&mut self, key: Key, value: Option<Value>) -> Option<Value> {
         if let Some(value) = value {
-            return self.0.get_or_insert_with(|| Share::new(Map::default())).make_mut().0.insert(key, value);
+            return Arc::make_mut(self.0.get_or_insert_default()).0.insert(key, value);
         }
         let shared = self.0.as_mut().filter(|map| map.0.contains_key(&key))?;
-        let map = shared.make_mut();
+        let map = Arc::make_mut(shared);
         let old = map.0.remove(&key);
         if map.0.is_empty() {
             self.0 = None;

@@ -1,4 +1,4 @@
-//! Runs blocking code in threads and hands the results to async code, and back. std alone: no dependency, under any
+//! Runs blocking code in threads and hands the results to async code, and back. It depends on std only, and works under any
 //! executor or none.
 //!
 //! A blocking closure becomes awaitable:
@@ -89,7 +89,7 @@
 //! without having been passed them.
 //!
 //! # How far it can be trusted
-//! All unsafe code of the crate is in `src/primitives/`. Each file there opens with what it promises and how, and so do the
+//! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. Each file of `src/primitives/` opens with what it promises and how, and so do the
 //! pool and the event loop; loom models in `loom-tests/` check it, and each weakened ordering and each missing wake-up that we
 //! could think of makes a model fail.
 
@@ -115,7 +115,9 @@ pub use event_loop::{EventLoop, EventLoopBuilder, LoopHandle, Task, TaskOutcome,
 pub use gather::{gather, yield_now};
 pub use iterable::{IteratorWrapper, threaded_iterable, threaded_iterable_separate};
 pub use pool::{GlobalPoolExists, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
-pub use primitives::job::{Job, JoinError, Outcome, Panic, is_cancelled};
+pub use primitives::cancel::is_cancelled;
+pub use primitives::job::{Job, Outcome};
+pub use primitives::join_error::{JoinError, Panic};
 pub use primitives::{oneshot, spsc};
 pub use sync_await::{SyncWaitError, sync_await};
 pub use threaded::{Threaded, threaded, threaded_separate};
@@ -131,11 +133,9 @@ pub mod __gather {
 #[cfg(offthread_loom)]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::primitives::job::{CancelWatch, Ended, Executor, Queued, Started, Stop, Worker, job};
-    pub use crate::primitives::parker::{
-        Notified, Rest, Sleeping, Turn, Unparker, block_on, drive, poll_until, tell_around_sleep,
-    };
-    pub use crate::primitives::share::Share;
+    pub use crate::primitives::cancel::{CancelWatch, Stop};
+    pub use crate::primitives::job::{JobOwner, Progress, Queued, Started, job};
+    pub use crate::primitives::parker::{Blocking, Parker, block_on, poll_until, set_blocking_hook};
     pub use crate::primitives::waker_slot::WakerSlot;
-    pub use crate::sync::Sleeper;
+    pub use crate::sync::ThreadHandle;
 }

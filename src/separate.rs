@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 use crate::context::Context;
-use crate::primitives::job::{Ended, Executor, Job, JoinError, Queued, Stop, Worker, job};
+use crate::primitives::cancel::Stop;
+use crate::primitives::job::{Job, JobOwner, Queued, job};
+use crate::primitives::join_error::JoinError;
 use crate::sync::{Arc, Mutex, thread};
 
 /// Starts a thread that runs `func`, and returns the handle.
@@ -15,47 +17,34 @@ where
     R: Send + 'static,
 {
     let mut context = Context::current();
-    let (queued, handle) = job(move || context.within(func), || Separate(Stop::default()));
+    let (queued, handle) = job(move || context.within(func), Separate(Stop::default()));
     let slot = Arc::new(Mutex::new(Some(queued)));
     let builder = thread::Builder::new().name(name.unwrap_or_else(|| "offthread".into()));
     let started = builder.spawn({
         let slot = slot.clone();
         move || {
             let queued = slot.lock().take();
-            if let Some(job) = queued.and_then(Queued::start) {
-                job.run(&mut OwnThread);
+            if let Some(job) = queued.and_then(Queued::claim) {
+                job.run(&mut |_| {});
             }
         }
     });
     if let Err(error) = started {
         let queued = slot.lock().take();
-        if let Some(job) = queued.and_then(Queued::start) {
+        if let Some(job) = queued.and_then(Queued::claim) {
             job.refuse(JoinError::NoThread(error));
         }
     }
     handle
 }
 
-/// Has no other job to run.
+/// Has no other job to run, and keeps no counts.
 struct Separate(Stop);
 
-impl Executor for Separate {
+impl JobOwner for Separate {
     fn cancelled(&self) {}
 
     fn stop(&self) -> &Stop {
         &self.0
     }
-
-    fn inline(&self) -> Option<Box<dyn Worker>> {
-        None
-    }
-}
-
-/// Keeps no counts.
-struct OwnThread;
-
-impl Worker for OwnThread {
-    fn ended(&mut self, _how: Ended) {}
-
-    fn busy(&mut self) {}
 }

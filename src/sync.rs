@@ -1,17 +1,19 @@
 //! std's synchronisation, or loom's: the one file that knows which.
 //!
-//! Everything else in the crate takes its atomics, cells, locks and threads from here, so that the models of
-//! `loom-tests/` check the very source that users run. `cfg(offthread_loom)` is set by the build script of that
-//! unpublished package alone; in a user's build this file is a list of re-exports and four thin wrappers:
+//! Every other file takes its atomics, cells, locks and threads from here, so that the models of `loom-tests/` check the very
+//! source that users run. `cfg(offthread_loom)` is set by the build script of that unpublished package alone; in a user's
+//! build this file is a list of re-exports and a few thin wrappers:
 //!
-//! * [`UnsafeCell`] gives access through closures, which is how loom notices two at once;
-//! * [`Mutex`] does not poison: no user code ever runs under one, so a panic cannot leave a half-done change behind;
-//! * [`Sleeper`] and [`sleep`] put a thread to sleep and wake it: `std::thread::park`, or, since loom has no
-//!   `park_timeout`, a token under a lock;
-//! * [`slots`] makes a buffer without touching its memory;
-//! * [`Tracked`] and [`assert_alone`] have loom notice what is never dropped, or too early.
+//! * [`UnsafeCell`] gives access through closures, which is how loom notices two accesses at once;
+//! * [`Mutex`] does not poison: no user code ever runs under one, so a panic cannot leave a half-done change behind. It waits
+//!   on a [`Condvar`], with a deadline;
+//! * [`ThreadHandle`] and [`sleep`] are `std::thread::park` and `unpark`, or, since loom has no `park_timeout`, a token under
+//!   a lock;
+//! * [`slots`] makes a buffer without touching its memory.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is where they are wrapped")]
+
+use std::time::Instant;
 
 /// For globals, which no model touches: loom's objects live for one execution only.
 pub(crate) use std::sync::OnceLock;
@@ -20,7 +22,7 @@ pub(crate) use imp::*;
 
 /// For the models: spurious wake-ups and deadlines.
 #[cfg(offthread_loom)]
-pub use imp::Sleeper;
+pub use imp::ThreadHandle;
 
 /// A lock that does not poison.
 #[derive(Debug)]
@@ -37,11 +39,6 @@ impl<T> Mutex<T> {
         Self(locks::Mutex::new(value))
     }
 
-    /// Without locking: who has it alone needs no lock.
-    pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
     pub(crate) fn into_inner(self) -> T {
         self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -50,9 +47,14 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Locks, if nobody else has the lock just now.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock().ok()
+    /// Unlocks, waits for a notification of `condvar` or for the deadline, and locks again. May also return for no reason.
+    pub(crate) fn wait<'a>(
+        &'a self,
+        guard: MutexGuard<'a, T>,
+        condvar: &Condvar,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, T> {
+        condvar.wait(guard, deadline, || self.lock())
     }
 }
 
@@ -67,7 +69,10 @@ mod imp {
     pub(crate) use std::sync::{Arc, MutexGuard, atomic};
     pub(crate) use std::{thread, thread_local};
 
-    /// std's cell with loom's way in.
+    /// The most yields before a sleep: see `primitives::backoff`.
+    pub(crate) const MAX_YIELDS: u32 = 48;
+
+    /// std's cell with loom's interface.
     #[derive(Debug)]
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(cell::UnsafeCell<T>);
@@ -98,28 +103,43 @@ mod imp {
         Ok(slots.into_boxed_slice())
     }
 
-    /// Nothing.
+    /// One thread waits on it.
     #[derive(Debug, Default)]
-    pub(crate) struct Tracked(());
+    pub(crate) struct Condvar(locks::Condvar);
 
-    /// Nothing.
-    pub(crate) fn assert_alone(_: &mut atomic::AtomicU8) {}
+    impl Condvar {
+        pub(crate) fn notify(&self) {
+            self.0.notify_one();
+        }
+
+        /// See [`Mutex::wait`](super::Mutex::wait).
+        pub(crate) fn wait<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            deadline: Option<Instant>,
+            _lock: impl FnOnce() -> MutexGuard<'a, T>,
+        ) -> MutexGuard<'a, T> {
+            let Some(at) = deadline else { return self.0.wait(guard).unwrap_or_else(locks::PoisonError::into_inner) };
+            let left = at.saturating_duration_since(Instant::now());
+            self.0.wait_timeout(guard, left).unwrap_or_else(locks::PoisonError::into_inner).0
+        }
+    }
 
     /// Wakes one thread out of [`sleep`], or makes its next one return at once.
     #[derive(Debug)]
-    pub(crate) struct Sleeper(thread::Thread);
+    pub(crate) struct ThreadHandle(thread::Thread);
 
-    impl Sleeper {
+    impl ThreadHandle {
         pub(crate) fn current() -> Self {
             Self(thread::current())
         }
 
-        pub(crate) fn wake(&self) {
+        pub(crate) fn unpark(&self) {
             self.0.unpark();
         }
     }
 
-    /// Sleeps until woken or until the deadline; may also return for no reason.
+    /// Sleeps until unparked or until the deadline; may also return for no reason.
     pub(crate) fn sleep(deadline: Option<Instant>) {
         match deadline {
             None => thread::park(),
@@ -146,7 +166,7 @@ mod imp {
 
     /// How many threads can run at once.
     pub(crate) fn cpus() -> usize {
-        // Asking costs several system calls, and the answer hardly ever changes.
+        // The question costs several system calls, and the answer hardly ever changes.
         static CPUS: super::OnceLock<usize> = super::OnceLock::new();
         *CPUS.get_or_init(|| thread::available_parallelism().map_or(1, Into::into))
     }
@@ -170,79 +190,92 @@ mod imp {
     }
     pub(crate) use const_thread_local as thread_local;
 
+    /// A model does not yield before it sleeps.
+    pub(crate) const MAX_YIELDS: u32 = 0;
+
     #[expect(clippy::unnecessary_wraps, reason = "std's, above, can fail")]
     pub(crate) fn slots<T>(len: usize) -> Result<Box<[UnsafeCell<MaybeUninit<T>>]>, TryReserveError> {
         Ok((0..len).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect())
     }
 
-    /// Part of what is to be dropped before a model ends.
-    pub(crate) struct Tracked(#[expect(dead_code, reason = "it is there for its own sake")] loom::alloc::Track<()>);
+    /// loom's own condvar never times out: the waiting thread sleeps on its token instead, where a deadline is an event.
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(locks::Mutex<Option<ThreadHandle>>);
 
-    /// Fails the model if another thread's use of it does not come before this.
-    pub(crate) fn assert_alone(atomic: &mut atomic::AtomicU8) {
-        atomic.with_mut(|_| ());
-    }
+    impl Condvar {
+        pub(crate) fn notify(&self) {
+            if let Some(waiter) = self.0.lock().unwrap().take() {
+                waiter.unpark();
+            }
+        }
 
-    impl Default for Tracked {
-        fn default() -> Self {
-            Self(loom::alloc::Track::new(()))
+        pub(crate) fn wait<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            deadline: Option<Instant>,
+            lock: impl FnOnce() -> MutexGuard<'a, T>,
+        ) -> MutexGuard<'a, T> {
+            *self.0.lock().unwrap() = Some(ThreadHandle::current());
+            drop(guard);
+            sleep(deadline);
+            lock()
         }
     }
 
-    /// What a thread sleeps on. Time does not pass under loom, so a deadline is an event: [`Sleeper::expire`].
+    /// What a thread sleeps on. Time does not pass under loom, so a deadline is an event: [`ThreadHandle::time_out`].
     #[derive(Debug, Default)]
-    struct Bed {
-        woken: bool,
-        expired: bool,
+    struct ParkToken {
+        unparked: bool,
+        timed_out: bool,
     }
 
     thread_local! {
-        static BED: Sleeper = const { Sleeper(Arc::new((locks::Mutex::new(Bed::default()), locks::Condvar::new()))) };
+        static TOKEN: ThreadHandle = const { ThreadHandle::default() };
     }
 
-    /// As std's, above; the models use it too.
-    #[derive(Clone, Debug)]
-    pub struct Sleeper(Arc<(locks::Mutex<Bed>, locks::Condvar)>);
+    /// As std's, above; the models use it too. It is std's `Arc`, as loom drops a thread's locals in no fixed order.
+    #[derive(Clone, Debug, Default)]
+    pub struct ThreadHandle(std::sync::Arc<(locks::Mutex<ParkToken>, locks::Condvar)>);
 
-    impl Sleeper {
-        /// The calling thread's.
+    impl ThreadHandle {
+        /// That of the calling thread.
         pub fn current() -> Self {
-            BED.with(Clone::clone)
+            TOKEN.with(Clone::clone)
         }
 
         /// From a model, without anything to tell: a spurious wake-up.
-        pub fn wake(&self) {
-            self.set(|bed| bed.woken = true);
+        pub fn unpark(&self) {
+            self.set(|token| token.unparked = true);
         }
 
         /// From a model: from now on, every deadline of that thread has passed.
-        pub fn expire(&self) {
-            self.set(|bed| bed.expired = true);
+        pub fn time_out(&self) {
+            self.set(|token| token.timed_out = true);
         }
 
-        fn set(&self, change: impl FnOnce(&mut Bed)) {
+        fn set(&self, change: impl FnOnce(&mut ParkToken)) {
             change(&mut self.0.0.lock().unwrap());
             self.0.1.notify_one();
         }
     }
 
     pub(crate) fn sleep(deadline: Option<Instant>) {
-        let sleeper = Sleeper::current();
-        let mut bed = sleeper.0.0.lock().unwrap();
-        while !(bed.woken || deadline.is_some() && bed.expired) {
-            bed = sleeper.0.1.wait(bed).unwrap();
+        let thread = ThreadHandle::current();
+        let mut token = thread.0.0.lock().unwrap();
+        while !(token.unparked || deadline.is_some() && token.timed_out) {
+            token = thread.0.1.wait(token).unwrap();
         }
-        bed.woken = false;
+        token.unparked = false;
     }
 
     pub(crate) fn is_past(_: Instant) -> bool {
-        Sleeper::current().0.0.lock().unwrap().expired
+        ThreadHandle::current().0.0.lock().unwrap().timed_out
     }
 
     /// A model has no time to give.
     pub(crate) fn pause(_: u32) {}
 
-    /// One: a model neither spins nor yields before it sleeps.
+    /// The models' pools are made with a size.
     pub(crate) fn cpus() -> usize {
         1
     }

@@ -14,7 +14,8 @@ use std::task::{Context, Poll};
 use std::{error, fmt};
 
 use crate::event_loop::{LoopHandle, block_on};
-use crate::primitives::job::{CancelWatch, JoinError, Panic, is_cancelled};
+use crate::primitives::cancel::{CancelWatch, is_cancelled};
+use crate::primitives::join_error::{JoinError, Panic};
 use crate::primitives::parker::poll_until;
 
 /// In a job: runs a future on the event loop that the job was started from, blocks this thread until it has ended, and

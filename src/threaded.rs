@@ -7,8 +7,8 @@ use std::future::IntoFuture;
 use crate::event_loop::LoopHandle;
 use crate::pool::{self, Shared, ThreadPool, checked_name};
 use crate::primitives::job::Job;
-use crate::primitives::share::Share;
 use crate::separate;
+use crate::sync::Arc;
 
 /// Makes a blocking closure awaitable: nothing has started yet.
 ///
@@ -81,7 +81,7 @@ impl Place {
     }
 
     /// Shows the pool, once this is settled.
-    pub(crate) fn with_pool<R>(&self, f: impl FnOnce(&Share<Shared>) -> R) -> R {
+    pub(crate) fn with_pool<R>(&self, f: impl FnOnce(&Arc<Shared>) -> R) -> R {
         match self {
             Self::Pool(pool) => f(pool.shared()),
             _ => pool::with_nearby(f),

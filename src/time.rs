@@ -25,7 +25,7 @@ use std::{error, fmt};
 
 use crate::event_loop::timers::{Key, Timers};
 use crate::event_loop::{LoopHandle, Reactor, Start, Task, running, runs_here};
-use crate::primitives::job::contain;
+use crate::primitives::join_error::catch_and_discard;
 use crate::primitives::parker::poll_until;
 use crate::primitives::spsc::{Receiver, RecvTimeoutError};
 use crate::primitives::waker_slot::WakerSlot;
@@ -88,7 +88,7 @@ impl TimerThread {
             drop(state);
             for waker in due {
                 // A waker that panics must not end the thread that all others rely on.
-                contain(|| waker.wake());
+                catch_and_discard(|| waker.wake());
             }
             let changed = poll_until(Some(known.unwrap_or(now + LINGER)), |cx| {
                 self.earlier.register(cx.waker());

@@ -9,11 +9,13 @@ const ORDER: &[&str] = &[
     "sync",
     "primitives::cache_padded",
     "primitives::framed",
-    "primitives::share",
     "primitives::waker_slot",
+    "primitives::backoff",
     "primitives::parker",
     "primitives::oneshot",
     "primitives::spsc",
+    "primitives::join_error",
+    "primitives::cancel",
     "primitives::job",
     "context",
     "pool",
@@ -160,9 +162,14 @@ fn named_models_exist() {
     for (path, text) in sources() {
         let twin = match path.to_str().unwrap() {
             "pool/mod.rs" => Path::new("pool.rs"),
-            "iterable.rs" | "pool/stream.rs" => Path::new("iterable.rs"),
+            "primitives/cancel.rs" => Path::new("job.rs"),
+            "iterable/mod.rs" | "pool/stream.rs" => Path::new("iterable.rs"),
             "time.rs" | "gather.rs" | "sync_await.rs" => Path::new("event_loop.rs"),
-            "primitives/mod.rs" | "primitives/cache_padded.rs" | "primitives/framed.rs" => continue,
+            "primitives/mod.rs"
+            | "primitives/cache_padded.rs"
+            | "primitives/framed.rs"
+            | "primitives/backoff.rs"
+            | "primitives/join_error.rs" => continue,
             _ if path.starts_with("event_loop") => Path::new("event_loop.rs"),
             _ if path.starts_with("primitives") => Path::new(path.file_name().unwrap()),
             _ => continue,

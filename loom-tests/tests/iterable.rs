@@ -1,4 +1,4 @@
-//! Models of `src/iterable.rs` and `src/pool/stream.rs`: every item comes once and in order, the iterator is dropped once and
+//! Models of `src/iterable/` and `src/pool/stream.rs`: every item comes once and in order, the iterator is dropped once and
 //! before its end is told, and nobody waits for ever.
 
 mod common;
@@ -372,8 +372,9 @@ fn shutdown_stops() {
         let mut items = IteratorWrapper::new({
             let made = made.clone();
             move || {
-                started.send(()).unwrap();
+                let mut started = Some(started);
                 iter::repeat_with(move || {
+                    started.take().into_iter().for_each(|started| started.send(()).unwrap());
                     while !is_cancelled() {
                         thread::yield_now();
                     }

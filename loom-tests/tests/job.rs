@@ -1,4 +1,4 @@
-//! Models of `src/primitives/job.rs`: a job runs once or is cancelled, its closure and its result are dropped once, and
+//! Models of `src/primitives/job.rs` and `src/primitives/cancel.rs`: a job runs once or is cancelled, its closure and its result are dropped once, and
 //! its handle resolves.
 
 mod common;
@@ -13,7 +13,7 @@ use common::{Counted, Drops, Note, model, model_with, poll_once};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
-use offthread::internals::{CancelWatch, Ended, Executor, Queued, Stop, Worker, block_on, job, poll_until};
+use offthread::internals::{CancelWatch, JobOwner, Progress, Queued, Stop, block_on, job, poll_until};
 use offthread::{Job, JoinError, is_cancelled};
 
 /// Where the jobs of a model belong.
@@ -36,7 +36,7 @@ impl Home {
     }
 }
 
-impl Executor for Home {
+impl JobOwner for Home {
     fn cancelled(&self) {
         self.0.cancelled.fetch_add(1, Relaxed);
     }
@@ -45,8 +45,8 @@ impl Executor for Home {
         &self.0.stop
     }
 
-    fn inline(&self) -> Option<Box<dyn Worker>> {
-        INLINE.with(Cell::get).then(|| Box::<Told>::default() as _)
+    fn may_run_inline(&self) -> bool {
+        INLINE.with(Cell::get)
     }
 }
 
@@ -76,44 +76,20 @@ fn watched() -> Watched {
             drop(captured);
             made.value(7)
         },
-        || home.clone(),
+        home.clone(),
     );
     Watched { home, queued, handle, runs, closures, results }
 }
 
-/// Notes what a worker is told.
-#[derive(Default)]
-struct Told {
-    started: usize,
-    ended: Vec<Ended>,
-    busy: usize,
-}
-
-impl Worker for Told {
-    fn started(&mut self) {
-        self.started += 1;
-    }
-
-    fn ended(&mut self, how: Ended) {
-        self.ended.push(how);
-    }
-
-    fn busy(&mut self) {
-        assert_eq!(self.ended.len(), 1, "busy before the end");
-        self.busy += 1;
-    }
-}
-
-/// Runs the job in a thread; whether it ran there. It must be told so, once.
+/// Runs the job in a thread; whether it ran there. The thread must be told so, once, and before user code runs.
 fn run(queued: Queued) -> thread::JoinHandle<bool> {
     thread::spawn(move || {
-        let mut told = Told::default();
-        if let Some(job) = queued.start() {
-            job.run(&mut told);
+        let mut told = Vec::new();
+        if let Some(job) = queued.claim() {
+            job.run(&mut |progress| told.push(progress));
         }
-        assert!(matches!(told.ended[..], [] | [Ended::Succeeded]), "{:?}", told.ended);
-        assert!(told.started == 0 && told.busy <= told.ended.len());
-        !told.ended.is_empty()
+        assert!(matches!(told[..], [] | [Progress::Succeeded] | [Progress::Succeeded, Progress::UserCode]), "{told:?}");
+        !told.is_empty()
     })
 }
 
@@ -223,7 +199,7 @@ fn cancelled_is_finished() {
     model(|| {
         let note = Note::new();
         let captured = Dropped(note.clone());
-        let (queued, handle) = job(move || drop(captured), Home::new);
+        let (queued, handle) = job(move || drop(captured), Home::new());
         let handle = StdArc::new(handle);
         let cancelling = thread::spawn({
             let handle = handle.clone();
@@ -291,7 +267,7 @@ fn cancel_refuse() {
     model(|| {
         let Watched { home, queued, handle, runs, closures, results } = watched();
         let refusing = thread::spawn(move || {
-            if let Some(job) = queued.start() {
+            if let Some(job) = queued.claim() {
                 job.refuse(JoinError::NoThread(std::io::ErrorKind::OutOfMemory.into()));
             }
         });
@@ -313,7 +289,7 @@ fn cancel_publishes() {
     model(|| {
         let note = Note::new();
         let seen = note.clone();
-        let (queued, handle) = job(move || assert!(!is_cancelled() || seen.is_written()), Home::new);
+        let (queued, handle) = job(move || assert!(!is_cancelled() || seen.is_written()), Home::new());
         let worker = run(queued);
         note.write();
         handle.cancel();
@@ -335,10 +311,10 @@ fn stop_publishes() {
             }
             assert!(seen.is_written());
         };
-        let (queued, handle) = job(until_told, || home.clone());
+        let (queued, handle) = job(until_told, home.clone());
         let worker = run(queued);
         note.write();
-        drop(home.0.stop.set());
+        home.0.stop.set();
         worker.join().unwrap();
         block_on(handle);
     });
@@ -364,7 +340,7 @@ fn inline_start() {
 fn inline_stale() {
     model(|| {
         let home = Home::new();
-        let (queued, handle) = job(is_cancelled, || home.clone());
+        let (queued, handle) = job(is_cancelled, home.clone());
         let dropping = thread::spawn(move || {
             let stale = queued.is_stale();
             drop(queued);
@@ -386,7 +362,7 @@ fn is_finished() {
     model(|| {
         let note = Note::new();
         let written = note.clone();
-        let (queued, mut handle) = job(move || written.write(), Home::new);
+        let (queued, mut handle) = job(move || written.write(), Home::new());
         let worker = run(queued);
         if handle.is_finished() {
             assert!(note.is_written());
@@ -405,7 +381,7 @@ fn running_job_is_told() {
                 thread::yield_now();
             }
         };
-        let (queued, handle) = job(until_told, Home::new);
+        let (queued, handle) = job(until_told, Home::new());
         let worker = run(queued);
         drop(handle);
         worker.join().unwrap();
@@ -420,7 +396,7 @@ fn watching(home: &Home) -> (Queued, Job<()>) {
             poll_until(None, |cx| watch.poll(cx));
             assert!(is_cancelled());
         },
-        || home.clone(),
+        home.clone(),
     )
 }
 
@@ -443,7 +419,7 @@ fn watch_stop() {
         let home = Home::new();
         let (queued, handle) = watching(&home);
         let worker = run(queued);
-        drop(home.0.stop.set());
+        home.0.stop.set();
         block_on(handle);
         worker.join().unwrap();
     });
@@ -479,7 +455,7 @@ fn thrown_out_as_it_is_cancelled() {
     model(|| {
         let note = Note::new();
         let captured = Dropped(note.clone());
-        let (queued, mut handle) = job(move || drop(captured), Home::new);
+        let (queued, mut handle) = job(move || drop(captured), Home::new());
         let after = StdArc::new(After(note.clone(), std::sync::atomic::AtomicUsize::new(0)));
         let waker = after.clone().into();
         assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());

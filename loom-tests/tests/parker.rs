@@ -4,7 +4,6 @@ mod common;
 
 use std::cell::RefCell;
 use std::mem;
-use std::ops::ControlFlow;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -14,9 +13,9 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use loom::thread;
-use offthread::internals::{Notified, Rest, Sleeper, Sleeping, block_on, drive, poll_until, tell_around_sleep};
+use offthread::internals::{Blocking, ThreadHandle, block_on, poll_until, set_blocking_hook};
 
-/// Something to wait for: a flag and a value. Who looks with `Relaxed` relies on the wake alone to order both.
+/// Something to wait for: a flag and a value. A look with `Relaxed` relies on the wake alone to order both.
 #[derive(Clone)]
 struct Event(Arc<(AtomicBool, UnsafeCell<u32>)>);
 
@@ -71,9 +70,9 @@ fn wake_publishes() {
     });
 }
 
-/// Forbids: the waking thread finds PARKED but not yet whom to wake. (The waker is used by reference and by value.)
+/// Forbids: a wake by reference is lost.
 #[test]
-fn wake_finds_the_sleeper() {
+fn wake_by_reference() {
     model(|| {
         let ready = Arc::new(AtomicBool::new(false));
         let mut started = false;
@@ -118,8 +117,8 @@ fn wake_during_poll() {
 #[test]
 fn spurious_wake_ups() {
     model(|| {
-        let sleeper = Sleeper::current();
-        let disturber = thread::spawn(move || sleeper.wake());
+        let waiting = ThreadHandle::current();
+        let disturber = thread::spawn(move || waiting.unpark());
         let (done, other) = wait_for_thread(None, Relaxed);
         assert!(done.is_some());
         other.join().unwrap();
@@ -151,8 +150,8 @@ fn stale_waker() {
 #[test]
 fn deadline_against_wake() {
     model(|| {
-        let sleeper = Sleeper::current();
-        let clock = thread::spawn(move || sleeper.expire());
+        let waiting = ThreadHandle::current();
+        let clock = thread::spawn(move || waiting.time_out());
         let (_done, other) = wait_for_thread(Some(Instant::now()), Relaxed);
         other.join().unwrap();
         clock.join().unwrap();
@@ -166,8 +165,8 @@ fn deadline_against_wake() {
 #[test]
 fn deadline_alone() {
     model(|| {
-        let sleeper = Sleeper::current();
-        let clock = thread::spawn(move || sleeper.expire());
+        let waiting = ThreadHandle::current();
+        let clock = thread::spawn(move || waiting.time_out());
         assert_eq!(poll_until(Some(Instant::now()), |_| Poll::<()>::Pending), None);
         clock.join().unwrap();
     });
@@ -177,8 +176,8 @@ fn deadline_alone() {
 #[test]
 fn deadline_with_ceaseless_wakes() {
     model(|| {
-        let sleeper = Sleeper::current();
-        let clock = thread::spawn(move || sleeper.expire());
+        let waiting = ThreadHandle::current();
+        let clock = thread::spawn(move || waiting.time_out());
         let done = poll_until(Some(Instant::now()), |cx| {
             cx.waker().wake_by_ref();
             thread::yield_now();
@@ -189,32 +188,11 @@ fn deadline_with_ceaseless_wakes() {
     });
 }
 
-/// Forbids: the first poll's waker, cloned by two threads at once, makes two different ones, of which one wakes nobody.
-#[test]
-fn lazy_waker() {
-    model(|| {
-        let event = Event::new();
-        let mut first = true;
-        poll_until(None, |cx| {
-            if mem::replace(&mut first, false) {
-                // SAFETY: that thread is joined before this borrow ends.
-                let waker: &'static Waker = unsafe { mem::transmute(cx.waker()) };
-                let cloning = thread::spawn(move || waker.clone());
-                let own = cx.waker().clone();
-                let other = cloning.join().unwrap();
-                assert!(own.will_wake(&other));
-                event.happen(other).join().unwrap();
-            }
-            if event.happened(Relaxed) { Poll::Ready(()) } else { Poll::Pending }
-        });
-    });
-}
-
 /// Forbids: a call inside another call's poll takes the outer one's wake-up, or gives it its own.
 #[test]
 fn nested() {
     model(|| {
-        // As on any thread that has waited before: there is a waiter to be taken from the cache.
+        // As on any thread that has waited before: there is a parker to be taken from the cache.
         assert!(poll_until(None, |cx| Poll::Ready(cx.waker().clone())).is_some());
         let outer = Event::new();
         let mut other = None;
@@ -233,16 +211,16 @@ fn nested() {
     });
 }
 
-/// Forbids: a thread sleeps for ever though it was woken by the very one whom it told that it goes to sleep.
+/// Forbids: a thread sleeps for ever though its blocking hook has woken it.
 #[test]
-fn woken_by_the_one_who_is_told() {
+fn woken_by_the_hook() {
     loom::thread_local! {
         static OWN: RefCell<Option<Waker>> = RefCell::new(None);
     }
     model(|| {
-        tell_around_sleep(Some(|sleeping| {
+        set_blocking_hook(Some(|blocking| {
             let waker = OWN.with(RefCell::take);
-            if let Some(waker) = waker.filter(|_| sleeping == Sleeping::Begins) {
+            if let Some(waker) = waker.filter(|_| blocking == Blocking::Enter) {
                 waker.wake();
             }
         }));
@@ -255,69 +233,7 @@ fn woken_by_the_one_who_is_told() {
             }
             Poll::Ready(())
         });
-        tell_around_sleep(None);
+        set_blocking_hook(None);
         assert_eq!((woken, polls), (Some(()), 2));
-    });
-}
-
-/// Forbids: a thread that is woken and unparked, by two others and by itself, takes one for the other, or overlooks one.
-#[test]
-fn woken_and_unparked() {
-    model(|| {
-        let (woken, unparked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let mut seen = (false, false);
-        let mut turns = 0;
-        drive(|turn| {
-            turns += 1;
-            match turn.unparker {
-                None => return ControlFlow::Continue(Rest::Skip),
-                Some(unparker) if turns == 2 => {
-                    let (waker, unparker) = (turn.cx.waker().clone(), unparker.clone());
-                    thread::spawn({
-                        let woken = woken.clone();
-                        move || {
-                            woken.store(true, Relaxed);
-                            waker.wake();
-                        }
-                    });
-                    thread::spawn({
-                        let unparked = unparked.clone();
-                        move || {
-                            unparked.store(true, Relaxed);
-                            unparker.unpark();
-                        }
-                    });
-                }
-                Some(_) => {
-                    let Notified { woken: is_woken, unparked: is_unparked } = turn.notified;
-                    assert!(is_woken || is_unparked, "there is no deadline");
-                    assert!(!is_woken || woken.load(Relaxed));
-                    assert!(!is_unparked || unparked.load(Relaxed));
-                    seen = (seen.0 || is_woken, seen.1 || is_unparked);
-                }
-            }
-            if seen == (true, true) { ControlFlow::Break(()) } else { ControlFlow::Continue(Rest::Until(None)) }
-        });
-    });
-}
-
-/// Forbids: a thread that wakes itself all the time does not hear that it is unparked.
-#[test]
-fn unparked_while_it_wakes_itself() {
-    model(|| {
-        let mut turns = 0;
-        drive(|turn| {
-            turns += 1;
-            if turn.notified.unparked {
-                return ControlFlow::Break(());
-            }
-            if turns == 2 {
-                let unparker = turn.unparker.unwrap().clone();
-                thread::spawn(move || unparker.unpark());
-            }
-            turn.cx.waker().wake_by_ref();
-            thread::yield_now();
-            ControlFlow::Continue(Rest::Until(None))
-        });
     });
 }

@@ -7,7 +7,7 @@ use common::{Note, model_with};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use loom::thread;
-use offthread::internals::{Sleeper, block_on};
+use offthread::internals::{ThreadHandle, block_on};
 use offthread::{JoinError, ThreadPool, is_cancelled, oneshot};
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -160,7 +160,7 @@ fn last_handle_in_a_job() {
 fn submit_timeout() {
     model(|| {
         // Time is up as soon as it has begun.
-        let pool = ThreadPool::builder().threads(1).on_thread_start(|| Sleeper::current().expire()).build();
+        let pool = ThreadPool::builder().threads(1).on_thread_start(|| ThreadHandle::current().time_out()).build();
         block_on(pool.spawn(|| ()));
         assert_eq!(block_on(pool.spawn(|| 2)), 2);
         assert_at_rest(&pool);
@@ -171,16 +171,16 @@ fn submit_timeout() {
 #[test]
 fn spurious_wake_up() {
     model(|| {
-        let sleeper = std::sync::Arc::new(Mutex::new(None));
-        let seen = sleeper.clone();
+        let worker = std::sync::Arc::new(Mutex::new(None));
+        let seen = worker.clone();
         let pool = ThreadPool::builder().threads(1).on_thread_start(move || {
-            let current = Sleeper::current();
+            let current = ThreadHandle::current();
             *seen.lock().unwrap() = Some(current);
         });
         let pool = pool.build();
         block_on(pool.spawn(|| ()));
-        let sleeper: Sleeper = sleeper.lock().unwrap().take().unwrap();
-        let nothing = thread::spawn(move || sleeper.wake());
+        let worker: ThreadHandle = worker.lock().unwrap().take().unwrap();
+        let nothing = thread::spawn(move || worker.unpark());
         assert_eq!(block_on(pool.spawn(|| 2)), 2);
         nothing.join().unwrap();
         assert_eq!(pool.stats().threads, 1);
@@ -427,9 +427,9 @@ fn inline_wait() {
 }
 
 /// Forbids: of two jobs that come while two workers are idle, of which the first waits for the second by other means than
-/// this crate's, the second is left to the worker that has the first: whoever is called has to call the next.
+/// this crate's, the second is left to the worker that has the first: the woken worker has to wake the next.
 #[test]
-fn called_one_calls_the_next() {
+fn woken_worker_wakes_the_next() {
     model(|| {
         let pool = ThreadPool::new(2);
         // In the first round they may still be about to start; in the second they are idle, or about to be.
@@ -499,5 +499,50 @@ fn waker_that_waits() {
             is_done.recv_blocking().unwrap();
             block_on(job);
         }
+    });
+}
+
+/// Forbids: a job is left to a worker that runs a waker, though that waits for the very job, and not by a call of this
+/// crate.
+#[test]
+fn waker_that_spins() {
+    struct Spins(Arc<(AtomicBool, AtomicBool)>);
+    impl Wake for Spins {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.0.store(true, Relaxed);
+            while !self.0.1.load(Relaxed) {
+                thread::yield_now();
+            }
+        }
+    }
+    model(|| {
+        let pool = ThreadPool::new(2);
+        let flags = Arc::new((AtomicBool::new(false), AtomicBool::new(false)));
+        let waker = std::sync::Arc::new(Spins(flags.clone())).into();
+        let mut first = pool.spawn(|| ());
+        if Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_pending() {
+            while !flags.0.load(Relaxed) {
+                thread::yield_now();
+            }
+            block_on(pool.spawn(move || flags.1.store(true, Relaxed)));
+            block_on(first);
+        }
+    });
+}
+
+/// Forbids: a job is left to a thread that is starting, though its start hook waits for that very job.
+#[test]
+fn start_hook_that_waits() {
+    model(|| {
+        let (sender, receiver) = oneshot::channel();
+        let receiver = Mutex::new(Some(receiver));
+        let pool = ThreadPool::builder().threads(1).on_thread_start(move || {
+            let receiver: Option<oneshot::Receiver<()>> = receiver.lock().unwrap().take();
+            if let Some(receiver) = receiver {
+                receiver.recv_blocking().unwrap();
+            }
+        });
+        let pool = pool.build();
+        block_on(pool.spawn(|| sender.send(()))).unwrap();
     });
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{Counted, CountingWaker, Drops, Note, model, poll_once};
 use loom::thread;
-use offthread::internals::{Sleeper, block_on};
+use offthread::internals::{ThreadHandle, block_on};
 use offthread::spsc::{self, Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError};
 
 /// A channel whose `items` items are sent by a thread as `send` does it, and received here as `receive` does it. Then
@@ -342,8 +342,8 @@ fn timeout_against_recv() {
         let drops = Drops::default();
         let (mut sender, mut receiver) = spsc::channel(1);
         sender.try_send(drops.value(0)).unwrap();
-        let sleeper = Sleeper::current();
-        let clock = thread::spawn(move || sleeper.expire());
+        let waiting = ThreadHandle::current();
+        let clock = thread::spawn(move || waiting.time_out());
         let receiving = thread::spawn(move || {
             assert_eq!(receiver.try_recv().unwrap().number, 0);
             receiver
@@ -423,7 +423,7 @@ fn timeout_alone() {
     model(|| {
         let (mut sender, receiver) = spsc::channel(1);
         sender.try_send(1).unwrap();
-        Sleeper::current().expire();
+        ThreadHandle::current().time_out();
         let start = Instant::now();
         assert_eq!(sender.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
         assert!(start.elapsed() < Duration::from_secs(60));

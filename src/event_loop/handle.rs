@@ -16,7 +16,7 @@ use crate::event_loop::local::Local;
 use crate::event_loop::reactor::{Letter, Reactor, Start};
 use crate::event_loop::task::{Home, Task, task};
 use crate::pool::ThreadPool;
-use crate::primitives::job;
+use crate::primitives::cancel;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, ThreadId};
 
@@ -192,7 +192,7 @@ impl LoopHandle {
         let of = |reactor: &Arc<Reactor>| match Local::running() {
             Some(running) => Some(running).filter(|running| Arc::ptr_eq(&running.reactor, reactor)),
             // In a job that is run where it is waited for, on the loop's thread, it is as in any other.
-            None => Local::of(reactor).filter(|_| job::current_id().is_none()),
+            None => Local::of(reactor).filter(|_| cancel::current_id().is_none()),
         };
         let local = CURRENT.peek(|current| match current {
             Some(Self(Kind::Ours(reactor))) => Some(of(reactor)),

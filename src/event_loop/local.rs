@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::hint;
 use std::mem::ManuallyDrop;
+use std::ops::ControlFlow;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,8 +27,7 @@ use std::time::{Duration, Instant};
 use crate::event_loop::reactor::{Letter, Reactor, Start};
 use crate::event_loop::task::{AnyTask, Body, Header};
 use crate::pool::ThreadPool;
-use crate::primitives::job;
-use crate::primitives::parker::{Rest, Unparker};
+use crate::primitives::cancel;
 use crate::sync::thread_local;
 
 /// The thread does not wake up for timers again so soon after it has; those that are due in between are late by as much at
@@ -168,7 +168,7 @@ struct Running {
 #[inline]
 fn place() -> usize {
     // No job has the address 1.
-    job::current_id().unwrap_or(1)
+    cancel::current_id().unwrap_or(1)
 }
 
 impl Local {
@@ -294,11 +294,10 @@ impl Local {
         self.burying.set(false);
     }
 
-    /// Does what there is to do, and says how long the thread may rest.
-    pub fn turn(&self, unparker: Option<&Unparker>) -> Rest {
-        if let Some(unparker) = unparker.filter(|_| !self.attached.get()) {
-            self.reactor.attach(Some(unparker.clone()));
-            self.attached.set(true);
+    /// Does what there is to do, and says until when the thread may sleep. `Break`: not at all.
+    pub fn turn(&self, waker: &Waker) -> ControlFlow<(), Option<Instant>> {
+        if !self.attached.replace(true) {
+            self.reactor.attach(Some(waker.clone()));
         }
         self.take_in();
         let queued = self.queue.borrow().len();
@@ -311,13 +310,12 @@ impl Local {
                 self.poll(task);
             }
         }
-        if self.queue.borrow().is_empty() && self.new_timers.borrow().is_empty() && self.attached.get() {
-            let earliest = self.reactor.timers.lock().earliest();
-            let together = self.fired.get().and_then(|fired| fired.checked_add(TOGETHER));
-            Rest::Until(earliest.map(|earliest| together.map_or(earliest, |together| earliest.max(together))))
-        } else {
-            Rest::Skip
+        if !self.queue.borrow().is_empty() || !self.new_timers.borrow().is_empty() {
+            return ControlFlow::Break(());
         }
+        let earliest = self.reactor.timers.lock().earliest();
+        let together = self.fired.get().and_then(|fired| fired.checked_add(TOGETHER));
+        ControlFlow::Continue(earliest.map(|earliest| together.map_or(earliest, |together| earliest.max(together))))
     }
 
     /// Reads the slots of the next tasks, so that their memory comes all at once, and not one by one as each is polled. Where

@@ -39,7 +39,7 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as TaskContext, Poll};
 
 use crate::context::Context;
 pub use crate::event_loop::handle::LoopHandle;
@@ -47,15 +47,15 @@ use crate::event_loop::local::{Local, Run};
 pub use crate::event_loop::reactor::{Reactor, Start};
 pub use crate::event_loop::task::{Task, TaskOutcome};
 use crate::pool::ThreadPool;
-use crate::primitives::parker::{Rest, Turn, drive};
+use crate::primitives::parker::Parker;
 
 /// Runs a future to its end on this thread, and returns its output.
 ///
 /// It is given an event loop of its own, on which it can [`spawn`] tasks. Those that are left when the future has ended are
 /// dropped, on this thread, and then the loop is closed.
 ///
-/// Any future will do, whoever wakes it. One that is ready at once costs no allocation and no system call: the loop is made
-/// when something needs it.
+/// Any future will do, whoever wakes it. One that is ready at once costs no system call, and no allocation but in the first call
+/// of its thread: the loop is made when something needs it.
 ///
 /// ```
 /// let (sender, receiver) = offthread::oneshot::channel();
@@ -71,7 +71,7 @@ use crate::primitives::parker::{Rest, Turn, drive};
 /// In a job it is allowed.
 ///
 /// # Blocking
-/// Blocks the thread until the future has ended. When there is nothing to do: for up to some 200 microseconds by giving its
+/// Blocks the thread until the future has ended. When there is nothing to do: for some tens of microseconds by giving its
 /// core away, then asleep.
 ///
 /// # Synchronization
@@ -93,16 +93,19 @@ fn current_becomes_running() {
 #[inline]
 fn until_ready<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
-    drive(|Turn { notified, cx, unparker }| {
-        if notified.woken {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return ControlFlow::Break(output);
+    Parker::with(|parker| {
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut TaskContext::from_waker(parker.waker())) {
+                return output;
+            }
+            loop {
+                let rest = Run::local().map_or(ControlFlow::Continue(None), |local| local.turn(parker.waker()));
+                let ControlFlow::Continue(deadline) = rest else { break };
+                if parker.park(deadline) {
+                    break;
+                }
             }
         }
-        ControlFlow::Continue(match Run::local() {
-            Some(local) => local.turn(unparker),
-            None => Rest::Until(None),
-        })
     })
 }
 

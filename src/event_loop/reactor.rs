@@ -27,13 +27,13 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use crate::event_loop::task::{AnyTask, SendBody};
 use crate::event_loop::timers::Timers;
 use crate::pool::ThreadPool;
-use crate::primitives::job::contain;
-use crate::primitives::parker::Unparker;
+use crate::primitives::join_error::catch_and_discard;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -54,7 +54,7 @@ pub struct Reactor {
 struct Mail {
     letters: Vec<Letter>,
     /// Of the thread, while the loop runs.
-    unparker: Option<Unparker>,
+    unparker: Option<Waker>,
     closed: bool,
 }
 
@@ -106,7 +106,7 @@ impl Reactor {
         let unparker = mail.unparker.clone().filter(|_| is_first);
         drop(mail);
         if let Some(unparker) = unparker {
-            unparker.unpark();
+            unparker.wake();
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Reactor {
     }
 
     /// The loop runs now, or does not any more.
-    pub fn attach(&self, unparker: Option<Unparker>) {
+    pub fn attach(&self, unparker: Option<Waker>) {
         let old = mem::replace(&mut self.mail.lock().unparker, unparker);
         drop(old);
     }
@@ -145,7 +145,7 @@ impl Reactor {
         let wakers = self.timers.lock().take_all();
         for waker in wakers {
             // Whoever sleeps here by another loop's leave has to find another clock.
-            contain(|| waker.wake());
+            catch_and_discard(|| waker.wake());
         }
         let pool = self.pool.lock().take();
         drop(pool);
@@ -160,7 +160,7 @@ impl Reactor {
         drop(timers);
         let fired = (!due.is_empty()).then_some(now);
         for waker in due {
-            contain(|| waker.wake());
+            catch_and_discard(|| waker.wake());
         }
         fired
     }

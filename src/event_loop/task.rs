@@ -32,7 +32,7 @@
 //!   closed: `wake_as_the_loop_closes`.
 //! * Cancelled as it ends: `cancel_as_it_ends`; while nothing else would wake the loop: `cancel_of_a_sleeper`.
 //! * A task of another runtime is cancelled, or detached, as it is polled: `foreign_cancel`, `foreign_detach`.
-//! * The future, its output or a panic's payload panics in `Drop`: see [`contain`].
+//! * The future, its output or a panic's payload panics in `Drop`: see [`catch_and_discard`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -47,8 +47,8 @@ use crate::event_loop::handle::Foreign;
 use crate::event_loop::local::{Key, Local};
 use crate::event_loop::reactor::{Letter, Reactor};
 use crate::primitives::framed::{Frame, Framed};
-use crate::primitives::job::{JoinError, Panic, contain};
-use crate::primitives::oneshot;
+use crate::primitives::join_error::{JoinError, Panic, catch_and_discard};
+use crate::primitives::oneshot::{self, Receiving, Sending};
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -66,7 +66,7 @@ pub struct Header {
 }
 
 type Outcome<R> = Result<R, JoinError>;
-type TaskCell<R> = oneshot::Shared<Outcome<R>, Header>;
+type TaskCell<R> = oneshot::Shared<Header, Outcome<R>>;
 
 /// A task, whatever its output. To be polled it has to be found in its slot.
 pub trait AnyTask: Send + Sync {
@@ -111,7 +111,7 @@ impl Home {
     #[inline]
     fn forget_waker(&self) {
         if let Self::Foreign(home) = self {
-            contain(|| drop(home.waker.take()));
+            catch_and_discard(|| drop(home.waker.take()));
         }
     }
 
@@ -244,7 +244,7 @@ pub type SendBody = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct TaskFrame<R> {
     context: Context,
     /// `None` once it has been resolved.
-    output: Option<oneshot::SharedSender<Outcome<R>, Header>>,
+    output: Option<Sending<Outcome<R>, Header>>,
 }
 
 impl<R> TaskFrame<R> {
@@ -278,7 +278,7 @@ impl<F: Future> Frame<F> for TaskFrame<F::Output> {
 
     fn drop_future(&mut self, drop: impl FnOnce()) {
         let _polling = self.header().and_then(|header| header.home.enter());
-        contain(|| self.context.within(drop));
+        catch_and_discard(|| self.context.within(drop));
     }
 
     fn resolve(&mut self, outcome: Self::Outcome) {
@@ -288,10 +288,10 @@ impl<F: Future> Frame<F> for TaskFrame<F::Output> {
             header.home.forget_waker();
         }
         match (self.output.take(), outcome) {
-            (Some(output), Some(outcome)) if is_wanted => contain(|| drop(output.send(outcome))),
+            (Some(output), Some(outcome)) if is_wanted => catch_and_discard(|| drop(output.send(outcome))),
             (output, outcome) => {
-                contain(|| drop(outcome));
-                contain(|| drop(output));
+                catch_and_discard(|| drop(outcome));
+                catch_and_discard(|| drop(output));
             }
         }
     }
@@ -303,7 +303,7 @@ impl<R> Drop for TaskFrame<R> {
             header.end();
             header.home.forget_waker();
         }
-        contain(|| drop(self.output.take()));
+        catch_and_discard(|| drop(self.output.take()));
     }
 }
 
@@ -312,7 +312,7 @@ pub fn task<F>(home: Home, context: Context, future: F) -> (Arc<dyn AnyTask>, im
 where
     F: Future<Output: 'static>,
 {
-    let (output, result) = oneshot::shared(Header { state: AtomicU32::new(QUEUED), home });
+    let (output, result) = oneshot::pair(Header { state: AtomicU32::new(QUEUED), home });
     let Some(cell) = result.shared().cloned() else { unreachable!("it has only just been made") };
     let body = Framed::new(future, TaskFrame { context, output: Some(output) });
     (cell, body, Task(TaskOutcome { result, cancel }))
@@ -344,7 +344,7 @@ pub struct Task<R>(TaskOutcome<R>);
 /// Dropping it cancels the task, as dropping the [`Task`] does.
 #[must_use = "dropping it cancels the task"]
 pub struct TaskOutcome<R> {
-    result: oneshot::SharedReceiver<Outcome<R>, Header>,
+    result: Receiving<Outcome<R>, TaskCell<R>>,
     /// [`cancel`], which is there only for an `R` that borrows nothing. It is known where the task is made.
     cancel: fn(&Arc<TaskCell<R>>) -> bool,
 }
@@ -364,8 +364,9 @@ impl<R> Task<R> {
 
     /// Lets the task run without anyone waiting. Its output is dropped on the loop's thread.
     pub fn detach(mut self) {
-        if let Some(task) = self.0.result.give_up() {
+        if let Some((task, unwanted)) = self.0.result.give_up() {
             task.head.detach();
+            drop(unwanted);
         }
     }
 
@@ -404,8 +405,9 @@ impl<R> Future for TaskOutcome<R> {
 impl<R> Drop for TaskOutcome<R> {
     fn drop(&mut self) {
         // First this end of the channel, with its waker: cancelling must not wake the very task that drops this.
-        if let Some(task) = self.result.give_up() {
+        if let Some((task, unwanted)) = self.result.give_up() {
             (self.cancel)(&task);
+            drop(unwanted);
         }
     }
 }

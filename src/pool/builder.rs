@@ -1,18 +1,23 @@
 //! How a pool is made.
 #![forbid(unsafe_code)]
 
-use std::fmt;
 use std::time::Duration;
+use std::{env, fmt};
 
-use crate::pool::state::{Out, State};
+use crate::pool::state::State;
 use crate::pool::{GLOBAL, GlobalPoolExists, Hook, Owner, Shared, ThreadPool, default_size};
 use crate::primitives::cache_padded::CachePadded;
-use crate::primitives::job::Stop;
-use crate::primitives::share::Share;
+use crate::primitives::cancel::Stop;
 use crate::sync::{Arc, Mutex};
 
 /// How many threads a pool may have in all when jobs block: see [`ThreadPool`].
-const MOST: usize = 512;
+const MAX_THREADS: usize = 512;
+
+/// The size of a thread's stack, in bytes, if nobody says: std's rule.
+fn default_stack_size() -> usize {
+    let size = env::var("RUST_MIN_STACK").ok().and_then(|size| size.parse().ok());
+    size.unwrap_or(2 << 20)
+}
 
 /// Makes a [`ThreadPool`] that differs from the usual. From [`ThreadPool::builder`].
 ///
@@ -106,18 +111,21 @@ impl ThreadPoolBuilder {
     /// If the number of threads was not said, and `OFFTHREAD_POOL_SIZE` is set and not a positive number.
     pub fn build(self) -> ThreadPool {
         let size = self.threads.unwrap_or_else(default_size);
-        let shared = Share::new(Shared {
-            out: CachePadded(Mutex::new(Out::default())),
-            state: CachePadded(Mutex::new(State::new(size, size.max(MOST)))),
+        let shared = Arc::new(Shared {
+            ready: CachePadded::default(),
+            state: CachePadded(Mutex::new(State::new(size, size.max(MAX_THREADS)))),
+            ended: CachePadded::default(),
+            has_entries: CachePadded::default(),
+            streams: Mutex::default(),
             stop: Stop::default(),
             name: self.name,
             stack_size: self.stack_size,
+            inline_stack: self.stack_size.unwrap_or_else(default_stack_size) / 4,
             keep_alive: self.keep_alive,
             on_thread_start: self.on_thread_start,
             on_thread_stop: self.on_thread_stop,
             timed: self.timed,
         });
-        shared.state.lock().share = Some(shared.clone());
         ThreadPool { owner: Arc::new(Owner { shared }) }
     }
 

@@ -2,30 +2,27 @@
 //!
 //! # What it promises
 //! A job that is submitted runs, on one of the pool's threads, in the order of submission, at most `threads` of them at
-//! once; whatever happens, its handle resolves. Threads are started lazily, one for each job that finds no idle one, and
+//! once; whatever happens, its handle resolves. Threads are started lazily, one for each job that finds no idle thread, and
 //! end when they have been idle for long. A job that waits for another job never keeps that one from running.
 //!
 //! # How
-//! Jobs wait in two trays; one lock holds the list of idle workers and every count that decides, so that *call one, start one,
-//! or leave it* is decided on facts. What is decided stands in `state.rs`, and what a thread does in `worker.rs`; and what who
-//! submits a job, or takes the next one, does if the tray is locked time and again, in `contention.rs`. No user code runs
-//! under a lock, and nobody is woken under one.
+//! *Decide under the lock, act outside.* One lock, that of [`State`], guards the queue, the list of idle workers and every count
+//! that decides; so *wake one, start one, or leave it* is decided on facts. A decision is a `#[must_use]` value, and is carried
+//! out when the lock is free. No user code runs under a lock, and nobody is woken under one.
 //!
-//! A waker that a job's handle was given runs on the worker, which is counted on for the next job meanwhile: like all
-//! wakers it should return soon. (If it blocks in a call of this crate, the pool is told.)
+//! `queue.rs` has the jobs that wait, `workers.rs` the workers and the invariant of the pool, `worker.rs` a thread's life, and
+//! `stream.rs` the turns of iterables. The counters of [`PoolStats`] are reported, never decided on.
 //!
-//! Among the jobs wait the turns of iterables: see `stream.rs`.
-//!
-//! A pool cannot starve itself: a job that waits for another one that has not started runs that one right there
-//! ([`Job::wait`]); and a thread that sleeps in a blocking call of this crate, whatever it waits for, does not count as
-//! one of the `threads` while it does, so that another one takes its place if jobs wait.
+//! A pool cannot starve itself: a job that waits for another job that has not started runs that one right there
+//! ([`Job::wait`]); and a thread that sleeps in a blocking call of this crate does not count as one of the `threads` while it
+//! sleeps, so that another thread takes its place if jobs wait.
 //!
 //! # What can go wrong
 //! * A job is submitted as the only worker goes idle, or as its time is up: `submit_idle`, `submit_timeout`.
 //! * Two submitters see the same idle worker, or the same room for a thread: `two_submitters`, `two_jobs_two_threads`.
-//! * The one who is called does not call the next, and its own job waits for that one's: `called_one_calls_the_next`.
-//! * A worker is counted as looking, but does something that takes long: `result_whose_drop_waits_for_the_next_job`,
-//!   `waker_that_waits`.
+//! * The worker that is woken does not wake the next, and its own job waits for the next one's: `woken_worker_wakes_the_next`.
+//! * A worker is counted as searching, but does something that takes long: `result_whose_drop_waits_for_the_next_job`,
+//!   `waker_that_waits`, `start_hook_that_waits`; or blocks outside of this crate: `waker_that_spins`.
 //! * A worker wakes up for no reason: `spurious_wake_up`.
 //! * A job comes as the pool is closed: `submit_shutdown`, `submit_drain`; or one that waits is cancelled as the pool waits
 //!   for it: `cancel_drain`; as a worker takes it: `cancel_start`.
@@ -37,26 +34,37 @@
 #![forbid(unsafe_code)]
 
 mod builder;
-mod contention;
+mod queue;
 mod state;
+mod stats;
 mod stream;
 mod worker;
+mod workers;
 
 use std::cell::Cell;
+use std::mem;
+use std::sync::Weak;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use std::{env, error, fmt};
 
 use crate::context::Context;
 pub use crate::pool::builder::{ThreadPoolBuilder, checked_name};
-use crate::pool::state::{Next, Out, State};
+use crate::pool::queue::Ready;
+use crate::pool::state::State;
+use crate::pool::stats::{Counters, EndedJobs};
+pub use crate::pool::stats::{PoolStats, ShutdownTimeout};
 pub use crate::pool::stream::{End, Source, Stream, Turn};
-use crate::pool::worker::{Inline, Worker};
+use crate::pool::worker::Worker;
+use crate::pool::workers::Next;
 use crate::primitives::cache_padded::CachePadded;
-use crate::primitives::job::{self, Executor, Job, JoinError, Queued, Stop, job};
+use crate::primitives::cancel::Stop;
+use crate::primitives::job::{Job, JobOwner, Progress, Queued, job};
+use crate::primitives::join_error::JoinError;
 use crate::primitives::parker::poll_until;
-use crate::primitives::share::Share;
-use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread_local};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread, thread_local};
 
 /// A handle of a pool of threads that run jobs. Clones share the pool.
 ///
@@ -84,31 +92,40 @@ pub struct ThreadPool {
 
 /// What the handles share. When the last one is dropped, the pool closes.
 struct Owner {
-    shared: Share<Shared>,
+    shared: Arc<Shared>,
 }
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
 /// What the handles and the threads share.
 pub(crate) struct Shared {
-    out: CachePadded<Mutex<Out>>,
+    ready: CachePadded<Mutex<Ready>>,
     state: CachePadded<Mutex<State>>,
+    ended: CachePadded<EndedJobs>,
+    /// A hint for workers that yield: an entry was added after the last look that found none.
+    has_entries: CachePadded<AtomicBool>,
+    /// The streams that have not ended, and some that have.
+    streams: Mutex<Vec<Weak<Stream>>>,
     stop: Stop,
     name: String,
     stack_size: Option<usize>,
+    /// A job may be run inside another one while the thread has used less of its stack than this.
+    inline_stack: usize,
     keep_alive: Duration,
     on_thread_start: Option<Hook>,
     on_thread_stop: Option<Hook>,
     timed: bool,
 }
 
+/// How often a thread that has submitted a job yields to workers that are finishing, before it has another one take the job.
+/// About as long as a waker takes that makes a system call.
+const MAX_RECHECKS: u32 = 48;
+
 static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
 
 thread_local! {
     /// How many calls on this thread are refusing jobs, one inside the other.
     static REFUSING: Cell<u32> = const { Cell::new(0) };
-    /// How often in a row this thread has met another one as it submitted a job.
-    static MET: Cell<u32> = const { Cell::new(0) };
 }
 
 impl ThreadPool {
@@ -164,18 +181,39 @@ impl ThreadPool {
         let shared = &self.owner.shared;
         // All of them first: the iterator is the user's, and may panic.
         let jobs: Vec<F> = jobs.into_iter().collect();
-        let mut share = shared.clone();
-        let (queued, handles): (Vec<_>, _) =
-            jobs.into_iter().map(|job| Shared::job(shared, job, || share.give())).unzip();
-        let submitted = shared.state.lock().submit_many(queued);
-        Shared::submitted(shared, submitted);
+        let (queued, handles): (Vec<_>, _) = jobs.into_iter().map(|func| Shared::job(shared, func)).unzip();
+        let mut state = shared.state.lock();
+        state.counters.submitted += queued.len() as u64;
+        if state.closed {
+            state.counters.cancelled += queued.len() as u64;
+            drop(state);
+            drop(queued);
+        } else {
+            state.queue.push_many(queued);
+            Shared::added(shared, state);
+        }
         handles
     }
 
     /// What the pool has done so far, and what it does now. The figures are of one instant.
     pub fn stats(&self) -> PoolStats {
-        let (out, state) = self.owner.shared.lock();
-        state.stats(&out)
+        let shared = &self.owner.shared;
+        let (ready, state) = shared.lock();
+        let Counters { submitted, cancelled, ran_inline, busy, waited } = state.counters;
+        // ORDERING: Relaxed: what a job has counted is seen by whoever has seen its result.
+        let (succeeded, panicked) = (shared.ended.succeeded.load(Relaxed), shared.ended.panicked.load(Relaxed));
+        PoolStats {
+            threads: state.workers.threads,
+            idle: state.workers.idle.len(),
+            // It fits: each of them has an allocation.
+            queued: usize::try_from(submitted - cancelled - ran_inline - ready.started).unwrap_or(usize::MAX),
+            submitted,
+            succeeded,
+            panicked,
+            cancelled,
+            busy,
+            waited,
+        }
     }
 
     /// Closes the pool, and waits until all its jobs have run and its threads have nothing left to do.
@@ -217,21 +255,25 @@ impl ThreadPool {
         if Shared::wait_until_finished(shared, deadline).is_some() {
             return Ok(());
         }
-        let (out, state) = shared.lock();
-        match state.running(&out, Worker::of(shared).is_some()) {
+        let (ready, state) = shared.lock();
+        let exempt = if Worker::of(shared).is_some() { state.exempt } else { 0 };
+        let started = ready.started + ready.turns_started + state.counters.ran_inline;
+        // It fits: each of them has a thread.
+        let running = usize::try_from(started - shared.ended.all()).unwrap_or(usize::MAX);
+        match running.saturating_sub(exempt) {
             0 => Ok(()),
             running => Err(ShutdownTimeout { running }),
         }
     }
 
     /// What its threads share.
-    pub(crate) fn shared(&self) -> &Share<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
 
     /// Whether the pool refuses new jobs. It stays so.
     pub fn is_closed(&self) -> bool {
-        self.owner.shared.state.lock().is_closed()
+        self.owner.shared.state.lock().closed
     }
 }
 
@@ -247,176 +289,215 @@ fn default_size() -> usize {
 }
 
 /// Shows the pool that the job runs on which calls this; or the global one, if there is none or it is closed.
-pub(crate) fn with_nearby<R>(f: impl FnOnce(&Share<Shared>) -> R) -> R {
-    match Worker::current().filter(|worker| !worker.shared.state.lock().is_closed()) {
+pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
+    match Worker::current().filter(|worker| !worker.shared.state.lock().closed) {
         Some(worker) => f(&worker.shared),
         None => f(ThreadPool::global().shared()),
     }
 }
 
 impl Shared {
-    pub fn spawn<F, R>(this: &Share<Self>, func: F) -> Job<R>
+    pub fn spawn<F, R>(this: &Arc<Self>, func: F) -> Job<R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        // The job gets its share of the pool under the lock that it is submitted under.
-        let lock = || MET.with(|met| contention::lock(&this.state, met));
-        let mut state = None;
-        let share = || match &mut state.insert(lock()).share {
-            Some(share) => share.give(),
-            None => this.clone(),
-        };
-        let (queued, handle) = Self::job(this, func, share);
-        let submitted = state.get_or_insert_with(lock).submit(queued);
-        drop(state);
-        Self::submitted(this, submitted);
+        let (queued, handle) = Self::job(this, func);
+        Self::submit(this, queued);
         handle
     }
 
-    fn job<F, R>(this: &Share<Self>, func: F, share: impl FnOnce() -> Share<Self>) -> (Queued, Job<R>)
+    fn job<F, R>(this: &Arc<Self>, func: F) -> (Queued, Job<R>)
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
         let mut context = Context::current();
-        let func = move || context.within(func);
-        if this.timed {
-            let watch = Watch { shared: this.clone(), submitted: Instant::now() };
-            job(move || watch.time(func), share)
+        let timing = this.timed.then(|| Box::new(Timing { shared: this.clone(), submitted: Instant::now() }));
+        let func = move || {
+            let _running = timing.map(Timing::start);
+            context.within(func)
+        };
+        job(func, this.clone())
+    }
+
+    /// Adds a job. If the pool is closed, the job is cancelled.
+    fn submit(this: &Arc<Self>, job: Queued) {
+        let mut state = this.state.lock();
+        state.counters.submitted += 1;
+        if state.closed {
+            state.counters.cancelled += 1;
+            drop(state);
+            drop(job);
         } else {
-            job(func, share)
+            state.queue.push(job);
+            Self::added(this, state);
         }
     }
 
-    /// Goes on when the lock is free. Jobs that have come back are dropped, and so cancelled.
-    fn submitted<J>(this: &Share<Self>, submitted: Result<Next, J>) {
-        if let Ok(next) = submitted {
-            Self::go_on(this, next);
+    /// Entries have been added: has somebody take them.
+    fn added(this: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let next = state.next(true);
+        // ORDERING: Relaxed: a hint; the entries are behind the lock. The load keeps the cache line where it is.
+        if !this.has_entries.load(Relaxed) {
+            // ORDERING: Relaxed: as above.
+            this.has_entries.store(true, Relaxed);
         }
+        drop(state);
+        Self::go_on(this, next);
     }
 
     /// Both locks, in the order in which they are taken.
-    fn lock(&self) -> (MutexGuard<'_, Out>, MutexGuard<'_, State>) {
-        (self.out.lock(), self.state.lock())
+    fn lock(&self) -> (MutexGuard<'_, Ready>, MutexGuard<'_, State>) {
+        (self.ready.lock(), self.state.lock())
     }
 
     /// Does what was decided under the lock.
-    fn go_on(this: &Share<Self>, next: Next) {
+    fn go_on(this: &Arc<Self>, mut next: Next) {
+        if matches!(next, Next::Recheck) {
+            // A worker must not wait for itself.
+            let yields = if Worker::of(this).is_some() { 0 } else { MAX_RECHECKS };
+            for _ in 0..yields {
+                thread::yield_now();
+                next = this.state.lock().next(true);
+                if !matches!(next, Next::Recheck) {
+                    break;
+                }
+            }
+            if matches!(next, Next::Recheck) {
+                next = this.state.lock().next(false);
+            }
+        }
         match next {
-            Next::Leave => {}
-            Next::Call(waker) => waker.wake(),
+            Next::Leave | Next::Recheck => {}
+            Next::Wake(condvar) => condvar.notify(),
             Next::Start(threads) => (0..threads).for_each(|_| Worker::start(this)),
         }
     }
 
     fn close(&self) {
-        let (called, share) = self.state.lock().close();
-        drop(share);
-        for waker in called {
-            waker.wake();
+        let mut state = self.state.lock();
+        state.closed = true;
+        let idle = state.workers.wake_all();
+        drop(state);
+        for condvar in idle {
+            condvar.notify();
         }
     }
 
-    fn tidy(&self) {
-        let (mut out, mut state) = self.lock();
-        let closers = state.tidy(&mut out);
-        drop((out, state));
-        closers.wake();
+    /// An entry has become stale.
+    fn add_stale(&self, mut state: MutexGuard<'_, State>) {
+        let due = state.queue.add_stale() || state.closed;
+        drop(state);
+        if due {
+            self.purge();
+        }
+    }
+
+    fn purge(&self) {
+        let (mut ready, mut state) = self.lock();
+        state.queue.purge(&mut ready);
+        let waiters = state.finished_waiters();
+        drop((ready, state));
+        waiters.wake();
     }
 
     fn shut_down(&self) {
-        let (mut out, mut state) = self.lock();
-        let (called, share) = state.close();
-        let jobs = state.take_all(&mut out);
-        drop((out, state));
-        drop(share);
-        for waker in called {
-            waker.wake();
+        self.close();
+        let (mut ready, mut state) = self.lock();
+        let jobs = state.queue.take_all(&mut ready);
+        state.refuse(&jobs);
+        drop((ready, state));
+        self.stop.set();
+        if !jobs.is_empty() {
+            self.refusing(|| jobs.into_iter().for_each(|job| job.refuse(JoinError::Cancelled)));
         }
-        self.refusing(|| {
-            let streams = self.stop.set();
-            for job in jobs {
-                job.refuse(JoinError::Cancelled);
-            }
-            // Last, since this ends those that are paused, right here, and their iterators' `Drop`s may wait for any job.
-            for stream in streams {
-                stream.wake();
-            }
-        });
+        // Last: a stream that is paused ends right here, and its iterator's `Drop` may wait for any job.
+        let streams = mem::take(&mut *self.streams.lock());
+        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());
     }
 
-    /// Does what is to be done with the jobs that were taken out of the trays.
+    /// Refuses the jobs that were taken out of the queue for that.
     fn refusing(&self, refuse: impl FnOnce()) {
         REFUSING.with(|refusing| refusing.set(refusing.get() + 1));
         refuse();
         REFUSING.with(|refusing| refusing.set(refusing.get() - 1));
-        let (out, mut state) = self.lock();
-        let closers = state.refused(&out);
-        drop((out, state));
-        closers.wake();
+        let mut state = self.state.lock();
+        state.refusing -= 1;
+        let waiters = state.finished_waiters();
+        drop(state);
+        waiters.wake();
     }
 
     /// Waits until the closed pool has finished. `None`: the deadline has passed.
-    fn wait_until_finished(this: &Share<Self>, deadline: Option<Instant>) -> Option<()> {
+    fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>) -> Option<()> {
         let worker = Worker::of(this);
         if let Some(worker) = &worker {
-            if worker.becomes_caller() {
-                let (out, mut state) = this.lock();
-                let closers = state.call(&out);
-                drop((out, state));
-                closers.wake();
-            }
+            worker.become_exempt();
         }
+        // A stale entry is no job to wait for.
+        this.purge();
         poll_until(deadline, |cx| {
-            let (out, mut state) = this.lock();
+            let mut state = this.state.lock();
             // A job that is refused may wait for the pool to finish as it is dropped, and so be in its own way.
-            let resolved = !state.is_refusing() || REFUSING.with(Cell::get) > 0;
-            if resolved && state.has_finished(&out, worker.is_some()) {
+            let resolved = state.refusing == 0 || REFUSING.with(Cell::get) > 0;
+            if resolved && state.has_finished(worker.is_some()) {
                 return Poll::Ready(());
             }
-            state.wait(cx.waker().clone());
+            // It may have waited before, and have given up.
+            if !state.shutdown_waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                state.shutdown_waiters.push(cx.waker().clone());
+            }
             Poll::Pending
         })
     }
 }
 
-impl Executor for Share<Shared> {
+impl JobOwner for Arc<Shared> {
     fn cancelled(&self) {
-        let tidy = self.state.lock().cancelled();
-        if tidy {
-            self.tidy();
-        }
+        let mut state = self.state.lock();
+        state.counters.cancelled += 1;
+        self.add_stale(state);
     }
 
     fn stop(&self) -> &Stop {
         &self.stop
     }
 
-    fn inline(&self) -> Option<Box<dyn job::Worker>> {
-        Some(Box::new(Inline::in_pool(self)?))
+    fn may_run_inline(&self) -> bool {
+        Worker::of(self).is_some_and(|worker| worker.has_stack())
+    }
+
+    fn started_inline(&self) {
+        let mut state = self.state.lock();
+        state.counters.ran_inline += 1;
+        self.add_stale(state);
+    }
+
+    fn ended_inline(&self, how: Progress) {
+        self.ended.count(how);
     }
 }
 
 /// Measures a job's times.
-struct Watch {
-    shared: Share<Shared>,
+struct Timing {
+    shared: Arc<Shared>,
     submitted: Instant,
 }
 
-impl Watch {
-    fn time<R>(self, job: impl FnOnce() -> R) -> R {
-        /// Adds them up at the end, also after a panic.
-        struct Running(Watch, Instant);
+impl Timing {
+    /// The job starts. What this returns adds up the times when it is dropped, also after a panic.
+    fn start(self: Box<Self>) -> impl Drop {
+        struct Running(Box<Timing>, Instant);
         impl Drop for Running {
             fn drop(&mut self) {
                 let (waited, busy) = (self.1 - self.0.submitted, self.1.elapsed());
-                let mut state = self.0.shared.state.lock();
-                state.add_times(waited, busy);
+                let counters = &mut self.0.shared.state.lock().counters;
+                counters.waited += waited;
+                counters.busy += busy;
             }
         }
-        let _running = Running(self, Instant::now());
-        job()
+        Running(self, Instant::now())
     }
 }
 
@@ -432,48 +513,6 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
-/// What a pool has done and what it does. From [`ThreadPool::stats`].
-///
-/// `submitted` is the sum of the jobs that are queued, that run, and that have succeeded, panicked or been cancelled. What
-/// a job adds is there before its handle resolves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PoolStats {
-    /// How many threads there are, but for those that have done their last job and are about to end.
-    pub threads: usize,
-    /// How many of them have nothing to do.
-    pub idle: usize,
-    /// How many jobs have not started. Cancelled ones are not among them.
-    pub queued: usize,
-    /// How many jobs have been submitted, those included that were refused since the pool was closed.
-    pub submitted: u64,
-    /// How many have returned.
-    pub succeeded: u64,
-    /// How many have panicked.
-    pub panicked: u64,
-    /// How many will never run: cancelled, refused, or left without a thread.
-    pub cancelled: u64,
-    /// How long jobs have run, in all. Only if the pool is [timed](ThreadPoolBuilder::timed); counted when they end.
-    pub busy: Duration,
-    /// How long these had been queued, in all.
-    pub waited: Duration,
-}
-
-/// Jobs still run. From [`ThreadPool::shutdown_timeout`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ShutdownTimeout {
-    /// How many. In a job of the pool, that one does not count.
-    pub running: usize,
-}
-
-impl fmt::Display for ShutdownTimeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = self.running;
-        write!(f, "{running} jobs still ran when the time was up: allow more time, or have them ask `is_cancelled()`")
-    }
-}
-
 /// There is a global pool already. From [`ThreadPoolBuilder::build_global`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GlobalPoolExists;
@@ -484,5 +523,4 @@ impl fmt::Display for GlobalPoolExists {
     }
 }
 
-impl error::Error for ShutdownTimeout {}
 impl error::Error for GlobalPoolExists {}

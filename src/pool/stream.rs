@@ -1,28 +1,28 @@
-//! Streams: what makes one item after the other on a thread of a pool, and gives the thread back while there is no room.
+//! Streams: a source of items that has turns on the threads of a pool, and uses no thread while its buffer is full.
 //!
 //! # What it promises
-//! A [`Source`] is called by one thread at a time, in its own context. While its buffer is full no thread waits with it,
-//! but for a moment if its consumer has been quick; when there is room again, it comes to the end of the queue. It ends
-//! once: when it says so, when it panics, when its consumer closes it, or when the pool is closed. Then its iterator is
-//! dropped, and only after that the consumer is told. A close does not wait for a thread to be free. A thread that does
-//! something of the user's is not counted on for others.
+//! A [`Source`] is called by one thread at a time, in its own context. When its buffer is full it gives its thread back at
+//! once; when there is room again, it comes to the end of the queue. It ends once: at its own end, when it panics, when its
+//! consumer closes it, or when the pool is closed. Then its iterator is dropped, and after that the consumer is told. A close
+//! does not wait for a thread to be free.
 //!
 //! # State machine
 //! ```text
-//!             resume: a turn is submitted             start: a thread takes it
-//!   PAUSED -------------------------------> QUEUED -----------------------------> RUNNING ---------> ENDED
-//!      ^                                                                          |     ^   its iterator has
-//!      |                  there is no room, or others wait                        |     | been dropped
-//!      +--------------------------------------------------------------------------+     |
-//!      |                                                                                |
-//!      +--- close, also from QUEUED: an urgent turn is submitted; if nobody could run that, the closing call ends it
+//!             resume: a turn is submitted             claim: a thread takes it
+//!   PAUSED -------------------------------> QUEUED ------------------------------> RUNNING ---------> ENDED
+//!      ^                                                                           |     ^   its iterator has
+//!      |                  there is no room, or others wait                         |     | been dropped
+//!      +---------------------------------------------------------------------------+     |
+//!      |                                                                                 |
+//!      +--- close, also from QUEUED: a turn with priority is submitted, or the closing call ends it
 //! ```
-//! `woken` says that `resume` came while it was RUNNING, and `closed` that the consumer wants no more: whoever pauses it
-//! then looks at both. Who goes to RUNNING has the source alone, until it goes on from there.
+//! A new stream is RUNNING on the thread that makes it, which pauses it. `woken` says that `resume` came while the stream was
+//! RUNNING, and `closed` that the consumer wants no more: the thread that pauses it then looks at both. The thread that goes to
+//! RUNNING has the source alone, until it goes on from there.
 //!
 //! # Locks
-//! A stream has one lock, for its stage. Whoever submits a turn, or takes one back, holds the pool's as well, so that what
-//! is counted there and what the stage says agree. The pool asks stages while it holds its locks: so they come first.
+//! A stream has one lock, for its stage. A thread that submits a turn holds the pool's lock as well, and takes it first: the
+//! pool asks for stages under its own locks.
 //!
 //! # What can go wrong
 //! * The consumer takes an item just as the stream pauses: `pause_take`; while a job waits: `gives_way_when_there_is_room_again`.
@@ -40,26 +40,21 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
-use std::time::Instant;
 
 use crate::context::Context;
 use crate::pool::Shared;
-use crate::primitives::job::{
-    self, Ended, JoinError, Panic, Queued, Running, Started, Stop, Turns, Worker, contain, within,
-};
+use crate::primitives::cancel::{Running, Stop, run_as};
+use crate::primitives::job::{Progress, Queued, Started, Turns};
+use crate::primitives::join_error::{JoinError, Panic, catch_and_discard};
 use crate::primitives::oneshot;
-use crate::primitives::parker::Patience;
-use crate::primitives::share::Share;
-use crate::sync::Mutex;
+use crate::sync::{self, Mutex};
 
-/// What makes the items, and where it puts them.
+/// Makes the items, and puts them into a buffer.
 pub trait Source: Send {
-    /// Makes items, until there is no room, or it has made as many as there may be room for, or there are no more, or it is to
+    /// Makes items, until the buffer is full, or it has made as many as the buffer holds, or there are no more, or it is to
     /// stop.
     fn turn(&mut self, stop: &Stop) -> Turn;
-    /// Ready if there is room, or if nobody wants any more.
-    fn room(&mut self) -> Poll<()>;
-    /// As `room`, and a wake-up otherwise.
+    /// Ready if there is room, or if nobody wants any more. A wake-up otherwise.
     fn poll_room(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
     /// Whether the user's code has been called.
     fn has_started(&self) -> bool;
@@ -70,7 +65,7 @@ pub trait Source: Send {
 /// Why a source has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// There is no room.
+    /// The buffer is full.
     Full,
     /// It has made a number of items, and would make more.
     Enough,
@@ -83,7 +78,7 @@ pub type End = Result<(), JoinError>;
 
 /// See the head.
 pub struct Stream {
-    shared: Share<Shared>,
+    shared: sync::Arc<Shared>,
     state: Mutex<State>,
 }
 
@@ -108,30 +103,26 @@ struct Parts {
     source: Box<dyn Source>,
     context: Context,
     end: oneshot::Sender<End>,
-    patience: Patience,
-    /// Since when it waits for room.
-    full_since: Option<Instant>,
 }
 
 impl Stream {
     /// Queues the first turn. The receiver tells how it has ended.
-    pub fn start(shared: &Share<Shared>, source: Box<dyn Source>) -> (Arc<Self>, oneshot::Receiver<End>) {
+    pub fn start(shared: &sync::Arc<Shared>, source: Box<dyn Source>) -> (Arc<Self>, oneshot::Receiver<End>) {
         let (end, ended) = oneshot::channel();
-        // As if it had run already, so that nobody else submits a turn before all is there.
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };
         let this = Arc::new(Self { shared: shared.clone(), state: Mutex::new(state) });
-        shared.stop.add_stream(this.id(), this.clone().into());
-        let context = Context::current();
+        let mut streams = shared.streams.lock();
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+        }
+        streams.push(Arc::downgrade(&this));
+        drop(streams);
         // If the pool is closed, this ends it.
-        drop(Self::pause(&this, Parts { source, context, end, patience: Patience::NEW, full_since: None }));
+        drop(Self::pause(&this, Parts { source, context: Context::current(), end }));
         (this, ended)
     }
 
-    fn id(&self) -> job::JobId {
-        (self as &dyn Running).id()
-    }
-
-    /// Has it go on, if it is paused. If the pool is closed, gives back the turn: to drop that ends the stream.
+    /// Has it go on, if it is paused. If the pool is closed, gives back the turn: dropping that ends the stream.
     fn resume(this: &Arc<Self>) -> Option<Started> {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
@@ -141,14 +132,14 @@ impl Stream {
         }
         state.stage = Stage::Queued;
         drop(state);
-        match pool.submit_turn(Queued::turn(this.clone())) {
-            Ok(next) => {
-                drop(pool);
-                Shared::go_on(&this.shared, next);
-                None
-            }
-            Err(turn) => turn.start(),
+        let turn = Queued::turn(this.clone());
+        if pool.closed {
+            drop(pool);
+            return turn.claim();
         }
+        pool.queue.push(turn);
+        Shared::added(&this.shared, pool);
+        None
     }
 
     /// Has it end: its consumer wants no more. Does not wait for that.
@@ -157,7 +148,12 @@ impl Stream {
         drop(Self::submit_end(this));
     }
 
-    /// Submits the turn in which it ends. If nobody could run that, gives it back: to drop it ends the stream.
+    /// Its pool is shut down: if it is paused, this call ends it.
+    pub fn shut_down(self: &Arc<Self>) {
+        drop(Self::resume(self));
+    }
+
+    /// Submits the turn in which it ends. If nobody could run that, gives it back: dropping it ends the stream.
     fn submit_end(this: &Arc<Self>) -> Option<Started> {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
@@ -166,32 +162,35 @@ impl Stream {
         if matches!(stage, Stage::Running | Stage::Ended) {
             drop((state, pool));
             // It may be waiting for just that.
-            this.shared.stop.wake(this.id());
+            this.shared.stop.wake((&**this as &dyn Running).id());
             return None;
         }
         state.stage = Stage::Queued;
         let has_started = state.parts.as_ref().is_some_and(|parts| parts.source.has_started());
         drop(state);
-        let was_queued = stage == Stage::Queued;
         let turn = Queued::turn(this.clone());
-        let turn = match if has_started { pool.submit_urgent(turn, was_queued) } else { Err(turn) } {
-            Ok(next) => {
-                drop(pool);
-                Shared::go_on(&this.shared, next);
-                return None;
+        // A turn that waits already becomes stale when the new one is claimed.
+        let is_again = stage == Stage::Queued;
+        let waiting = pool.queue.priority_len();
+        if has_started && !pool.closed && pool.workers.can_take_priority(waiting) {
+            pool.queue.push_priority(turn);
+            let purge = is_again && pool.queue.add_stale();
+            Shared::added(&this.shared, pool);
+            if purge {
+                this.shared.purge();
             }
-            Err(turn) => turn.start(),
-        };
-        let tidy = was_queued && turn.is_some() && pool.withdrawn();
-        drop(pool);
-        if tidy {
-            this.shared.tidy();
+            return None;
+        }
+        // A worker may have claimed the first one just now.
+        let turn = turn.claim();
+        if is_again && turn.is_some() {
+            this.shared.add_stale(pool);
         }
         turn
     }
 
     /// It gives its thread back. If it is to go on, or to end, at once, and nobody could run that: gives back the turn.
-    #[must_use]
+    #[must_use = "dropping it ends the stream"]
     fn pause(this: &Arc<Self>, parts: Parts) -> Option<Started> {
         let mut state = this.state.lock();
         state.parts = Some(parts);
@@ -207,7 +206,7 @@ impl Stream {
         }
     }
 
-    /// Takes the parts, for the thread that has taken the turn.
+    /// Takes the parts, for the thread that has claimed the turn.
     fn take_parts(&self) -> Parts {
         let mut state = self.state.lock();
         state.woken = false;
@@ -220,15 +219,12 @@ impl Stream {
     /// Runs the user's code in `work`: in its context, and as that of a running job.
     fn inside<R>(&self, parts: &mut Parts, work: impl FnOnce(&mut dyn Source) -> R) -> Result<R, JoinError> {
         let Parts { source, context, .. } = parts;
-        catch_unwind(AssertUnwindSafe(|| within(self, || context.within(|| work(&mut **source)))))
+        catch_unwind(AssertUnwindSafe(|| run_as(self, || context.within(|| work(&mut **source)))))
             .map_err(|payload| JoinError::Panicked(Panic::new(payload)))
     }
 
     /// Makes items until it is to give its thread back. `Some`: until it has ended, and how.
-    fn run_turn(&self, parts: &mut Parts, waker: &Waker) -> Option<End> {
-        if let Some(since) = parts.full_since.take() {
-            parts.patience.after_sleep(since.elapsed(), true);
-        }
+    fn make_items(&self, parts: &mut Parts, waker: &Waker) -> Option<End> {
         loop {
             let turn = match self.inside(parts, |source| source.turn(&self.shared.stop)) {
                 Ok(turn) => turn,
@@ -240,20 +236,13 @@ impl Stream {
                 return Some(if stopped { Err(JoinError::Cancelled) } else { Ok(()) });
             }
             let pool = self.shared.state.lock();
-            let (is_closed, others_wait) = (pool.is_closed(), pool.others_wait());
+            let (closed, others_wait) = (pool.closed, pool.queue.len() > 0 || pool.workers.has_surplus());
             drop(pool);
-            if is_closed {
+            if closed {
                 return Some(Err(JoinError::Cancelled));
             }
-            if turn == Turn::Full {
-                let since = Instant::now();
-                let Parts { source, patience, full_since, .. } = parts;
-                let room = || source.room().is_ready().then_some(());
-                let has_room = !others_wait && patience.linger(since, None, room).is_some();
-                if !has_room && source.poll_room(&mut task::Context::from_waker(waker)).is_pending() {
-                    *full_since = (!others_wait).then_some(since);
-                    return None;
-                }
+            if turn == Turn::Full && parts.source.poll_room(&mut task::Context::from_waker(waker)).is_pending() {
+                return None;
             }
             if others_wait {
                 // To the end of the queue.
@@ -264,38 +253,29 @@ impl Stream {
     }
 
     /// Drops the iterator, and says how the stream has ended.
-    fn end(&self, mut parts: Parts, end: End, mut worker: Option<&mut dyn Worker>) {
+    fn end(&self, mut parts: Parts, end: End, tell: &mut dyn FnMut(Progress)) {
         let dropped = self.inside(&mut parts, |source| source.drop_iterator());
         let end = match (end, dropped) {
             // Of two panics, the first.
             (Err(JoinError::Panicked(panic)), dropped) => {
-                contain(|| drop(dropped));
+                catch_and_discard(|| drop(dropped));
                 Err(JoinError::Panicked(panic))
             }
             (end, dropped) => dropped.and(end),
         };
-        self.shared.stop.remove_stream(self.id());
         self.state.lock().stage = Stage::Ended;
-        let Parts { source, end: sender, context, .. } = parts;
+        let Parts { source, end: sender, context } = parts;
         drop(context);
-        if let Some(worker) = &mut worker {
-            worker.ended(Ended::Turn);
-        }
-        // These wake whoever waits for the end, and then whoever waits for an item.
-        let mut unwanted = None;
-        contain(|| unwanted = sender.send(end).err());
-        contain(|| drop(source));
-        if let Some(end) = unwanted {
-            if let Some(worker) = worker {
-                worker.busy();
-            }
-            contain(|| drop(end));
-        }
+        tell(Progress::TurnOver);
+        tell(Progress::UserCode);
+        // These wake the consumer that waits for the end, and then the one that waits for an item.
+        catch_and_discard(|| drop(sender.send(end)));
+        catch_and_discard(|| drop(source));
     }
 }
 
 impl Turns for Stream {
-    fn start(&self) -> bool {
+    fn claim_turn(&self) -> bool {
         let mut state = self.state.lock();
         let is_queued = state.stage == Stage::Queued;
         if is_queued {
@@ -304,26 +284,26 @@ impl Turns for Stream {
         is_queued
     }
 
-    fn is_stale(&self) -> bool {
+    fn is_turn_claimed(&self) -> bool {
         self.state.lock().stage != Stage::Queued
     }
 
-    fn run(this: &Arc<Self>, worker: &mut dyn Worker) {
-        let mut parts = this.take_parts();
-        let waker = this.clone().into();
-        if let Some(end) = this.run_turn(&mut parts, &waker) {
-            this.end(parts, end, Some(worker));
+    fn run_turn(self: Arc<Self>, tell: &mut dyn FnMut(Progress)) {
+        let mut parts = self.take_parts();
+        let waker = self.clone().into();
+        if let Some(end) = self.make_items(&mut parts, &waker) {
+            self.end(parts, end, tell);
         } else {
-            worker.ended(Ended::Turn);
-            if let Some(turn) = Self::pause(this, parts) {
-                worker.busy();
+            tell(Progress::TurnOver);
+            if let Some(turn) = Self::pause(&self, parts) {
+                tell(Progress::UserCode);
                 drop(turn);
             }
         }
     }
 
-    fn refuse(&self, error: JoinError) {
-        self.end(self.take_parts(), Err(error), None);
+    fn refuse_turn(&self, error: JoinError) {
+        self.end(self.take_parts(), Err(error), &mut |_| {});
     }
 }
 

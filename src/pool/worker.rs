@@ -1,53 +1,53 @@
-//! A pool's threads.
+//! A thread of a pool, from its start to its end.
 //!
 //! ```text
 //!                  +----------------- its job has ended --------------------+
 //!                  v                                                        |  sleeps
-//! STARTING ---> LOOKING --- a job waits, and not too many are active ---> RUNNING <-----> BLOCKED
-//!                ^   |  \                                                           is woken
-//!         called |   |   \--- the pool is closed, or there are more threads than are needed ---+
-//!                |   v                                                                         v
-//!                IDLE ------------ nobody has called it for `keep_alive` ------------------> ENDED
+//! STARTING ---> LOOKING --- a job waits, and there is no surplus -------> RUNNING <-----> BLOCKED
+//!                ^   |  \                                                           wakes up
+//!          woken |   |   \--- the pool is closed, or this is a spare thread that is not needed ---+
+//!                |   v                                                                            v
+//!                IDLE ------------ not woken for `keep_alive` ---------------------------------> ENDED
 //! ```
 //!
-//! 1. A worker counts as looking from just before its job's handle resolves until it has looked. So who submits a job as
-//!    soon as the one before has resolved is served by the same thread. A worker that has to drop an unwanted result
-//!    first, or that blocks in the waker of whoever waits for the handle, does not count while it does.
-//! 2. An idle worker waits in the parker like everybody else: it yields for a moment, then sleeps; and whoever calls it
-//!    takes its waker out of the list of idle ones, which is how it knows that it has been called.
-//! 3. A thread whose job, or start hook, blocks in the parker tells its pool, which may have another thread run jobs
-//!    meanwhile.
+//! 1. A worker counts as searching from just before its job's handle resolves until it has looked at the queue; so whoever
+//!    submits a job as soon as the one before has resolved is served by the same thread. While it runs a waker, or drops a
+//!    result that nobody wants, it counts as finishing.
+//! 2. A worker that finds nothing yields for a moment, still searching, and then goes idle. An idle worker waits on a condvar
+//!    of its own, under the lock of the pool's state. The thread that wakes it takes it out of the list of idle workers,
+//!    which is how it knows that it was woken.
+//! 3. While a job, or the start hook, sleeps in the parker, its worker counts as blocked: another thread may run jobs.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ptr;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 
-use crate::pool::state::{Counted, Look, Since, Unbooked, WorkerId};
-use crate::pool::{Shared, contention};
-use crate::primitives::job::{self, Ended, JoinError, Started, contain};
-use crate::primitives::parker::{Sleeping, poll_until, tell_around_sleep};
-use crate::primitives::share::Share;
-use crate::sync::{Arc, thread, thread_local};
-
-/// How many jobs may run inside one another on one thread, before one that waits leaves the next to another thread: a stack
-/// has an end.
-const DEEPEST: u32 = 128;
+use crate::pool::Shared;
+use crate::pool::state::Look;
+use crate::pool::workers::{Counted, WorkerId, Workers};
+use crate::primitives::backoff::Backoff;
+use crate::primitives::job::{Progress, Started};
+use crate::primitives::join_error::{JoinError, catch_and_discard};
+use crate::primitives::parker::{Blocking, set_blocking_hook};
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::{self, Arc, Condvar, thread, thread_local};
 
 /// One of a pool's threads, as it knows itself.
 pub struct Worker {
-    pub shared: Share<Shared>,
+    pub shared: Arc<Shared>,
     id: WorkerId,
-    unbooked: Arc<Unbooked>,
-    /// There were more jobs in the out-tray when it had taken its own.
-    more: Cell<bool>,
     counted: Cell<Counted>,
-    /// How often in a row it has met another worker at the out-tray.
-    met: Cell<u32>,
-    /// How many jobs run inside its job.
-    nested: Cell<u32>,
+    /// There were more jobs at hand when it took its own, so it goes on with the next one without asking.
+    has_more: Cell<bool>,
+    /// Its job waits for the pool to finish, which does not wait for this job.
+    exempt: Cell<bool>,
+    /// It will run no job any more.
+    ending: Cell<bool>,
+    /// Where its stack begins.
+    stack: usize,
 }
 
 thread_local! {
@@ -56,18 +56,18 @@ thread_local! {
 }
 
 impl Worker {
-    /// The worker on whose thread this is.
+    /// The worker of this thread.
     pub fn current() -> Option<Rc<Self>> {
         WORKER.try_with(|worker| worker.borrow().clone()).ok().flatten()
     }
 
-    /// The worker on whose thread this is, if it is one of that pool.
-    pub fn of(shared: &Share<Shared>) -> Option<Rc<Self>> {
-        Self::current().filter(|worker| Share::ptr_eq(&worker.shared, shared))
+    /// The worker of this thread, if it is one of that pool.
+    pub fn of(shared: &Arc<Shared>) -> Option<Rc<Self>> {
+        Self::current().filter(|worker| Arc::ptr_eq(&worker.shared, shared))
     }
 
     /// Starts a worker that has been counted.
-    pub fn start(shared: &Share<Shared>) {
+    pub fn start(shared: &Arc<Shared>) {
         let mut builder = thread::Builder::new().name(shared.name.clone());
         if let Some(size) = shared.stack_size {
             builder = builder.stack_size(size);
@@ -77,12 +77,12 @@ impl Worker {
             move || Self::run(&shared)
         });
         let Err(error) = started else { return };
-        let (mut out, mut state) = shared.lock();
-        let (orphans, next, closers) = state.not_started(&mut out);
-        drop((out, state));
-        closers.wake();
+        let (mut ready, mut state) = shared.lock();
+        let (orphans, next, waiters) = state.not_started(&mut ready);
+        drop((ready, state));
+        waiters.wake();
         Shared::go_on(shared, next);
-        if let Some(orphans) = orphans {
+        if !orphans.is_empty() {
             // An `io::Error` cannot be copied; each job gets one of its own.
             let copy = || error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
             shared.refusing(|| orphans.into_iter().for_each(|job| job.refuse(JoinError::NoThread(copy()))));
@@ -90,161 +90,161 @@ impl Worker {
     }
 
     /// What its thread does.
-    fn run(shared: &Share<Shared>) {
-        let unbooked = Arc::<Unbooked>::default();
+    fn run(shared: &Arc<Shared>) {
+        let local = 0_u8;
         let worker = Rc::new(Self {
             shared: shared.clone(),
-            id: shared.state.lock().name(unbooked.clone()),
-            unbooked,
-            more: Cell::new(false),
-            counted: Cell::new(Counted { starting: true, ..Counted::default() }),
-            met: Cell::new(0),
-            nested: Cell::new(0),
+            id: shared.state.lock().workers.register_worker(),
+            counted: Cell::new(Counted::Starting),
+            has_more: Cell::new(false),
+            exempt: Cell::new(false),
+            ending: Cell::new(false),
+            stack: ptr::from_ref(&local).addr(),
         });
         WORKER.with(|current| current.replace(Some(worker.clone())));
+        set_blocking_hook(Some(blocking_hook));
         if let Some(hook) = &shared.on_thread_start {
-            telling_of_sleep(|| contain(hook));
+            catch_and_discard(hook);
         }
-        while let Some(job) = worker.next_job() {
-            telling_of_sleep(|| job.run(&mut Turn(&worker)));
+        let (condvar, mut backoff) = (Arc::default(), Backoff::NEW);
+        while let Some(job) = worker.next_job(&condvar, &mut backoff) {
+            job.run(&mut |progress| worker.note(progress));
         }
+        set_blocking_hook(None);
         if let Some(hook) = &shared.on_thread_stop {
-            contain(hook);
+            catch_and_discard(hook);
         }
         WORKER.with(RefCell::take);
-        let (out, mut state) = shared.lock();
-        let closers = state.left(&out, worker.id, worker.counted.get().caller);
-        drop((out, state));
-        closers.wake();
+        let mut state = shared.state.lock();
+        state.leaving -= 1;
+        let waiters = state.finished_waiters();
+        drop(state);
+        waiters.wake();
     }
 
     /// Waits for a job. `None`: the thread is to end.
-    fn next_job(&self) -> Option<Started> {
+    fn next_job(&self, condvar: &Arc<Condvar>, backoff: &mut Backoff) -> Option<Started> {
         let shared = &*self.shared;
-        let mut since = Since::Turn(self.counted.take());
-        if since == Since::Turn(Counted::default()) {
-            let mut out = contention::lock(&shared.out, &self.met);
-            out.book(&self.unbooked);
-            let another = out.take_another();
-            self.more.set(out.has_more());
-            if another.is_some() {
-                return another;
+        let mut counted = self.counted.take();
+        if self.has_more.get() && !self.exempt.get() {
+            let mut ready = shared.ready.lock();
+            let job = ready.take();
+            self.has_more.set(ready.has_more());
+            if job.is_some() {
+                return job;
             }
         }
+        let mut has_spun = false;
         loop {
-            let (mut out, mut state) = shared.lock();
-            out.book(&self.unbooked);
-            match state.look(&mut out, since) {
+            let (mut ready, mut state) = shared.lock();
+            state.workers.recount(counted, Counted::Active);
+            state.exempt -= usize::from(self.exempt.take());
+            match state.look(&mut ready) {
                 Look::Run(job, next) => {
-                    self.more.set(out.has_more());
-                    drop((out, state));
+                    self.has_more.set(ready.has_more());
+                    drop((ready, state));
                     Shared::go_on(&self.shared, next);
                     return Some(job);
                 }
-                Look::End(closers) => {
-                    drop((out, state));
-                    closers.wake();
+                Look::End(waiters) => {
+                    self.ending.set(true);
+                    drop((ready, state));
+                    waiters.wake();
                     return None;
                 }
                 Look::Rest => {}
             }
-            let deadline = Instant::now().checked_add(shared.keep_alive);
-            let mut held = Some((out, state));
-            let called = poll_until(deadline, |cx| {
-                if let Some((mut out, mut state)) = held.take() {
-                    state.rest(&mut out, self.id, cx.waker().clone());
-                    return Poll::Pending;
-                }
-                if shared.state.lock().is_idle(self.id) { Poll::Pending } else { Poll::Ready(()) }
-            });
-            if called.is_none() {
-                // The waker is dropped when the lock is free.
-                let expired = shared.state.lock().expire(self.id);
-                if expired.is_some() {
+            // ORDERING: Relaxed: a hint; the entries are behind the lock.
+            shared.has_entries.store(false, Relaxed);
+            if !has_spun && !backoff.is_spent() {
+                counted = Counted::Searching;
+                state.workers.recount(Counted::Active, counted);
+                drop((ready, state));
+                // Without pauses: during a yield, a submitter adds several jobs, and they meet at the lock once.
+                // ORDERING: Relaxed: as above.
+                backoff.spin(0, None, || shared.has_entries.load(Relaxed));
+                has_spun = true;
+                continue;
+            }
+            state.queue.shrink(&mut ready);
+            drop(ready);
+            state.workers.go_idle(self.id, condvar);
+            let start = Instant::now();
+            let deadline = start.checked_add(shared.keep_alive);
+            while state.workers.is_idle(self.id) {
+                if deadline.is_some_and(sync::is_past) {
+                    state.workers.time_out(self.id);
+                    state.leaving += 1;
+                    self.ending.set(true);
                     return None;
                 }
+                state = shared.state.wait(state, condvar, deadline);
             }
-            since = Since::Call;
+            state.workers.wake_pending = false;
+            drop(state);
+            backoff.slept(start.elapsed(), true);
+            (counted, has_spun) = (Counted::Active, false);
         }
     }
 
-    /// Its job waits for the pool to finish from here on. Whether it had not done so before.
-    pub fn becomes_caller(&self) -> bool {
-        let counted = self.counted.get();
-        self.counted.set(Counted { caller: true, ..counted });
-        !counted.caller
+    /// Its job has come so far.
+    fn note(&self, progress: Progress) {
+        let shared = &self.shared;
+        if progress == Progress::UserCode {
+            if self.counted.get() == Counted::Searching {
+                let mut state = shared.state.lock();
+                self.recount(&mut state.workers, Counted::Finishing);
+                let next = state.next(false);
+                drop(state);
+                Shared::go_on(shared, next);
+            }
+        } else {
+            shared.ended.count(progress);
+            if !self.has_more.get() {
+                self.recount(&mut shared.state.lock().workers, Counted::Searching);
+            }
+        }
     }
 
-    /// It does something that may take long, and so is not counted among those who are about to look.
-    fn takes_long(&self) -> Counted {
-        let counted = self.counted.get();
-        self.counted.set(Counted { caller: counted.caller, ..Counted::default() });
-        counted
+    fn recount(&self, workers: &mut Workers, to: Counted) {
+        workers.recount(self.counted.replace(to), to);
+    }
+
+    /// From here on, the job of this worker waits for the pool to finish.
+    pub fn become_exempt(&self) {
+        if self.ending.get() || self.exempt.replace(true) {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        state.exempt += 1;
+        let waiters = state.finished_waiters();
+        drop(state);
+        waiters.wake();
+    }
+
+    /// Whether a job may run inside this worker's job: three quarters of the stack are for what that job calls.
+    pub fn has_stack(&self) -> bool {
+        let local = 0_u8;
+        self.stack.abs_diff(ptr::from_ref(&local).addr()) < self.shared.inline_stack
     }
 }
 
-/// Runs the user's code, and has the pool told when it blocks.
-fn telling_of_sleep(code: impl FnOnce()) {
-    tell_around_sleep(Some(around_sleep));
-    code();
-    tell_around_sleep(None);
-}
-
-/// Told by the parker that this thread's job blocks.
-fn around_sleep(sleeping: Sleeping) {
+/// This thread's job goes to sleep, or is awake again.
+fn blocking_hook(blocking: Blocking) {
     let Some(worker) = Worker::current() else { return };
-    match sleeping {
-        Sleeping::Begins => {
-            let next = worker.shared.state.lock().block(worker.takes_long());
+    match blocking {
+        Blocking::Enter => {
+            let mut state = worker.shared.state.lock();
+            worker.recount(&mut state.workers, Counted::Active);
+            state.workers.blocked += 1;
+            let next = state.next(false);
+            drop(state);
             Shared::go_on(&worker.shared, next);
         }
-        Sleeping::Ends => {
-            let (mut out, mut state) = worker.shared.lock();
-            state.unblock(&mut out);
+        Blocking::Exit => {
+            let (mut ready, mut state) = worker.shared.lock();
+            state.workers.blocked -= 1;
+            ready.surplus = state.workers.has_surplus();
         }
     }
-}
-
-/// A worker, while it runs a job of the queue.
-struct Turn<'a>(&'a Worker);
-
-impl job::Worker for Turn<'_> {
-    fn ended(&mut self, how: Ended) {
-        self.0.unbooked.set(how);
-        if !self.0.more.get() {
-            self.0.shared.state.lock().will_look();
-            self.0.counted.set(Counted { looking: true, ..self.0.counted.get() });
-        }
-    }
-
-    fn busy(&mut self) {
-        let next = self.0.shared.state.lock().will_not_look(self.0.takes_long());
-        Shared::go_on(&self.0.shared, next);
-    }
-}
-
-/// A worker, while its job waits for another job and runs that meanwhile.
-pub(super) struct Inline(Rc<Worker>);
-
-impl Inline {
-    pub fn in_pool(shared: &Share<Shared>) -> Option<Self> {
-        Worker::of(shared).filter(|worker| worker.nested.get() < DEEPEST).map(Self)
-    }
-}
-
-impl job::Worker for Inline {
-    fn started(&mut self) {
-        self.0.nested.set(self.0.nested.get() + 1);
-        let tidy = self.0.shared.state.lock().passed();
-        if tidy {
-            self.0.shared.tidy();
-        }
-    }
-
-    fn ended(&mut self, how: Ended) {
-        self.0.nested.set(self.0.nested.get() - 1);
-        self.0.shared.out.lock().ended(how);
-    }
-
-    fn busy(&mut self) {}
 }

@@ -1,4 +1,4 @@
-//! The verified core, and the crate's only unsafe code: one primitive a file, in reading order.
+//! The verified core, and all unsafe code of the crate but that of `sync.rs`: one primitive a file, in reading order.
 //!
 //! Each file opens with what it promises, its state machine, who may touch what, its synchronisation edges and what can
 //! go wrong; its twin in `loom-tests/tests/` has the models that the edges name. An id such as `[W1]` in an `ORDERING:`
@@ -6,9 +6,11 @@
 
 pub mod cache_padded;
 pub mod framed;
-pub mod share;
 pub mod waker_slot;
+pub mod backoff;
 pub mod parker;
 pub mod oneshot;
 pub mod spsc;
+pub mod join_error;
+pub mod cancel;
 pub mod job;

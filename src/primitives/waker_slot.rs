@@ -117,13 +117,6 @@ impl WakerSlot {
         waker
     }
 
-    /// Drops the waker, for one who has the slot alone.
-    #[inline]
-    pub fn clear(&mut self) {
-        // SAFETY: `&mut self`: nobody else is here.
-        self.waker.with_mut(|cell| unsafe { *cell = None });
-    }
-
     /// Wakes the waiter, if there is one.
     pub fn wake(&self) {
         wake(self.take());

@@ -4,9 +4,7 @@
 //! another way, and is looked at when the channel is empty and closed: so a panic, or a pool that was shut down, never looks
 //! like the end.
 //!
-//! In a pool the iterator has turns ([`Stream`]), and waits for room without a thread. On a thread of its own it runs in one
-//! job, and blocks there: so it need not be `Send`. Both make their items in [`Maker::turn`], and look at the channel before
-//! each: what has no room is not made.
+//! The thread's side is in `source.rs`.
 //!
 //! # What can go wrong
 //! * Producer and consumer each wait for the other one, at a capacity of one: `lockstep`, `separate_lockstep`.
@@ -14,17 +12,18 @@
 //! * It is closed while the code inside waits for just that: `close_is_seen_inside`.
 #![forbid(unsafe_code)]
 
+mod source;
+
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::{fmt, iter, mem, thread};
 
-use crate::pool::{End, Source, Stream, ThreadPool, Turn, checked_name};
-use crate::primitives::job::{JoinError, Outcome, Stop, contain};
-use crate::primitives::{oneshot, parker, spsc};
-use crate::separate;
+use crate::iterable::source::{Make, MakeIter, Producer, Start, first_panic, start_pooled, start_separate};
+use crate::pool::{ThreadPool, checked_name};
+use crate::primitives::join_error::{JoinError, catch_and_discard};
+use crate::primitives::{parker, spsc};
 use crate::sync::Mutex;
 use crate::threaded::Place;
 
@@ -140,7 +139,7 @@ pub struct IteratorWrapper<T> {
 
 enum Stage<T> {
     /// Nothing has run yet.
-    New(Recipe<T>),
+    New(Config<T>),
     Running {
         items: spsc::Receiver<T>,
         producer: Producer,
@@ -151,192 +150,12 @@ enum Stage<T> {
 }
 
 /// What is to be run, and how.
-struct Recipe<T> {
+struct Config<T> {
     /// Shared access gives nothing of it: so it need not be `Sync`.
     make: Mutex<Box<dyn Make<T>>>,
     max_size: usize,
     place: Place,
     name: Option<String>,
-}
-
-/// The function that makes the iterator, whatever its types.
-trait Make<T>: Send {
-    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = T>>;
-    fn start(self: Box<Self>, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer;
-}
-
-/// One whose iterator can go from thread to thread.
-struct Pooled<F>(F);
-
-/// One whose iterator stays where it is made.
-struct Separate<F>(F);
-
-impl<F, I> Make<I::Item> for Pooled<F>
-where
-    F: FnOnce() -> I + Send + 'static,
-    I: IntoIterator,
-    I::IntoIter: Send + 'static,
-    I::Item: Send + 'static,
-{
-    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = I::Item>> {
-        Box::new((self.0)().into_iter())
-    }
-
-    fn start(self: Box<Self>, sender: spsc::Sender<I::Item>, place: Place, _name: Option<String>) -> Producer {
-        let source = Box::new(Maker { iterator: Phase::Make(self.0), sender });
-        let place = place.settle();
-        let (stream, end) = place.with_pool(|pool| Stream::start(pool, source));
-        Producer::Pooled { stream, end, _place: place }
-    }
-}
-
-impl<F, I> Make<I::Item> for Separate<F>
-where
-    F: FnOnce() -> I + Send + 'static,
-    I: IntoIterator,
-    I::IntoIter: 'static,
-    I::Item: Send + 'static,
-{
-    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = I::Item>> {
-        Box::new((self.0)().into_iter())
-    }
-
-    fn start(self: Box<Self>, sender: spsc::Sender<I::Item>, _place: Place, name: Option<String>) -> Producer {
-        let job = separate::spawn(name, move || Maker { iterator: Phase::Make(self.0), sender }.make_all());
-        Producer::Separate(job.outcome())
-    }
-}
-
-/// Makes the items.
-struct Maker<F, I: Iterator> {
-    iterator: Phase<F, I>,
-    sender: spsc::Sender<I::Item>,
-}
-
-enum Phase<F, I> {
-    Make(F),
-    Iterate(I),
-    Over,
-}
-
-impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item>> Maker<F, I> {
-    /// As [`Source::turn`].
-    fn turn(&mut self, stop: &Stop) -> Turn {
-        for _ in 0..self.sender.max_size() {
-            if self.sender.room().is_pending() {
-                return Turn::Full;
-            }
-            if self.sender.is_closed() || stop.is_set() {
-                return Turn::Over;
-            }
-            let Some(item) = self.next() else { return Turn::Over };
-            let Ok(before) = self.sender.put(item) else { return Turn::Over };
-            if before.is_waiting() {
-                // A panic of the consumer's waker is none of the iterator's.
-                contain(|| self.sender.notify(before));
-            }
-        }
-        if self.sender.room().is_ready() { Turn::Enough } else { Turn::Full }
-    }
-
-    fn next(&mut self) -> Option<I::Item> {
-        if let Phase::Iterate(iterator) = &mut self.iterator {
-            return iterator.next();
-        }
-        let Phase::Make(make) = mem::replace(&mut self.iterator, Phase::Over) else { return None };
-        self.iterator = Phase::Iterate(make().into_iter());
-        self.next()
-    }
-
-    fn drop_iterator(&mut self) {
-        drop(mem::replace(&mut self.iterator, Phase::Over));
-    }
-
-    /// Makes all items right here, and blocks while there is no room.
-    fn make_all(mut self) {
-        let stop = Stop::default();
-        let made = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                match self.turn(&stop) {
-                    Turn::Enough => {}
-                    Turn::Full => self.sender.wait_for_room(None),
-                    Turn::Over => break,
-                }
-            }
-        }));
-        let dropped = catch_unwind(AssertUnwindSafe(|| self.drop_iterator()));
-        // Wakes whoever waits for an item.
-        contain(|| drop(self));
-        first_panic(made, dropped);
-    }
-}
-
-impl<F, C, I> Source for Maker<F, I>
-where
-    F: FnOnce() -> C + Send,
-    C: IntoIterator<IntoIter = I, Item = I::Item>,
-    I: Iterator + Send,
-    I::Item: Send,
-{
-    fn turn(&mut self, stop: &Stop) -> Turn {
-        self.turn(stop)
-    }
-
-    fn room(&mut self) -> Poll<()> {
-        self.sender.room()
-    }
-
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.sender.poll_room(cx)
-    }
-
-    fn has_started(&self) -> bool {
-        !matches!(self.iterator, Phase::Make(_))
-    }
-
-    fn drop_iterator(&mut self) {
-        self.drop_iterator();
-    }
-}
-
-/// Who makes the items, as the consumer knows it.
-enum Producer {
-    Pooled {
-        stream: Arc<Stream>,
-        end: oneshot::Receiver<End>,
-        /// Has a handle of the pool, if that was named, so that it is not closed for want of one.
-        _place: Place,
-    },
-    Separate(Outcome<()>),
-}
-
-impl Producer {
-    /// Nobody wants any more.
-    fn close(&self) {
-        match self {
-            Self::Pooled { stream, .. } => Stream::close(stream),
-            Self::Separate(job) => drop(job.cancel()),
-        }
-    }
-
-    /// Nobody waits for that any more.
-    fn unwatch(&mut self) {
-        match self {
-            Self::Pooled { end, .. } => end.unwatch(),
-            Self::Separate(job) => job.unwatch(),
-        }
-    }
-
-    /// Ready when the iterator has been dropped.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        match self {
-            Self::Pooled { end, .. } => Pin::new(end).poll(cx).map(|end| match end {
-                Ok(end) => end,
-                Err(oneshot::Closed) => unreachable!("every stream says how it has ended"),
-            }),
-            Self::Separate(job) => Pin::new(job).poll(cx),
-        }
-    }
 }
 
 impl<T> IteratorWrapper<T> {
@@ -348,7 +167,7 @@ impl<T> IteratorWrapper<T> {
         I::IntoIter: Send + 'static,
         T: Send + 'static,
     {
-        Self::of(Box::new(Pooled(make)), Place::Nearby)
+        Self::of(make, start_pooled, Place::Nearby)
     }
 
     /// As [`threaded_iterable_separate`].
@@ -359,11 +178,17 @@ impl<T> IteratorWrapper<T> {
         I::IntoIter: 'static,
         T: Send + 'static,
     {
-        Self::of(Box::new(Separate(make)), Place::Separate)
+        Self::of(make, start_separate, Place::Separate)
     }
 
-    fn of(make: Box<dyn Make<T>>, place: Place) -> Self {
-        Self { stage: Stage::New(Recipe { make: Mutex::new(make), max_size: MAX_SIZE, place, name: None }) }
+    fn of<F, I>(make: F, start: Start<F, T>, place: Place) -> Self
+    where
+        F: FnOnce() -> I + Send + 'static,
+        I: IntoIterator<Item = T, IntoIter: 'static>,
+        T: 'static,
+    {
+        let make = Mutex::new(Box::new(MakeIter { make, start }) as _);
+        Self { stage: Stage::New(Config { make, max_size: MAX_SIZE, place, name: None }) }
     }
 
     /// How many items may have been made and not been taken. Unless said: 1024.
@@ -373,7 +198,7 @@ impl<T> IteratorWrapper<T> {
     /// many.
     pub fn max_size(mut self, items: usize) -> Self {
         assert!(items > 0, "IteratorWrapper::max_size: items is 0, but there must be room for at least one");
-        self.recipe("max_size").max_size = items;
+        self.config("max_size").max_size = items;
         self
     }
 
@@ -382,7 +207,7 @@ impl<T> IteratorWrapper<T> {
     /// # Panics
     /// If it is a [`separate`](Self::separate) one, and if it has been started.
     pub fn on(mut self, pool: &ThreadPool) -> Self {
-        let place = &mut self.recipe("on").place;
+        let place = &mut self.config("on").place;
         let is_separate = matches!(place, Place::Separate);
         assert!(
             !is_separate,
@@ -397,13 +222,13 @@ impl<T> IteratorWrapper<T> {
     /// # Panics
     /// If it contains a zero byte, which no thread's name can, and if it has been started.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.recipe("name").name = Some(checked_name("IteratorWrapper", name.into()));
+        self.config("name").name = Some(checked_name("IteratorWrapper", name.into()));
         self
     }
 
-    fn recipe(&mut self, caller: &str) -> &mut Recipe<T> {
+    fn config(&mut self, caller: &str) -> &mut Config<T> {
         match &mut self.stage {
-            Stage::New(recipe) => recipe,
+            Stage::New(config) => config,
             _ => panic!("IteratorWrapper::{caller}: it has been started: call this before it is asked for an item"),
         }
     }
@@ -413,8 +238,8 @@ impl<T> IteratorWrapper<T> {
         if !matches!(self.stage, Stage::New(_)) {
             return;
         }
-        let Stage::New(recipe) = mem::replace(&mut self.stage, Stage::Ended) else { return };
-        let Recipe { make, max_size, place, name } = recipe;
+        let Stage::New(config) = mem::replace(&mut self.stage, Stage::Ended) else { return };
+        let Config { make, max_size, place, name } = config;
         let (sender, items) = spsc::channel_by_halves(max_size);
         let producer = make.into_inner().start(sender, place, name);
         self.stage = Stage::Running { items, producer };
@@ -571,7 +396,7 @@ impl<T> IteratorWrapper<T> {
     /// As long as the iterator does.
     pub fn sync_call(mut self) -> impl Iterator<Item = T> {
         let mut here = match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::New(recipe) => Some(recipe.make.into_inner().here()),
+            Stage::New(config) => Some(config.make.into_inner().here()),
             stage => {
                 self.stage = stage;
                 None
@@ -581,18 +406,6 @@ impl<T> IteratorWrapper<T> {
             Some(iterator) => iterator.next(),
             None => parker::block_on(self.next()),
         })
-    }
-}
-
-/// The result of the first, unless one of the two has panicked: then the first panic goes on.
-fn first_panic<R>(first: thread::Result<R>, second: thread::Result<()>) -> R {
-    match (first, second) {
-        (Ok(result), Ok(())) => result,
-        (Err(payload), second) => {
-            contain(|| drop(second));
-            resume_unwind(payload)
-        }
-        (Ok(_), Err(payload)) => resume_unwind(payload),
     }
 }
 
@@ -624,7 +437,7 @@ impl<T> IteratorWrapper<T> {
 
 impl<T> Drop for IteratorWrapper<T> {
     fn drop(&mut self) {
-        contain(|| self.begin_to_close());
+        catch_and_discard(|| self.begin_to_close());
     }
 }
 
@@ -632,7 +445,7 @@ impl<T> fmt::Debug for IteratorWrapper<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("IteratorWrapper");
         match &self.stage {
-            Stage::New(recipe) => debug.field("max_size", &recipe.max_size).field("place", &recipe.place),
+            Stage::New(config) => debug.field("max_size", &config.max_size).field("place", &config.place),
             Stage::Running { items, .. } => debug.field("max_size", &items.max_size()).field("made", &items.len()),
             Stage::Closing(_) | Stage::Ended => debug.field("is_closed", &true),
         };

@@ -1,0 +1,91 @@
+//! The figures of a pool: reported, never decided on.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+use std::{error, fmt};
+
+use crate::primitives::job::Progress;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::Ordering::Relaxed;
+
+/// Counted under the lock of the pool's state.
+#[derive(Default)]
+pub struct Counters {
+    pub submitted: u64,
+    pub cancelled: u64,
+    /// Jobs that were started by the thread that waits for them.
+    pub ran_inline: u64,
+    pub busy: Duration,
+    pub waited: Duration,
+}
+
+/// Counted by workers, before the handles resolve.
+#[derive(Default)]
+pub struct EndedJobs {
+    pub succeeded: AtomicU64,
+    pub panicked: AtomicU64,
+    turns: AtomicU64,
+}
+
+impl EndedJobs {
+    pub fn all(&self) -> u64 {
+        // ORDERING: Relaxed: a report. No job ends before it was counted as started.
+        [&self.succeeded, &self.panicked, &self.turns].map(|counter| counter.load(Relaxed)).iter().sum()
+    }
+
+    /// Counts a job that has ended.
+    pub fn count(&self, progress: Progress) {
+        let counter = match progress {
+            Progress::Succeeded => &self.succeeded,
+            Progress::Panicked => &self.panicked,
+            Progress::TurnOver => &self.turns,
+            Progress::UserCode => return,
+        };
+        // ORDERING: Relaxed: the job's result is published after this, and orders it.
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+/// What a pool has done and what it does. From [`ThreadPool::stats`](crate::ThreadPool::stats).
+///
+/// `submitted` is the sum of the jobs that are queued, that run, and that have succeeded, panicked or been cancelled. What
+/// a job adds is there before its handle resolves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// How many threads there are, but for those that have done their last job and are about to end.
+    pub threads: usize,
+    /// How many of them have nothing to do.
+    pub idle: usize,
+    /// How many jobs have not started. Cancelled ones are not among them.
+    pub queued: usize,
+    /// How many jobs have been submitted, those included that were refused since the pool was closed.
+    pub submitted: u64,
+    /// How many have returned.
+    pub succeeded: u64,
+    /// How many have panicked.
+    pub panicked: u64,
+    /// How many will never run: cancelled, refused, or left without a thread.
+    pub cancelled: u64,
+    /// How long jobs have run, in all. Only if the pool is [timed](crate::ThreadPoolBuilder::timed); counted when they end.
+    pub busy: Duration,
+    /// How long these had been queued, in all.
+    pub waited: Duration,
+}
+
+/// Jobs still run. From [`ThreadPool::shutdown_timeout`](crate::ThreadPool::shutdown_timeout).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownTimeout {
+    /// How many. In a job of the pool, that one does not count.
+    pub running: usize,
+}
+
+impl fmt::Display for ShutdownTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = self.running;
+        write!(f, "{running} jobs still ran when the time was up: allow more time, or have them ask `is_cancelled()`")
+    }
+}
+
+impl error::Error for ShutdownTimeout {}

@@ -1,0 +1,113 @@
+//! How long to yield before going to sleep.
+//!
+//! **Promise.** [`Backoff::spin`] returns soon: after some tens of microseconds on a quiet machine. It costs nothing once
+//! answers have been slow, and comes back when they are quick.
+//!
+//! A sleep and a wake cost 10 to 40 microseconds, and a yield about half of one. So a thread that waits for another one first
+//! pauses and yields for a moment. On one CPU the yield is what lets the other thread run. Two rules say how many yields:
+//!
+//! 1. An answer that comes while the thread yields, or a sleep of less than [`SHORT`], restores the full number.
+//! 2. A longer sleep halves it.
+//!
+//! There is no synchronisation in this file, and no model.
+
+use std::time::{Duration, Instant};
+
+use crate::sync::{self, MAX_YIELDS, thread};
+
+/// A pause costs no system call, but lets no other thread run: so there are few.
+pub const PAUSES: u32 = 16;
+/// The length of one pause, for [`sync::pause`].
+const PAUSE: u32 = 2;
+/// About the cost of a sleep and a wake.
+const SHORT: Duration = Duration::from_micros(50);
+
+/// What one thread has learned from its former waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    yields: u32,
+}
+
+impl Backoff {
+    pub const NEW: Self = Self { yields: MAX_YIELDS };
+
+    /// Pauses so often, then yields, until `is_ready` is true. False: it was not in time, and the caller should sleep.
+    pub fn spin(&mut self, pauses: u32, deadline: Option<Instant>, mut is_ready: impl FnMut() -> bool) -> bool {
+        if self.is_spent() {
+            return false;
+        }
+        let pauses = if sync::cpus() > 1 { pauses } else { 0 };
+        for turn in 0..pauses + self.yields {
+            if turn < pauses {
+                sync::pause(PAUSE);
+            } else {
+                thread::yield_now();
+            }
+            if is_ready() {
+                self.yields = MAX_YIELDS;
+                return true;
+            }
+            if deadline.is_some_and(sync::is_past) {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Whether the caller should sleep at once.
+    pub fn is_spent(self) -> bool {
+        self.yields == 0
+    }
+
+    /// The thread has slept for so long; `answered`: and was woken, not timed out.
+    pub fn slept(&mut self, duration: Duration, answered: bool) {
+        self.yields = if answered && duration < SHORT { MAX_YIELDS } else { self.yields / 2 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many times a wait looks that gets no answer.
+    fn looks(backoff: &mut Backoff) -> u32 {
+        let mut looks = 0;
+        let answered = backoff.spin(PAUSES, None, || {
+            looks += 1;
+            false
+        });
+        assert!(!answered);
+        looks
+    }
+
+    #[test]
+    fn long_sleeps_halve_the_number_and_quick_answers_restore_it() {
+        let mut backoff = Backoff::NEW;
+        let full = looks(&mut backoff);
+        assert!(full > 0);
+        let mut last = full;
+        while last > 0 {
+            backoff.slept(SHORT, true);
+            let now = looks(&mut backoff);
+            assert!(now < last);
+            last = now;
+        }
+        backoff.slept(Duration::ZERO, false);
+        assert_eq!(looks(&mut backoff), 0, "a wait that timed out is no quick answer");
+        backoff.slept(Duration::ZERO, true);
+        assert_eq!(looks(&mut backoff), full);
+        backoff.slept(SHORT, true);
+        assert!(backoff.spin(PAUSES, None, || true));
+        assert_eq!(looks(&mut backoff), full);
+    }
+
+    #[test]
+    fn a_deadline_ends_the_spinning() {
+        let mut looks = 0;
+        assert!(!{ Backoff::NEW }.spin(PAUSES, Some(Instant::now()), || {
+            looks += 1;
+            false
+        }));
+        assert_eq!(looks, 1);
+    }
+}

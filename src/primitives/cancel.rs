@@ -1,0 +1,207 @@
+//! The job that the current code runs in: whether it was cancelled, and how to wait for that.
+//!
+//! # What it promises
+//! [`is_cancelled`] tells the code of a job, or of an iterable, whether anyone still wants its result. A [`CancelWatch`] is
+//! ready once that answer is yes, and its waker is woken then.
+//!
+//! # State machine
+//! ```text
+//!   Stop:  running ------- set -------> stopped          (and a list of the wakers of all watches)
+//! ```
+//! A job's own flag stands beside its claim, in `job`; a stream's stands beside its stage, in the pool.
+//!
+//! # Who may touch what
+//! 1. `CURRENT` points to the job that runs on this thread. [`run_as`] sets it for one call, and puts the former job back.
+//! 2. The list of watches stands behind a lock. Wakers are woken and dropped outside the lock.
+//!
+//! # Synchronisation edges
+//! | id | release side | acquire side | publishes | model |
+//! |---|---|---|---|---|
+//! | C1 | `Stop::set` | `Stop::is_set` | what the caller of `set` did before | `stop_publishes` |
+//!
+//! A watch leaves its waker in the list, then looks at the flags; whoever sets a flag then looks at the list. So one of the
+//! two sees the other.
+//!
+//! # What can go wrong
+//! * The job is cancelled, or its pool stopped, as it comes to wait for that: `watch_cancel`, `watch_stop`.
+//! * Two jobs of one pool wait: `watch_beside_another`.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr::{self, NonNull};
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::{Acquire, Release};
+use crate::sync::{Mutex, thread_local};
+
+/// How the running jobs of a pool, or of a separate thread, learn that they are to stop.
+#[derive(Debug, Default)]
+pub struct Stop {
+    set: AtomicBool,
+    watches: Mutex<Watches>,
+}
+
+#[derive(Debug, Default)]
+struct Watches {
+    waiting: Vec<Watch>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Watch {
+    id: u64,
+    job: JobId,
+    waker: Waker,
+}
+
+/// The address of a running job or stream.
+pub type JobId = usize;
+
+impl Stop {
+    /// From now on `is_cancelled` is true in all jobs. It stays so.
+    pub fn set(&self) {
+        // ORDERING: Release [C1]: pairs with `is_set`; publishes what the caller did before.
+        self.set.store(true, Release);
+        self.wake_where(|_| true);
+    }
+
+    /// Whether `set` was called.
+    pub fn is_set(&self) -> bool {
+        // ORDERING: Acquire [C1]: pairs with `set`.
+        self.set.load(Acquire)
+    }
+
+    /// Wakes the watches in this job.
+    pub fn wake(&self, job: JobId) {
+        self.wake_where(|watch| watch.job == job);
+    }
+
+    fn wake_where(&self, is_woken: impl Fn(&Watch) -> bool) {
+        let mut watches = self.watches.lock();
+        let (woken, waiting): (Vec<_>, _) = mem::take(&mut watches.waiting).into_iter().partition(is_woken);
+        watches.waiting = waiting;
+        drop(watches);
+        for watch in woken {
+            watch.waker.wake();
+        }
+    }
+
+    fn register(&self, job: JobId, waker: Waker) -> u64 {
+        let mut watches = self.watches.lock();
+        watches.next_id += 1;
+        let id = watches.next_id;
+        watches.waiting.push(Watch { id, job, waker });
+        id
+    }
+
+    fn withdraw(&self, id: u64) -> Option<Waker> {
+        let waiting = &mut self.watches.lock().waiting;
+        let at = waiting.iter().position(|watch| watch.id == id)?;
+        Some(waiting.swap_remove(at).waker)
+    }
+}
+
+/// A job that runs, or a stream in its turn, as the code inside sees it.
+pub trait Running {
+    /// Whether it was cancelled, or its pool has stopped.
+    fn is_cancelled(&self) -> bool;
+    /// That of its pool, or of its thread.
+    fn stop(&self) -> &Stop;
+}
+
+impl dyn Running {
+    /// Tells this job from all others.
+    pub fn id(&self) -> JobId {
+        ptr::from_ref(self).addr()
+    }
+}
+
+thread_local! {
+    /// The job that this thread runs: the innermost, if a job runs another one.
+    static CURRENT: Cell<Option<NonNull<dyn Running>>> = const { Cell::new(None) };
+}
+
+/// Whether the job that this code runs in was cancelled, its handle dropped, or its pool shut down; or whether the iterable
+/// was closed.
+///
+/// A closure cannot be interrupted. One that runs for long asks from time to time whether anyone still wants its result,
+/// and returns early if not. Outside of both: false.
+///
+/// ```
+/// use offthread::{ThreadPool, is_cancelled};
+///
+/// let (started, has_started) = std::sync::mpsc::channel();
+/// let job = ThreadPool::new(1).spawn(move || {
+///     started.send(()).unwrap();
+///     while !is_cancelled() {
+///         std::thread::yield_now(); // a bit of the work
+///     }
+///     "stopped early"
+/// });
+/// has_started.recv().unwrap();
+/// assert!(!job.cancel()); // too late to keep it from running, but it is told
+/// assert_eq!(job.wait(), "stopped early");
+/// ```
+pub fn is_cancelled() -> bool {
+    with_current(Running::is_cancelled).unwrap_or(false)
+}
+
+/// Runs `code` as the code of this job.
+#[inline]
+pub fn run_as<R>(job: &(dyn Running + 'static), code: impl FnOnce() -> R) -> R {
+    /// Puts the former job back, also after a panic.
+    struct Former(Option<NonNull<dyn Running>>);
+    impl Drop for Former {
+        fn drop(&mut self) {
+            CURRENT.with(|current| current.set(self.0));
+        }
+    }
+    let _former = Former(CURRENT.with(|current| current.replace(Some(NonNull::from(job)))));
+    code()
+}
+
+/// Shows the job that this code runs in, if there is one.
+#[inline]
+fn with_current<R>(f: impl FnOnce(&(dyn Running + 'static)) -> R) -> Option<R> {
+    // SAFETY: rule 1: while the pointer is set, a call of `run_as` further down this thread's stack borrows the job.
+    CURRENT.with(Cell::get).map(|job| f(unsafe { job.as_ref() }))
+}
+
+/// The job that this code runs in, to tell whether it still does.
+#[inline]
+pub fn current_id() -> Option<JobId> {
+    with_current(<dyn Running>::id)
+}
+
+/// Waits until the job that this code runs in is cancelled, as [`is_cancelled`] has it. For a local variable: it must not
+/// outlive the job. Dropping it withdraws the waker.
+#[derive(Debug, Default)]
+pub struct CancelWatch {
+    id: Option<u64>,
+    /// It stays on the job's thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl CancelWatch {
+    /// Ready once the job is cancelled. Outside a job: never.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let is_cancelled = with_current(|job| {
+            // Register, then look again.
+            drop(self.id.and_then(|id| job.stop().withdraw(id)));
+            self.id = Some(job.stop().register(job.id(), waker));
+            job.is_cancelled()
+        });
+        if is_cancelled == Some(true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for CancelWatch {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            drop(with_current(|job| job.stop().withdraw(id)));
+        }
+    }
+}

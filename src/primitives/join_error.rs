@@ -1,0 +1,100 @@
+//! Why a job or a task has no result.
+//!
+//! **Promise.** A [`JoinError`] is `Send` and `Sync`, so `?` works with any error box; and the payload of a panic is not
+//! lost: [`Panic`] gives it back.
+//!
+//! There is no state and no synchronisation in this file, and no model.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::{error, fmt, io, mem};
+
+/// Why a job or a task has no result. Carried by their `outcome`s.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The closure, or the future, panicked.
+    Panicked(Panic),
+    /// The job was cancelled before it started, or its pool was closed; the task was cancelled before it had finished, or
+    /// its event loop was closed.
+    Cancelled,
+    /// The system refused to start a thread, and there was none that could have run it.
+    NoThread(io::Error),
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(panic) => panic.fmt(f),
+            Self::Cancelled => f.write_str("it was cancelled, or the pool or the event loop that had it was closed"),
+            Self::NoThread(error) => write!(f, "no thread could be started for the job: {error}"),
+        }
+    }
+}
+
+impl error::Error for JoinError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::NoThread(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A panic that was caught in a job or a task: its payload, which can only be taken out, so that it may be shared.
+pub struct Panic(
+    /// Boxed twice, so that a [`JoinError`], and with it every job, takes a word less.
+    Box<Box<dyn Any + Send>>,
+);
+
+// SAFETY: a shared `Panic` gives `message` alone, which reads the payload's type, and the payload only if that is `&str` or
+// `String`: both are `Sync`.
+unsafe impl Sync for Panic {}
+
+impl Panic {
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
+        Self(Box::new(payload))
+    }
+
+    /// The payload, as `std::panic::catch_unwind` would have given it.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        *self.0
+    }
+
+    /// What the panic said, if its payload is a text: always so for `panic!` with a message.
+    pub fn message(&self) -> &str {
+        let text = self.0.downcast_ref::<&str>().copied();
+        text.or_else(|| self.0.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+    }
+
+    /// Goes on with the panic, on this thread. The panic hook is not called again.
+    pub fn resume(self) -> ! {
+        resume_unwind(*self.0)
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Panic").field(&self.message()).finish()
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it panicked: {}", self.message())
+    }
+}
+
+/// Runs code of the user (a `Drop`, a waker) whose panic must not reach the caller. Only the panic hook hears of it.
+pub fn catch_and_discard(work: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+        discard(payload);
+    }
+}
+
+/// Drops a panic's payload. One whose `Drop` panics is leaked: the next payload might panic in its `Drop` as well, without end.
+pub fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(payload);
+    }
+}
