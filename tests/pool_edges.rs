@@ -298,3 +298,28 @@ fn a_handle_that_has_the_last_share_of_a_pool() {
     until("the pool is gone", || drops.load(SeqCst) == 1);
     drop(panicked);
 }
+
+/// "A thousand cancelled jobs in a queue cost a shutdown nothing", and a hundred thousand in a closed pool cost each other
+/// nothing: a purge at each cancel would take minutes.
+#[test]
+fn cancelling_in_a_closed_pool_is_not_quadratic() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let first = pool.spawn(move || gone.recv());
+    let jobs = pool.spawn_many((0..100_000).map(|n| move || n));
+    let closing = std::thread::spawn({
+        let pool = pool.clone();
+        move || pool.drain()
+    });
+    while !pool.is_closed() {
+        std::thread::yield_now();
+    }
+    let start = std::time::Instant::now();
+    drop(jobs);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(pool.stats().cancelled, 100_000);
+    go.send(()).unwrap();
+    first.wait().unwrap();
+    closing.join().unwrap();
+}

@@ -387,7 +387,7 @@ impl Shared {
 
     /// An entry has become stale.
     fn add_stale(&self, mut state: MutexGuard<'_, State>) {
-        let due = state.queue.add_stale() || state.closed;
+        let due = state.queue.add_stale();
         drop(state);
         if due {
             self.purge();

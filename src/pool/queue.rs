@@ -7,7 +7,7 @@
 //! A turn whose consumer waits for its end has priority: it stands in a queue that is looked at first.
 //!
 //! A cancelled job stays in its place, as a *stale* entry that holds nothing of the user. When half of all entries are stale,
-//! they are purged.
+//! they are purged: so each costs a look or two.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -115,11 +115,11 @@ impl Queue {
         }
     }
 
-    /// An entry has become stale. Whether a [`purge`](Self::purge) is due.
-    #[must_use = "stale entries take memory"]
+    /// An entry has become stale, or will soon. Whether a [`purge`](Self::purge) is due: when half of many entries are stale, or
+    /// all of them, since a closed pool may wait for the queue to be empty.
     pub fn add_stale(&mut self) -> bool {
         self.stale += 1;
-        self.stale > MIN_STALE && 2 * self.stale > self.len()
+        self.stale >= self.len() || self.stale > MIN_STALE && 2 * self.stale > self.len()
     }
 
     /// Throws the stale entries out.

@@ -174,11 +174,11 @@ impl Stream {
         let waiting = pool.queue.priority_len();
         if has_started && !pool.closed && pool.workers.can_take_priority(waiting) {
             pool.queue.push_priority(turn);
-            let purge = is_again && pool.queue.add_stale();
-            Shared::added(&this.shared, pool);
-            if purge {
-                this.shared.purge();
+            if is_again {
+                // No purge yet: the entry is stale only once the new one is claimed.
+                pool.queue.add_stale();
             }
+            Shared::added(&this.shared, pool);
             return None;
         }
         // A worker may have claimed the first one just now.
