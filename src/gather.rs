@@ -3,7 +3,7 @@
 //! Each branch has a waker of its own, which puts it on a list and wakes the task that awaits the whole.
 //!
 //! # What can go wrong
-//! * Two branches are woken at once: `branches_woken_at_once`.
+//! * Two branches are woken at once, and one of them is not polled: `branches_woken_at_once`.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, IntoFuture, poll_fn};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
 
 use crate::context::{Context, WithContext};
-use crate::event_loop::take_in;
+use crate::event_loop::run_external;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::Mutex;
 
@@ -33,7 +33,7 @@ pub async fn yield_now() {
         if mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        take_in();
+        run_external();
         cx.waker().wake_by_ref();
         Poll::Pending
     })

@@ -103,7 +103,7 @@ impl LoopHandle {
         if self.is_closed() {
             return Err(SyncWaitError::LoopClosed);
         }
-        if self.is_here() {
+        if self.is_current_thread() {
             return Err(SyncWaitError::WouldDeadlock);
         }
         if is_cancelled() {

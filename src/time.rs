@@ -1,18 +1,23 @@
 //! Sleeping, time-outs and timers, under any executor.
 //!
-//! On an event loop of ours, deadlines are the loop's: it wakes for the earliest one. Elsewhere a thread, started when a
-//! deadline is first waited for, sleeps until the earliest one, wakes whoever waits for it, and ends when it has had nothing
-//! to wait for during [`LINGER`].
+//! # What it promises
+//! A sleep is ready at its deadline or later, never earlier. On an event loop of ours, the loop wakes it. Elsewhere a thread
+//! does, which starts when somebody first sleeps, sleeps itself until the earliest deadline, and ends when nobody has slept
+//! for [`LINGER`].
 //!
-//! 1. `running` is true while the thread exists, or is about to. It turns false under the lock, in the same step that
-//!    finds no timer; so whoever adds a deadline knows whether to start a thread.
-//! 2. The thread sleeps in a [`poll_until`]: it registers, then looks again whether the earliest deadline is still the
-//!    one that it knows. Whoever adds an earlier one wakes it.
+//! # Who may touch what
+//! 1. `running` is true while the thread exists, or is about to be started. It becomes false under the lock, in the step that
+//!    finds no timer. So a caller that adds a timer knows whether to start the thread.
+//! 2. The thread waits in a [`poll_until`]: it registers, then looks again whether the earliest deadline is still the one that
+//!    it knows. Whoever changes the earliest deadline wakes the thread.
 //! 3. Wakers are woken and dropped outside the locks.
-//! 4. A sleep that comes to be polled by another loop than before moves there: the other one may be standing still.
+//! 4. A sleep that is polled by another loop than before moves there: the other loop may not be running.
+//! 5. A call of [`call_later`](LoopHandle::call_later) is a task whose timer is added before the task is handed in, so that timers
+//!    fire in the order of their deadlines, however late the loop gets round to them.
 //!
 //! # What can go wrong
-//! * A timer is cancelled as it fires: it is called, or it was cancelled, never both or neither: `cancel_as_it_fires`.
+//! * A timer is cancelled while it fires, and is called although `cancel` returned true, or not called although it returned
+//!   false: `cancel_as_it_fires`.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, IntoFuture, poll_fn};
@@ -24,8 +29,7 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use crate::event_loop::timers::{Key, Timers};
-use crate::event_loop::{LoopHandle, Reactor, Start, Task, running, runs_here};
-use crate::primitives::join_error::catch_and_discard;
+use crate::event_loop::{LoopHandle, NewTask, Reactor, Task, running, wake_all};
 use crate::primitives::parker::poll_until;
 use crate::primitives::spsc::{Receiver, RecvTimeoutError};
 use crate::primitives::waker_slot::WakerSlot;
@@ -36,11 +40,11 @@ use crate::sync::{Mutex, OnceLock, thread};
 /// How long the thread stays when there is nothing to wait for.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The thread for those who have no loop.
+/// The thread that wakes sleeps which belong to no loop.
 struct TimerThread {
     state: Mutex<State>,
-    /// Where the thread waits for an earlier deadline.
-    earlier: WakerSlot,
+    /// The thread waits here for the earliest deadline to change.
+    changed: WakerSlot,
 }
 
 struct State {
@@ -53,29 +57,35 @@ impl TimerThread {
         static THREAD: OnceLock<TimerThread> = OnceLock::new();
         THREAD.get_or_init(|| Self {
             state: Mutex::new(State { timers: Timers::new(Instant::now()), running: false }),
-            earlier: WakerSlot::default(),
+            changed: WakerSlot::default(),
         })
     }
 
-    fn add(&'static self, deadline: Instant, waker: Waker) -> Key {
+    /// Lends the timers; then starts the thread, or tells it, if need be.
+    fn with_timers<R>(&'static self, f: impl FnOnce(&mut Timers) -> R) -> R {
         let mut state = self.state.lock();
-        let is_earliest = state.timers.earliest().is_none_or(|earliest| deadline < earliest);
-        let key = state.timers.add(deadline, waker);
-        let start = !mem::replace(&mut state.running, true);
+        let before = state.timers.earliest();
+        let result = f(&mut state.timers);
+        let earliest = state.timers.earliest();
+        let start = earliest.is_some() && !mem::replace(&mut state.running, true);
         drop(state);
         if start {
-            if let Err(error) = thread::Builder::new().name("offthread-time".into()).spawn(|| self.run()) {
-                let mut state = self.state.lock();
-                state.running = false;
-                let waker = state.timers.remove(key);
-                drop(state);
-                drop(waker);
-                panic!("no thread could be started for timers: {error}");
-            }
-        } else if is_earliest {
-            self.earlier.wake();
+            self.start();
+        } else if earliest != before {
+            self.changed.wake();
         }
-        key
+        result
+    }
+
+    fn start(&'static self) {
+        if let Err(error) = thread::Builder::new().name("offthread-time".into()).spawn(|| self.run()) {
+            let mut state = self.state.lock();
+            state.running = false;
+            let wakers = state.timers.take_all();
+            drop(state);
+            drop(wakers);
+            panic!("no thread could be started for timers: {error}");
+        }
     }
 
     /// What the thread does.
@@ -86,12 +96,9 @@ impl TimerThread {
             let due = state.timers.take_due(now);
             let known = state.timers.earliest();
             drop(state);
-            for waker in due {
-                // A waker that panics must not end the thread that all others rely on.
-                catch_and_discard(|| waker.wake());
-            }
+            wake_all(due);
             let changed = poll_until(Some(known.unwrap_or(now + LINGER)), |cx| {
-                self.earlier.register(cx.waker());
+                self.changed.register(cx.waker());
                 if self.state.lock().timers.earliest() == known { Poll::Pending } else { Poll::Ready(()) }
             });
             let mut state = self.state.lock();
@@ -103,7 +110,7 @@ impl TimerThread {
     }
 }
 
-/// Who wakes sleepers.
+/// Who wakes a sleep.
 enum Clock {
     /// This loop.
     Loop(Arc<Reactor>),
@@ -111,30 +118,21 @@ enum Clock {
 }
 
 impl Clock {
-    fn here() -> Self {
-        running().map_or(Self::Thread, Self::Loop)
+    fn current() -> Self {
+        running().map_or(Self::Thread, |tasks| Self::Loop(tasks.reactor.clone()))
     }
 
-    /// Whether it is the one of [`here`](Self::here).
-    fn is_here(&self) -> bool {
+    fn is_current(&self) -> bool {
         match self {
-            Self::Loop(reactor) => runs_here(reactor),
+            Self::Loop(reactor) => running().is_some_and(|tasks| Arc::ptr_eq(&tasks.reactor, reactor)),
             Self::Thread => running().is_none(),
-        }
-    }
-
-    /// Has `waker` woken at the deadline.
-    fn add(&self, deadline: Instant, waker: Waker) -> Key {
-        match self {
-            Self::Loop(reactor) => reactor.timers.lock().add(deadline, waker),
-            Self::Thread => TimerThread::get().add(deadline, waker),
         }
     }
 
     fn with_timers<R>(&self, f: impl FnOnce(&mut Timers) -> R) -> R {
         match self {
-            Self::Loop(reactor) => f(&mut reactor.timers.lock()),
-            Self::Thread => f(&mut TimerThread::get().state.lock().timers),
+            Self::Loop(reactor) => reactor.with_timers(f),
+            Self::Thread => TimerThread::get().with_timers(f),
         }
     }
 }
@@ -177,30 +175,19 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    fn withdraw(&mut self) {
-        if let Some((clock, key)) = self.waiting.take() {
-            let waker = clock.with_timers(|timers| timers.remove(key));
-            drop(waker);
+    /// Has `waker` woken at the deadline.
+    fn register(&mut self, clock: Clock, waker: &Waker) {
+        self.withdraw();
+        if let Some(deadline) = self.deadline {
+            let waker = waker.clone();
+            let key = clock.with_timers(|timers| timers.add(deadline, waker));
+            self.waiting = Some((clock, key));
         }
     }
-}
 
-impl Sleep {
-    /// Waits for the clock to say that the time has come, in the order of the deadlines, even if it has.
-    async fn in_order(mut self) {
-        if let Some(deadline) = self.deadline {
-            poll_fn(|cx| {
-                if self.waiting.is_some() {
-                    return Poll::Ready(());
-                }
-                let clock = Clock::here();
-                let key = clock.add(deadline, cx.waker().clone());
-                self.waiting = Some((clock, key));
-                Poll::Pending
-            })
-            .await;
-        }
-        self.await;
+    fn withdraw(&mut self) {
+        let waker = self.waiting.take().and_then(|(clock, key)| clock.with_timers(|timers| timers.remove(key)));
+        drop(waker);
     }
 }
 
@@ -209,22 +196,15 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        let waiting = self.waiting.as_ref().filter(|(clock, _)| clock.is_here());
+        let waiting = self.waiting.as_ref().filter(|(clock, _)| clock.is_current());
         let wakes = waiting.map(|(clock, key)| clock.with_timers(|timers| timers.wakes(*key, cx.waker())));
-        // If its clock has taken it out, the time has come. That is cheaper to ask than the time is.
-        if wakes == Some(None) {
-            self.waiting = None;
-            return Poll::Ready(());
-        }
-        if Instant::now() >= deadline {
+        // If its clock has taken the waker out, the time has come: that costs less to find out than the time does.
+        if wakes == Some(None) || Instant::now() >= deadline {
             self.withdraw();
             return Poll::Ready(());
         }
         if wakes != Some(Some(true)) {
-            self.withdraw();
-            let clock = Clock::here();
-            let key = clock.add(deadline, cx.waker().clone());
-            self.waiting = Some((clock, key));
+            self.register(Clock::current(), cx.waker());
         }
         Poll::Pending
     }
@@ -317,44 +297,48 @@ impl LoopHandle {
     /// });
     /// ```
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> TimerHandle {
-        let fate = Arc::new(Fate(AtomicBool::new(false)));
-        let sleep = sleep(delay);
-        let task = self.spawn_to_start(Start::BeforeTimers, {
-            let due = Due(fate.clone());
-            async move {
-                sleep.in_order().await;
-                if due.0.settle() {
-                    f();
-                }
+        let once = Arc::new(Once(AtomicBool::new(false)));
+        let mut sleep = sleep(delay);
+        // On a loop of ours the task is woken by its timer, and by nothing else. Another runtime polls it, and it sleeps.
+        let is_external = self.0.external.is_some();
+        let task = NewTask::new(self.0.clone(), is_external);
+        if !is_external {
+            sleep.register(Clock::Loop(self.0.clone()), &task.waker());
+        }
+        let guard = FireGuard(once.clone());
+        let call = async move {
+            sleep.await;
+            if guard.0.claim() {
+                f();
             }
-        });
-        TimerHandle { fate, task: Some(task) }
+        };
+        TimerHandle { once, task: Some(self.start(task, call)) }
     }
 }
 
-/// Whether it is settled what becomes of a timer.
-struct Fate(AtomicBool);
+/// Claimed once: by the call, by its cancellation, or by the end of its task.
+struct Once(AtomicBool);
 
-impl Fate {
-    /// Whether the caller is the one who settles it.
-    fn settle(&self) -> bool {
-        // ORDERING: Relaxed: that only one gets true is all it takes.
+impl Once {
+    /// Whether the caller is the one that claims it.
+    fn claim(&self) -> bool {
+        // ORDERING: Relaxed: all that matters is that one caller gets true.
         !self.0.swap(true, Relaxed)
     }
 }
 
 /// The loop's side of a timer. If it is dropped before it has fired, it never will.
-struct Due(Arc<Fate>);
+struct FireGuard(Arc<Once>);
 
-impl Drop for Due {
+impl Drop for FireGuard {
     fn drop(&mut self) {
-        self.0.settle();
+        self.0.claim();
     }
 }
 
 /// A call that the event loop will make. From [`LoopHandle::call_later`]. Dropping it changes nothing.
 pub struct TimerHandle {
-    fate: Arc<Fate>,
+    once: Arc<Once>,
     /// There until this is dropped.
     task: Option<Task<()>>,
 }
@@ -366,7 +350,7 @@ impl TimerHandle {
     ///
     /// False: it has been made, or is being made; it was cancelled before; or the loop has ended.
     pub fn cancel(&self) -> bool {
-        let is_cancelled = self.fate.settle();
+        let is_cancelled = self.once.claim();
         if let Some(task) = self.task.as_ref().filter(|_| is_cancelled) {
             task.cancel();
         }

@@ -816,7 +816,7 @@ fn waking_twice_polls_once() {
     });
 }
 
-/// There are so many that the loop looks ahead; some that it looks at have ended by then.
+/// Some that are in the queue have ended by the time that their turn comes.
 #[test]
 fn many_tasks_are_polled_in_the_order_of_their_wakes() {
     const TASKS: usize = 5000;

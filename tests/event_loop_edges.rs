@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use loop_helpers::{BoxedFuture, Foreign, hold, on_drop, traced, watchdog};
 use offthread::{
-    EventLoop, LoopHandle, Sleep, SyncWaitError, Task, ThreadPool, block_on, gather, sleep, spawn, yield_now,
+    ContextVar, EventLoop, LoopHandle, Sleep, SyncWaitError, Task, ThreadPool, block_on, gather, sleep, spawn,
+    yield_now,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -77,6 +78,72 @@ fn spawn_panics_in_any_job() {
     };
     let elsewhere = block_on(async { spawns(&pool).await.is_err() });
     assert_eq!((inline, elsewhere), (true, true));
+}
+
+/// At the end of a thread, when the context has been dropped already, `spawn` finds the loop that runs.
+#[test]
+fn spawn_works_in_the_destructor_of_a_thread_local() {
+    static VAR: ContextVar<u8> = ContextVar::new();
+    struct Flush(RefCell<Option<mpsc::Sender<u8>>>);
+    impl Drop for Flush {
+        fn drop(&mut self) {
+            let Some(sender) = self.0.take() else { return };
+            let task = block_on(async {
+                assert!(!LoopHandle::current().is_closed());
+                sleep(Duration::from_millis(1)).await;
+                spawn(async { LoopHandle::current().spawn(async { 7 }).await }).await
+            });
+            let mut event_loop = EventLoop::new();
+            sender.send(task + event_loop.block_on(async { spawn(async { 1 }).await })).unwrap();
+        }
+    }
+    thread_local! {
+        static FLUSH: Flush = const { Flush(RefCell::new(None)) };
+    }
+    let _watchdog = watchdog();
+    // Which of the thread-locals is dropped first depends on which was used first.
+    for used_before in [false, true] {
+        let (sender, result) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            if used_before {
+                block_on(async { spawn(async {}).await });
+            }
+            FLUSH.with(|flush| flush.0.replace(Some(sender)));
+            VAR.set(1);
+            if !used_before {
+                block_on(async { spawn(async {}).await });
+            }
+        });
+        thread.join().unwrap();
+        assert_eq!(result.recv(), Ok(8));
+    }
+}
+
+/// A call that another thread has asked for before is made before a later deadline's.
+#[test]
+fn timers_of_other_threads_keep_the_order() {
+    let _watchdog = watchdog();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let note = |number| {
+        let order = order.clone();
+        move || order.lock().unwrap().push(number)
+    };
+    block_on(async {
+        let handle = LoopHandle::current();
+        handle.call_later(Duration::from_millis(600), note(3));
+        thread::scope(|scope| {
+            let handle = handle.clone();
+            let (second, first) = (note(2), note(1));
+            scope.spawn(move || {
+                handle.call_later(Duration::from_millis(200), second);
+                handle.call_later(Duration::from_millis(20), first);
+            });
+        });
+        thread::sleep(Duration::from_millis(650));
+        yield_now().await;
+        yield_now().await;
+    });
+    assert_eq!(*order.lock().unwrap(), [1, 2, 3]);
 }
 
 // --- turns ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread::{self, JoinHandle};
-use offthread::internals::block_on as parker_block_on;
+use offthread::internals::{ThreadHandle, block_on as parker_block_on};
 use offthread::{EventLoop, JoinError, LoopHandle, SyncWaitError, Task, block_on, gather, spawn, threaded_separate};
 
 /// A loop's models have many steps: with three preemptions they take minutes.
@@ -455,6 +455,25 @@ fn cancel_as_it_fires() {
         let cancelled = canceller.join().unwrap();
         event_loop.block_on(offthread::yield_now());
         assert_ne!(cancelled, called.load(Relaxed));
+    });
+}
+
+/// Forbids: a thread adds a timer while the loop falls asleep, and the loop sleeps on; or the timer fires before its task has been
+/// taken in, and the task is never polled.
+#[test]
+fn earlier_timer_from_a_thread() {
+    model(|| {
+        block_on(async {
+            let (handle, this) = (LoopHandle::current(), ThreadHandle::current());
+            let (sender, receiver) = offthread::oneshot::channel();
+            let thread = thread::spawn(move || {
+                drop(handle.call_later(Duration::ZERO, move || sender.send(7).unwrap()));
+                // The deadline has passed, for a loop that knows of it.
+                this.time_out();
+            });
+            assert_eq!(receiver.await, Ok(7));
+            thread.join().unwrap();
+        });
     });
 }
 

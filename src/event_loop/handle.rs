@@ -1,24 +1,30 @@
-//! Handles of event loops: from any thread, of ours and of other runtimes.
+//! Handles of event loops: of ours and of other runtimes, from any thread.
 //!
-//! The current loop is a context variable; so jobs and tasks inherit it, and what they start does.
+//! # What it promises
+//! The current loop is a context variable: jobs and tasks inherit it, and so does what they start. Whatever is asked of a loop is a
+//! task: a call is a task that runs the closure at its first poll.
 //!
-//! Whatever is asked of a loop is a task: a call is one that runs the closure at its first poll, and a timer is one that
-//! sleeps before that.
+//! # What can go wrong
+//! There is no synchronisation of its own here.
+//! * A task is handed in while the loop closes, and is lost or runs twice: `call_soon_close`.
+//! * A task that another thread has handed in before runs later than this one: `handed_in_before`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::context::{self, Context, ContextVar};
-use crate::event_loop::local::Local;
-use crate::event_loop::reactor::{Letter, Reactor, Start};
-use crate::event_loop::task::{Home, Task, task};
+use crate::context::{self, Context, ContextVar, WithContext};
+use crate::event_loop::foreign::External;
+use crate::event_loop::frames;
+use crate::event_loop::inbox::{Entry, Message, SendBody};
+use crate::event_loop::reactor::Reactor;
+use crate::event_loop::state::AnyTask;
+use crate::event_loop::task::{NewTask, Task};
+use crate::event_loop::tasks::Tasks;
 use crate::pool::ThreadPool;
 use crate::primitives::cancel;
-use crate::sync::Mutex;
-use crate::sync::thread::{self, ThreadId};
 
 static CURRENT: ContextVar<LoopHandle> = ContextVar::new();
 
@@ -38,47 +44,9 @@ static CURRENT: ContextVar<LoopHandle> = ContextVar::new();
 /// assert_eq!(answer.unwrap(), 42);
 /// ```
 #[derive(Clone)]
-pub struct LoopHandle(Kind);
-
-#[derive(Clone)]
-enum Kind {
-    Ours(Arc<Reactor>),
-    Foreign(Arc<Foreign>),
-}
-
-type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
-
-/// Another runtime.
-pub struct Foreign {
-    spawn: Spawn,
-    pool: Mutex<Option<ThreadPool>>,
-    /// The threads on which one of our tasks is being polled, or dropped.
-    polling: Mutex<Vec<ThreadId>>,
-}
-
-impl Foreign {
-    /// Notes that this thread polls, or drops, one of its tasks, until what it returns is dropped.
-    pub fn polls_here(this: &Arc<Self>) -> impl Drop + use<> {
-        struct Polls(Arc<Foreign>);
-        impl Drop for Polls {
-            fn drop(&mut self) {
-                let here = thread::current().id();
-                let mut polling = self.0.polling.lock();
-                if let Some(at) = polling.iter().position(|thread| *thread == here) {
-                    polling.swap_remove(at);
-                }
-            }
-        }
-        this.polling.lock().push(thread::current().id());
-        Polls(this.clone())
-    }
-}
+pub struct LoopHandle(pub(crate) Arc<Reactor>);
 
 impl LoopHandle {
-    pub(crate) fn of(reactor: &Arc<Reactor>) -> Self {
-        Self(Kind::Ours(reactor.clone()))
-    }
-
     /// The loop that this code belongs to: the one that runs it, or the one that the job was started from which it runs in.
     ///
     /// # Panics
@@ -96,7 +64,11 @@ impl LoopHandle {
     /// The loop that this code belongs to, if there is one.
     pub fn try_current() -> Option<Self> {
         context::complete();
-        CURRENT.get()
+        CURRENT.get().or_else(|| {
+            let running = Self(frames::running()?.reactor.clone());
+            // At the end of a thread there may be no context in which the running loop could be the current one.
+            running.enter(|| CURRENT.peek(|current| current.is_none())).then_some(running)
+        })
     }
 
     /// Makes this the current loop while `f` runs: for threads that this crate did not start.
@@ -117,34 +89,28 @@ impl LoopHandle {
         self.context().within(f)
     }
 
-    /// Makes this the current loop, in the current context.
-    pub(crate) fn become_current(&self) {
-        CURRENT.set(self.clone());
+    /// Makes the loop that this code runs in the current one, in the current context.
+    pub(crate) fn running_becomes_current() {
+        frames::running().map(|tasks| CURRENT.set(Self(tasks.reactor.clone())));
     }
 
     /// A copy of the current context in which this is the current loop.
     pub(crate) fn context(&self) -> Context {
         let mut context = Context::current();
-        if !CURRENT.peek(|current| current.is_some_and(|current| current.is(self))) {
-            context.within(|| self.become_current());
+        if !Self::is_current(&self.0) {
+            context.within(|| CURRENT.set(self.clone()));
         }
         context
     }
 
-    fn is(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Kind::Ours(one), Kind::Ours(other)) => Arc::ptr_eq(one, other),
-            (Kind::Foreign(one), Kind::Foreign(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
+    /// Whether blocking this thread would block the loop.
+    pub(crate) fn is_current_thread(&self) -> bool {
+        let runtime = self.0.external.as_ref();
+        runtime.map_or_else(|| frames::find(&self.0).is_some(), |runtime| runtime.is_current_thread())
     }
 
-    /// Whether blocking this thread would block the loop.
-    pub(crate) fn is_here(&self) -> bool {
-        match &self.0 {
-            Kind::Ours(reactor) => reactor.is_here(),
-            Kind::Foreign(foreign) => foreign.polling.lock().contains(&thread::current().id()),
-        }
+    fn is_current(reactor: &Arc<Reactor>) -> bool {
+        CURRENT.peek(|current| current.is_some_and(|current| Arc::ptr_eq(&current.0, reactor)))
     }
 
     /// Runs a future on this loop, and returns its handle. From any thread; never blocks.
@@ -154,62 +120,53 @@ impl LoopHandle {
     ///
     /// # Synchronization
     /// What was done before happens before the task's first poll.
-    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        self.spawn_to_start(Start::InTurn, future)
+    pub fn spawn<F: Future<Output: Send> + Send + 'static>(&self, future: F) -> Task<F::Output> {
+        self.start(NewTask::new(self.0.clone(), true), future)
     }
 
-    /// As [`spawn`](Self::spawn), with a choice of when it is polled for the first time.
-    pub(crate) fn spawn_to_start<F>(&self, start: Start, future: F) -> Task<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        match &self.0 {
-            Kind::Ours(reactor) => {
-                let (header, body, handle) = task(Home::ours(reactor), self.context(), future);
-                match Local::of(reactor) {
-                    Some(local) => local.spawn(header, Box::pin(body), start),
-                    None => drop(reactor.send(Letter::Spawn(header, Box::pin(body), start))),
-                }
-                handle
-            }
-            Kind::Foreign(foreign) => {
-                let (_, body, handle) = task(Home::foreign(foreign), self.context(), future);
-                (foreign.spawn)(Box::pin(body));
-                handle
-            }
+    /// Hands in a new task of this loop.
+    pub(crate) fn start<R: Send + 'static>(
+        &self,
+        task: NewTask<R>,
+        future: impl Future<Output = R> + Send + 'static,
+    ) -> Task<R> {
+        let (task, body, handle) = task.with(future);
+        self.start_body(task, Box::pin(body));
+        handle
+    }
+
+    fn start_body(&self, task: Arc<dyn AnyTask>, body: SendBody) {
+        let entry = Entry { shared: task, context: self.context(), body: Some(body) };
+        match frames::find(&self.0) {
+            Some(tasks) => tasks.spawn(entry.into_local()),
+            None => self.0.send(Message::Spawn(entry)),
         }
     }
 
     /// Runs a future on the current loop, which must be this thread's.
     #[track_caller]
-    pub(crate) fn spawn_here<F: Future + 'static>(future: F) -> Task<F::Output> {
+    pub(crate) fn spawn_local<F: Future + 'static>(future: F) -> Task<F::Output> {
+        let tasks = Self::current_tasks();
+        let (task, body, handle) = NewTask::new(tasks.reactor.clone(), true).with(future);
+        tasks.spawn(Entry { shared: task, context: Context::current(), body: Some(Box::pin(body)) });
+        handle
+    }
+
+    #[track_caller]
+    fn current_tasks() -> Rc<Tasks> {
         context::complete();
-        let of = |reactor: &Arc<Reactor>| match Local::running() {
-            Some(running) => Some(running).filter(|running| Arc::ptr_eq(&running.reactor, reactor)),
-            // In a job that is run where it is waited for, on the loop's thread, it is as in any other.
-            None => Local::of(reactor).filter(|_| cancel::current_id().is_none()),
+        let tasks = match frames::running() {
+            Some(running) if Self::is_current(&running.reactor) => Some(running),
+            // A job that runs inline on the loop's thread is treated like any other job.
+            _ if cancel::current_id().is_some() => None,
+            _ => Self::try_current().and_then(|current| frames::find(&current.0)),
         };
-        let local = CURRENT.peek(|current| match current {
-            Some(Self(Kind::Ours(reactor))) => Some(of(reactor)),
-            Some(Self(Kind::Foreign(_))) => Some(None),
-            None => None,
-        });
-        match local {
-            Some(Some(local)) => {
-                let (header, body, handle) = task(Home::ours(&local.reactor), Context::current(), future);
-                local.spawn(header, Box::pin(body), Start::InTurn);
-                handle
-            }
-            Some(None) => panic!(
-                "spawn was called on another thread than the event loop's, and a future that is not `Send` cannot go there: use `LoopHandle::spawn`"
-            ),
-            None => panic!("spawn was called where there is no event loop: run this in `block_on`"),
-        }
+        let Some(tasks) = tasks else {
+            panic!(
+                "spawn was called where no event loop of this thread is current: run this in `block_on`; or for the loop of another thread, and a future that is `Send`, use `LoopHandle::spawn`"
+            )
+        };
+        tasks
     }
 
     /// Has the loop call `f` soon, after what it has been asked for before. From any thread; never blocks.
@@ -233,25 +190,18 @@ impl LoopHandle {
         if self.is_closed() {
             return None;
         }
-        let pool = self.pool().lock().clone();
+        let pool = self.0.pool.lock().clone();
         Some(pool.unwrap_or_else(|| ThreadPool::global().clone()))
     }
 
     /// From now on, jobs that are started from this loop and name no pool run in this one. Until then it is the
     /// [global](ThreadPool::global) one.
     pub fn set_default_pool(&self, pool: ThreadPool) {
-        let mut default = self.pool().lock();
-        // As it closes, a loop lets go of its pool: one that is set after that would stay.
+        let mut default = self.0.pool.lock();
+        // A loop drops its pool as it closes: one that is set after that would stay.
         let unused = if self.is_closed() { Some(pool) } else { default.replace(pool) };
         drop(default);
         drop(unused);
-    }
-
-    fn pool(&self) -> &Mutex<Option<ThreadPool>> {
-        match &self.0 {
-            Kind::Ours(reactor) => &reactor.pool,
-            Kind::Foreign(foreign) => &foreign.pool,
-        }
     }
 
     /// Makes another runtime the loop: `spawn` is its function that runs a future.
@@ -269,19 +219,28 @@ impl LoopHandle {
     /// assert_eq!(handle.enter(|| sync_await(async { 6 * 7 })), 42);
     /// ```
     pub fn from_spawner(spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static) -> Self {
-        Self(Kind::Foreign(Arc::new(Foreign {
-            spawn: Box::new(spawn),
-            pool: Mutex::new(None),
-            polling: Mutex::new(Vec::new()),
-        })))
+        Self(Reactor::new(None, Some(External::new(spawn))))
     }
 
     /// Whether the loop has ended. It stays so.
     pub fn is_closed(&self) -> bool {
-        match &self.0 {
-            Kind::Ours(reactor) => reactor.is_closed(),
-            Kind::Foreign(_) => false,
-        }
+        self.0.inbox.is_closed()
+    }
+
+    /// A future that is polled, and dropped, with this as its current loop, wherever that happens: for a future that another
+    /// runtime runs.
+    ///
+    /// Like [`Context::wrap`], it has a copy of the context.
+    ///
+    /// ```
+    /// use offthread::{LoopHandle, block_on, sync_await, threaded};
+    ///
+    /// let handle = LoopHandle::from_spawner(|future| drop(std::thread::spawn(|| block_on(future))));
+    /// let wrapped = handle.wrap(async { threaded(|| sync_await(async { "on the other runtime" })).await });
+    /// assert_eq!(block_on(wrapped), "on the other runtime");
+    /// ```
+    pub fn wrap<F: Future>(&self, future: F) -> WithContext<F> {
+        self.context().wrap(future)
     }
 }
 

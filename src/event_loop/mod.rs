@@ -7,45 +7,61 @@
 //! outside wakes the sleeping loop once.
 //!
 //! # How
-//! The main future is polled whenever the thread's own waker was woken, the [`parker`](crate::primitives::parker)'s.
-//! Everything else is the loop's: what is on its thread stands in `local.rs`, what other threads see in `reactor.rs`, and a
-//! task between the two in `task.rs`. The loop is made when it is first needed: a future that only waits for others needs
-//! none.
+//! [`block_on`] polls its main future, then gives the loop a turn, and so on. In a turn the loop polls its tasks; if nothing is left
+//! to do, it sleeps in the reactor. The loop is made when something first needs it. Until then the thread sleeps in its
+//! [`parker`](crate::primitives::parker), whose waker is the main future's.
 //!
 //! ```text
-//!   other threads              |            the loop's thread
-//!                      send    |  collect
-//!   LoopHandle, wakers ----> Reactor --------> Local: slots of tasks, and the queue of those that are to be polled
-//!   of tasks, Task             |  fire            |    ^
-//!                            timers -----------+  |    | wake, spawn
-//!                              |               |  v    |
-//!   the main future's waker ----------------> block_on: main future, turn, main future, turn, ... or sleeps
+//!   other threads                 |   the loop's thread
+//!                         send    |              drain
+//!   LoopHandle, Task, --------> Reactor: inbox ---------> Tasks: slots, and a queue of those that are to be polled
+//!   wakers of tasks               |      timers --------->    ^
+//!                                 |              fire         | wake, spawn: by the loop's own thread, without a lock
+//!   the main future's waker ---> parker                       |
+//!                                 |   block_on: the main future, a turn, the main future, a turn, ...
 //! ```
 //!
+//! | file | subject |
+//! |---|---|
+//! | `timers.rs` | deadlines, in order |
+//! | `state.rs` | one task's state: queued, cancelled, ended |
+//! | `inbox.rs` | messages of other threads, and a task as its scheduler keeps it |
+//! | `foreign.rs` | another runtime as the loop |
+//! | `reactor.rs` | what an idle loop sleeps in |
+//! | `tasks.rs` | slots and run queue, on the loop's own thread |
+//! | `frames.rs` | which loops are this thread's, and which one runs |
+//! | `task.rs` | how a task is made and woken; `Task` |
+//! | `handle.rs` | `LoopHandle`; the current loop |
+//!
 //! # What can go wrong
-//! The files' heads say it, and `loom-tests/tests/event_loop.rs` has the models. Here:
-//! * The main future and a task are woken at once: `main_and_task`.
+//! The heads of the files list it, and `loom-tests/tests/event_loop.rs` has the models. Here:
+//! * The main future and a task are woken at once, and one of them is not polled: `main_and_task`.
 #![forbid(unsafe_code)]
 
-mod handle;
-mod local;
-mod reactor;
-mod task;
+// In reading order: a file uses only those above it.
 pub mod timers;
+mod state;
+mod inbox;
+mod foreign;
+mod reactor;
+mod tasks;
+mod frames;
+mod task;
+mod handle;
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
-use std::ops::ControlFlow;
+use std::future::IntoFuture;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use crate::context::Context;
+use crate::event_loop::frames::Running;
+pub use crate::event_loop::frames::{run_external, running};
 pub use crate::event_loop::handle::LoopHandle;
-use crate::event_loop::local::{Local, Run};
-pub use crate::event_loop::reactor::{Reactor, Start};
-pub use crate::event_loop::task::{Task, TaskOutcome};
+pub use crate::event_loop::reactor::{Reactor, wake_all};
+pub use crate::event_loop::task::{NewTask, Task, TaskOutcome};
+use crate::event_loop::tasks::Tasks;
 use crate::pool::ThreadPool;
 use crate::primitives::parker::Parker;
 
@@ -54,8 +70,8 @@ use crate::primitives::parker::Parker;
 /// It is given an event loop of its own, on which it can [`spawn`] tasks. Those that are left when the future has ended are
 /// dropped, on this thread, and then the loop is closed.
 ///
-/// Any future will do, whoever wakes it. One that is ready at once costs no system call, and no allocation but in the first call
-/// of its thread: the loop is made when something needs it.
+/// Any future will do, whoever wakes it. The loop is made when something needs it: but for the first call on a thread, a future
+/// that only waits for other threads costs no allocation.
 ///
 /// ```
 /// let (sender, receiver) = offthread::oneshot::channel();
@@ -71,25 +87,19 @@ use crate::primitives::parker::Parker;
 /// In a job it is allowed.
 ///
 /// # Blocking
-/// Blocks the thread until the future has ended. When there is nothing to do: for some tens of microseconds by giving its
+/// Blocks the thread until the future has ended. When there is nothing to do: for up to some 200 microseconds by giving its
 /// core away, then asleep.
 ///
 /// # Synchronization
 /// What a thread did before it woke the future's waker happens before the poll that this causes.
 #[track_caller]
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    let _run = Run::new(None);
-    Context::incomplete(current_becomes_running, || until_ready(future))
+    let _running = Running::enter(None);
+    Context::incomplete(LoopHandle::running_becomes_current, || until_ready(future))
 }
 
-/// Makes the loop that this code runs in the current one.
-fn current_becomes_running() {
-    if let Some(local) = Local::running() {
-        LoopHandle::of(&local.reactor).become_current();
-    }
-}
-
-/// Runs the main future and, once there is one, the loop that this code runs in.
+/// Polls the main future until it is ready. In between, the loop that this code runs in has its turns, once there is one. A poll
+/// may be for no reason.
 #[inline]
 fn until_ready<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
@@ -98,33 +108,9 @@ fn until_ready<F: IntoFuture>(future: F) -> F::Output {
             if let Poll::Ready(output) = future.as_mut().poll(&mut TaskContext::from_waker(parker.waker())) {
                 return output;
             }
-            loop {
-                let rest = Run::local().map_or(ControlFlow::Continue(None), |local| local.turn(parker.waker()));
-                let ControlFlow::Continue(deadline) = rest else { break };
-                if parker.park(deadline) {
-                    break;
-                }
-            }
+            frames::turn(parker);
         }
     })
-}
-
-/// On a loop of ours: takes in what has been handed in, and what timers are due, so that it stands in the queue before
-/// what is woken next.
-pub fn take_in() {
-    if let Some(local) = Run::local() {
-        local.take_in();
-    }
-}
-
-/// Whether this code runs in that loop.
-pub fn runs_here(reactor: &Arc<Reactor>) -> bool {
-    Local::running().is_some_and(|local| Arc::ptr_eq(&local.reactor, reactor))
-}
-
-/// The loop that this code runs in, if it runs in one of ours.
-pub fn running() -> Option<Arc<Reactor>> {
-    Local::running().map(|local| local.reactor.clone())
 }
 
 /// Runs a future beside this one, on the same thread, and returns its handle. It need not be `Send`.
@@ -149,11 +135,8 @@ pub fn running() -> Option<Arc<Reactor>> {
 /// If there is no [current](LoopHandle::current) loop, or if it is another thread's, as in a job: there,
 /// [`LoopHandle::spawn`] does it.
 #[track_caller]
-pub fn spawn<F>(future: F) -> Task<F::Output>
-where
-    F: Future + 'static,
-{
-    LoopHandle::spawn_here(future)
+pub fn spawn<F: Future + 'static>(future: F) -> Task<F::Output> {
+    LoopHandle::spawn_local(future)
 }
 
 /// A single-threaded executor with timers, for one who runs several futures on it one after the other. For one alone there
@@ -175,7 +158,7 @@ where
 /// assert_eq!(event_loop.block_on(task), 42);
 /// ```
 pub struct EventLoop {
-    local: Rc<Local>,
+    tasks: Rc<Tasks>,
 }
 
 impl EventLoop {
@@ -192,7 +175,7 @@ impl EventLoop {
 
     /// A handle, which may go to other threads.
     pub fn handle(&self) -> LoopHandle {
-        LoopHandle::of(&self.local.reactor)
+        LoopHandle(self.tasks.reactor.clone())
     }
 
     /// Runs a future to its end on this thread, and the loop's tasks beside it, and returns its output.
@@ -206,7 +189,7 @@ impl EventLoop {
     /// As [`block_on`].
     #[track_caller]
     pub fn block_on<F: IntoFuture>(&mut self, future: F) -> F::Output {
-        let _run = Run::new(Some(&self.local));
+        let _running = Running::enter(Some(&self.tasks));
         self.handle().context().within(|| until_ready(future))
     }
 }
@@ -214,7 +197,7 @@ impl EventLoop {
 /// Closes the loop, and drops its tasks.
 impl Drop for EventLoop {
     fn drop(&mut self) {
-        self.local.close();
+        frames::end_loop(&self.tasks);
     }
 }
 
@@ -249,6 +232,6 @@ impl EventLoopBuilder {
 
     /// Makes the loop, for this thread.
     pub fn build(self) -> EventLoop {
-        EventLoop { local: Local::new(self.pool) }
+        EventLoop { tasks: frames::make_loop(self.pool) }
     }
 }

@@ -1,167 +1,132 @@
-//! What the threads of an event loop's surroundings share with it, and how they get it out of its sleep.
+//! The reactor: what an idle event loop sleeps in, and what other threads know of the loop.
 //!
 //! # What it promises
-//! A letter that was handed in is collected by the loop, in the order of handing in, or comes back: [`Reactor::send`] says
-//! which. A loop that sleeps is woken by the first letter, and by no other until it has collected; a loop that is awake
-//! costs whoever hands in no system call.
+//! [`Reactor::wait`] returns at the next timer's deadline, when a message comes in, or when the main future is woken,
+//! whichever comes first. [`Reactor::take_due`] returns the wakers of all timers whose time has come, in the order of their
+//! deadlines, and none too early. After [`Reactor::close`] no message is accepted and no timer is left.
 //!
-//! # How
+//! # State machine
 //! ```text
-//!            send: unparks                  collect
-//!   EMPTY ------------------> LETTERS ---------------------> EMPTY          close, from both ------> CLOSED
-//!                              |   ^
-//!                              +---+ send: nothing more to do
+//!                    register: the inbox has a message
+//!            +----------------------------------------------+
+//!            |                                              v
+//!   wait: register -- the inbox is empty --> park ------> awake: the loop drains the inbox and fires the timers
+//!                                                 woken by: send, the main future's waker, the earliest deadline
 //! ```
-//! One lock holds the letters and how to unpark the thread. The loop sleeps in the [`parker`](crate::primitives::parker),
-//! until it is unparked, its main future is woken, or the earliest deadline has passed. Nothing is lost in between: the
-//! parker remembers that it was unparked, whatever the loop was doing then, and the loop collects in its next turn. A loop
-//! that does not run has no unparker here: it collects when it starts to run.
 //!
-//! Timers stand behind a lock of their own, since whoever drops a sleep may be on another thread. They are added on the
-//! loop's thread alone, so nobody has to be woken for an earlier deadline.
+//! # Who may touch what
+//! 1. The loop's thread alone waits. Every other method is for any thread.
+//! 2. Timers are behind a lock of their own, since a sleep may be dropped on another thread. Their wakers are woken and
+//!    dropped outside the lock.
+//! 3. A timer is added by the loop's thread, which computes the deadline before each sleep; or by another thread that sends a
+//!    message afterwards, which wakes the loop.
+//! 4. Where another runtime is the loop, messages go to that runtime, and nobody waits here.
+//!
+//! # Synchronisation edges
+//! There are none but those of the two locks and of the [`parker`](crate::primitives::parker).
 //!
 //! # What can go wrong
-//! * A letter comes as the loop falls asleep: `wake_as_it_falls_asleep`, `call_soon_wakes`; as it closes: `call_soon_close`.
-//! * A letter was handed in before something that the loop's own thread asks for, and is done after it: `handed_in_before`.
+//! * A message comes, or the main future is woken, between the last look and the sleep: `wake_as_it_falls_asleep`,
+//!   `main_and_task`.
+//! * Another thread adds a timer while the loop falls asleep: `earlier_timer_from_a_thread`.
 #![forbid(unsafe_code)]
 
-use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::event_loop::task::{AnyTask, SendBody};
+use crate::event_loop::foreign::External;
+use crate::event_loop::inbox::{Inbox, Message};
 use crate::event_loop::timers::Timers;
 use crate::pool::ThreadPool;
 use crate::primitives::join_error::catch_and_discard;
+use crate::primitives::parker::Parker;
 use crate::sync::Mutex;
-use crate::sync::atomic::AtomicBool;
-use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::thread::{self, ThreadId};
+
+/// After timers were due, the thread sleeps at least so long before it wakes up for others. A wake-up costs more than a
+/// timer does: many timers, each with a wake-up of its own, would spend most of their time on that.
+const SHARED_WAKE_UP: Duration = Duration::from_micros(250);
 
 pub struct Reactor {
-    mail: Mutex<Mail>,
-    /// Whether there are letters; so that who has handed one in and then asks the loop for something on its own thread is
-    /// served in that order, without a lock each time.
-    has_mail: AtomicBool,
-    pub timers: Mutex<Timers>,
-    /// The loop's thread. It does not change.
-    thread: ThreadId,
-    /// Where jobs go that name no pool.
+    pub inbox: Inbox,
+    timers: Mutex<Clock>,
+    /// The runtime that is the loop, if it is none of ours.
+    pub external: Option<Arc<External>>,
+    /// The pool of jobs that name none. `None`: the global one.
     pub pool: Mutex<Option<ThreadPool>>,
 }
 
-struct Mail {
-    letters: Vec<Letter>,
-    /// Of the thread, while the loop runs.
-    unparker: Option<Waker>,
-    closed: bool,
-}
-
-/// When a new task is polled for the first time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// After those that were spawned before.
-    InTurn,
-    /// Before the next look at the timers: for a task that is one, so that timers fire in the order of their deadlines, however
-    /// late the loop gets round to them. Its first poll must run no user's code.
-    BeforeTimers,
-}
-
-/// What another thread has for the loop.
-pub enum Letter {
-    /// A task was woken, or cancelled.
-    Wake(Arc<dyn AnyTask>),
-    /// A new task.
-    Spawn(Arc<dyn AnyTask>, SendBody, Start),
+struct Clock {
+    timers: Timers,
+    /// When timers were due the last time.
+    fired: Option<Instant>,
 }
 
 impl Reactor {
-    /// For a loop on this thread.
-    pub fn new(pool: Option<ThreadPool>) -> Self {
-        Self {
-            mail: Mutex::new(Mail { letters: Vec::new(), unparker: None, closed: false }),
-            has_mail: AtomicBool::new(false),
-            timers: Mutex::new(Timers::new(Instant::now())),
-            thread: thread::current().id(),
+    /// For a loop of ours, or for another runtime.
+    pub fn new(pool: Option<ThreadPool>, external: Option<External>) -> Arc<Self> {
+        Arc::new(Self {
+            inbox: Inbox::default(),
+            timers: Mutex::new(Clock { timers: Timers::new(Instant::now()), fired: None }),
+            external: external.map(Arc::new),
             pool: Mutex::new(pool),
+        })
+    }
+
+    /// Hands a message in, from any thread. If the loop is closed: drops it.
+    pub fn send(&self, message: Message) {
+        match &self.external {
+            Some(runtime) => runtime.accept(message),
+            None => drop(self.inbox.send(message)),
         }
     }
 
-    /// Whether the loop is this thread's.
-    pub fn is_here(&self) -> bool {
-        thread::current().id() == self.thread
+    /// Lends the timers, behind their lock. For adding one, see rule 3.
+    pub fn with_timers<R>(&self, f: impl FnOnce(&mut Timers) -> R) -> R {
+        f(&mut self.timers.lock().timers)
     }
 
-    /// Hands a letter in, from any thread. It comes back if the loop is closed.
-    pub fn send(&self, letter: Letter) -> Result<(), Letter> {
-        let mut mail = self.mail.lock();
-        if mail.closed {
-            return Err(letter);
+    /// Takes the timers whose time has come. The caller wakes them.
+    pub fn take_due(&self) -> Vec<Waker> {
+        let mut clock = self.timers.lock();
+        if clock.timers.earliest().is_none() {
+            return Vec::new();
         }
-        let is_first = mail.letters.is_empty();
-        mail.letters.push(letter);
-        // ORDERING: Relaxed: a hint; the letters are behind the lock.
-        self.has_mail.store(true, Relaxed);
-        let unparker = mail.unparker.clone().filter(|_| is_first);
-        drop(mail);
-        if let Some(unparker) = unparker {
-            unparker.wake();
+        let now = Instant::now();
+        let due = clock.timers.take_due(now);
+        if !due.is_empty() {
+            clock.fired = Some(now);
         }
-        Ok(())
+        due
     }
 
-    /// Takes the letters, in their order, and leaves the memory for the next ones: the box that it gets is empty.
-    pub fn collect(&self, letters: &mut Vec<Letter>) {
-        let mut mail = self.mail.lock();
-        // ORDERING: Relaxed: as in `send`.
-        self.has_mail.store(false, Relaxed);
-        mem::swap(&mut mail.letters, letters);
+    /// Sleeps until there is something to do. It may also return for no reason.
+    pub fn wait(&self, parker: &mut Parker) {
+        // Register, then look at the inbox. A timer that another thread adds meanwhile is followed by a message: rule 3.
+        if self.inbox.register(parker.waker()) {
+            let clock = self.timers.lock();
+            let shared = clock.fired.and_then(|fired| fired.checked_add(SHARED_WAKE_UP));
+            let deadline =
+                clock.timers.earliest().map(|earliest| shared.map_or(earliest, |shared| earliest.max(shared)));
+            drop(clock);
+            parker.park(deadline);
+        }
     }
 
-    /// Whether there may be letters. What happened before this call counts.
-    pub fn has_mail(&self) -> bool {
-        // ORDERING: Relaxed: as in `send`.
-        self.has_mail.load(Relaxed)
-    }
-
-    /// The loop runs now, or does not any more.
-    pub fn attach(&self, unparker: Option<Waker>) {
-        let old = mem::replace(&mut self.mail.lock().unparker, unparker);
-        drop(old);
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.mail.lock().closed
-    }
-
-    /// From now on every letter comes back. Drops those that are still here, and the default pool; wakes who sleeps.
+    /// Refuses messages from now on. Drops those that are left, and the default pool. Wakes all who sleep here: a task of
+    /// another loop has to find another clock.
     pub fn close(&self) {
-        let mut mail = self.mail.lock();
-        mail.closed = true;
-        let rest = (mem::take(&mut mail.letters), mail.unparker.take());
-        drop(mail);
-        drop(rest);
-        let wakers = self.timers.lock().take_all();
-        for waker in wakers {
-            // Whoever sleeps here by another loop's leave has to find another clock.
-            catch_and_discard(|| waker.wake());
-        }
+        self.inbox.close();
+        let wakers = self.with_timers(Timers::take_all);
+        wake_all(wakers);
         let pool = self.pool.lock().take();
         drop(pool);
     }
+}
 
-    /// Wakes those whose time has come. When that was, if there were any.
-    pub fn fire(&self) -> Option<Instant> {
-        let mut timers = self.timers.lock();
-        timers.earliest()?;
-        let now = Instant::now();
-        let due = timers.take_due(now);
-        drop(timers);
-        let fired = (!due.is_empty()).then_some(now);
-        for waker in due {
-            catch_and_discard(|| waker.wake());
-        }
-        fired
+/// Wakes wakers that may be the user's.
+pub fn wake_all(wakers: Vec<Waker>) {
+    for waker in wakers {
+        catch_and_discard(|| waker.wake());
     }
 }

@@ -1,226 +1,54 @@
-//! Tasks: futures that an event loop polls; their wakers; and the handle that awaits one.
+//! Tasks: how one is made, its wakers, and the handle that awaits it.
 //!
 //! # What it promises
-//! A task's future is polled, and dropped, by its loop alone, on the loop's thread. Each wake is followed by a poll, however
-//! often it is woken before that by one. A task that has been cancelled is not polled again. Its handle is resolved once:
-//! with the future's output, with its panic, or with [`JoinError::Cancelled`]; and if a cancelling call returned true, with
-//! nothing else. A waker may outlive the task and the loop, and does nothing then.
+//! The handle is resolved once: with the future's output, with its panic, or with [`JoinError::Cancelled`]; and if a cancelling
+//! call returned true, with nothing else. A waker may outlive the task and the loop, and does nothing then.
 //!
-//! # State machine
-//! ```text
-//!            wake, cancel: puts it in the queue
-//!   (idle) ------------------------------------> QUEUED        CANCELLED: the handle wants no more of it
-//!      ^                                            |          ENDED: it has finished, or its future has been dropped
-//!      +------------- begin: it is polled ----------+          Of these two, whichever is set first counts.
-//!                                                              DETACHED: nobody will cancel it
-//! ```
-//! [`Header`] is what a waker points to. The future, its [`Body`], is the loop's and does not leave its
-//! thread.
+//! # Who may touch what
+//! 1. The future is part of the task's body, which stays with the scheduler: it is polled and dropped there alone.
+//! 2. The body has the sender of the output. If the body is dropped before the future has ended, the task counts as cancelled.
 //!
 //! # Synchronisation edges
-//! | id | release side | acquire side | publishes | model |
-//! |---|---|---|---|---|
-//! | T1 | `wake`: QUEUED, set already | `begin` | what was written before the wake | `two_wakers` |
-//! | T2 | `cancel` | `begin` | what the canceller did before | `cancel_publishes` |
-//!
-//! A wake that has to put the task into a queue goes through that queue's lock besides, or is on the loop's own thread.
+//! Those of [`TaskState`] and of the oneshot.
 //!
 //! # What can go wrong
-//! * Woken from two threads at once: it is polled, and sees both: `two_wakers`.
-//! * Woken twice: it is polled once: `woken_twice`.
-//! * Woken as it is polled: `wake_during_its_poll`; as it ends, or after that: `wake_as_it_ends`, `stale_waker`; as the loop is
-//!   closed: `wake_as_the_loop_closes`.
-//! * Cancelled as it ends: `cancel_as_it_ends`; while nothing else would wake the loop: `cancel_of_a_sleeper`.
-//! * A task of another runtime is cancelled, or detached, as it is polled: `foreign_cancel`, `foreign_detach`.
-//! * The future, its output or a panic's payload panics in `Drop`: see [`catch_and_discard`].
+//! * A wake comes as the task ends, or after that, and does harm: `wake_as_it_ends`, `stale_waker`; or as the loop closes:
+//!   `wake_as_the_loop_closes`.
+//! * A task is cancelled while it ends: `cancel_as_it_ends`; or while nothing else would wake the loop: `cancel_of_a_sleeper`.
+//! * A thread that sees the task finished does not see what it did: `finished_publishes`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
 
-use crate::context::Context;
-use crate::event_loop::handle::Foreign;
-use crate::event_loop::local::{Key, Local};
-use crate::event_loop::reactor::{Letter, Reactor};
-use crate::primitives::framed::{Frame, Framed};
+use crate::event_loop::frames;
+use crate::event_loop::inbox::Message;
+use crate::event_loop::reactor::Reactor;
+use crate::event_loop::state::{AnyTask, TaskState};
+use crate::primitives::framed::Framed;
 use crate::primitives::join_error::{JoinError, Panic, catch_and_discard};
 use crate::primitives::oneshot::{self, Receiving, Sending};
-use crate::primitives::waker_slot::WakerSlot;
-use crate::sync::atomic::AtomicU32;
-use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-
-const QUEUED: u32 = 1;
-const CANCELLED: u32 = 2;
-const ENDED: u32 = 4;
-const DETACHED: u32 = 8;
-
-/// What its wakers and its handle know of a task: shared with the hand-over of its output.
-pub struct Header {
-    /// Not a byte: see `Claim` in `job`.
-    state: AtomicU32,
-    home: Home,
-}
 
 type Outcome<R> = Result<R, JoinError>;
-type TaskCell<R> = oneshot::Shared<Header, Outcome<R>>;
+type TaskCell<R> = oneshot::Shared<Head, Outcome<R>>;
 
-/// A task, whatever its output. To be polled it has to be found in its slot.
-pub trait AnyTask: Send + Sync {
-    fn header(&self) -> &Header;
-    fn into_waker(self: Arc<Self>) -> Waker;
+/// What lies beside the hand-over of a task's output.
+pub struct Head {
+    state: TaskState,
+    reactor: Arc<Reactor>,
 }
 
 impl<R: 'static> AnyTask for TaskCell<R> {
-    fn header(&self) -> &Header {
-        &self.head
+    fn state(&self) -> &TaskState {
+        &self.head.state
     }
 
     fn into_waker(self: Arc<Self>) -> Waker {
         self.into()
     }
-}
-
-/// Who polls the task.
-pub enum Home {
-    /// A loop of ours. The task's slot there is known to the loop alone.
-    Ours { reactor: Arc<Reactor>, slot: AtomicU32, generation: AtomicU32 },
-    /// Another runtime. Its waker is needed to cancel, and is kept for that alone: it may keep the runtime's task alive.
-    Foreign(Box<ForeignHome>),
-}
-
-/// Boxed, as most tasks have none.
-pub struct ForeignHome {
-    foreign: Arc<Foreign>,
-    waker: WakerSlot,
-}
-
-impl Home {
-    pub fn ours(reactor: &Arc<Reactor>) -> Self {
-        Self::Ours { reactor: reactor.clone(), slot: AtomicU32::new(u32::MAX), generation: AtomicU32::new(0) }
-    }
-
-    pub fn foreign(foreign: &Arc<Foreign>) -> Self {
-        Self::Foreign(Box::new(ForeignHome { foreign: foreign.clone(), waker: WakerSlot::default() }))
-    }
-
-    /// Lets go of the other runtime's waker.
-    #[inline]
-    fn forget_waker(&self) {
-        if let Self::Foreign(home) = self {
-            catch_and_discard(|| drop(home.waker.take()));
-        }
-    }
-
-    /// While what this returns exists, a wait for the other runtime on this thread is known for a deadlock.
-    #[inline]
-    fn enter(&self) -> Option<impl Drop + use<>> {
-        match self {
-            Self::Ours { .. } => None,
-            Self::Foreign(home) => Some(Foreign::polls_here(&home.foreign)),
-        }
-    }
-}
-
-impl Header {
-    /// Where the loop keeps the task. For the loop. Before it does, there is no such slot.
-    pub fn key(&self) -> Key {
-        match &self.home {
-            // ORDERING: Relaxed: written and read on the loop's thread.
-            Home::Ours { slot, generation, .. } => {
-                Key { slot: slot.load(Relaxed), generation: generation.load(Relaxed) }
-            }
-            Home::Foreign(_) => Key { slot: u32::MAX, generation: 0 },
-        }
-    }
-
-    pub fn set_key(&self, key: Key) {
-        if let Home::Ours { slot, generation, .. } = &self.home {
-            // ORDERING: Relaxed: as above.
-            slot.store(key.slot, Relaxed);
-            // ORDERING: Relaxed: as above.
-            generation.store(key.generation, Relaxed);
-        }
-    }
-
-    /// Whether the caller is to put it in a queue. (If it has ended, nothing will be found there.)
-    #[must_use]
-    #[inline]
-    fn mark_queued(&self) -> bool {
-        // ORDERING: Release [T1]: pairs with `begin`; publishes what the waker's caller did, if QUEUED was set already.
-        self.state.fetch_or(QUEUED, Release) & QUEUED == 0
-    }
-
-    /// The task is about to be polled: from here on, a wake queues it again. False: it has been cancelled.
-    #[must_use]
-    #[inline]
-    fn begin(&self) -> bool {
-        // ORDERING: Relaxed: a wake's Release reaches through this to the load below.
-        self.state.fetch_and(!QUEUED, Relaxed);
-        // ORDERING: Acquire [T1, T2]: pairs with `mark_queued` and `mark_cancelled`; the poll sees what came before the wake.
-        // (The two steps apart are an instruction each; as one, they would be a loop.)
-        self.state.load(Acquire) & CANCELLED == 0
-    }
-
-    /// The task has ended. False: it had been cancelled before.
-    #[inline]
-    fn end(&self) -> bool {
-        // ORDERING: Relaxed: which of two bits comes first is all that matters; the output goes through the oneshot.
-        self.state.fetch_or(ENDED, Relaxed) & CANCELLED == 0
-    }
-
-    /// Whether nobody will cancel it any more.
-    fn is_detached(&self) -> bool {
-        // ORDERING: Relaxed: who detaches looks at the waker after this was set, and who polls registers it before this look;
-        // the slot's edges order the two.
-        self.state.load(Relaxed) & DETACHED != 0
-    }
-
-    fn detach(&self) {
-        // ORDERING: Relaxed: as above.
-        self.state.fetch_or(DETACHED, Relaxed);
-        self.home.forget_waker();
-    }
-
-    /// Whether the caller is to tell who polls the task. False: it has ended, or was cancelled before.
-    #[must_use]
-    fn mark_cancelled(&self) -> bool {
-        // ORDERING: Release [T2]: pairs with `begin`; publishes what the canceller did before.
-        self.state.fetch_or(CANCELLED, Release) & (CANCELLED | ENDED) == 0
-    }
-}
-
-/// Puts a task in its loop's queue.
-#[inline]
-fn enqueue<R: 'static>(task: &Arc<TaskCell<R>>) {
-    let Home::Ours { reactor, .. } = &task.head.home else { return };
-    if let Some(local) = Local::of(reactor) {
-        local.queue(task.head.key());
-    } else {
-        // If the loop is closed the task has gone.
-        drop(reactor.send(Letter::Wake(task.clone())));
-    }
-}
-
-/// Cancels. On the loop's own thread the future has been dropped when this returns, unless it is being polled. True: it had
-/// not finished, and never will.
-fn cancel<R: 'static>(task: &Arc<TaskCell<R>>) -> bool {
-    let header = &task.head;
-    if !header.mark_cancelled() {
-        return false;
-    }
-    match &header.home {
-        Home::Ours { reactor, .. } => match Local::of(reactor) {
-            Some(local) => local.drop_task(header),
-            None if header.mark_queued() => enqueue(task),
-            None => {}
-        },
-        Home::Foreign(home) => home.waker.wake(),
-    }
-    true
 }
 
 impl<R: 'static> Wake for TaskCell<R> {
@@ -229,93 +57,83 @@ impl<R: 'static> Wake for TaskCell<R> {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.head.mark_queued() {
-            enqueue(self);
+        if self.head.state.mark_queued() {
+            queue(&self.head.reactor, self.clone());
         }
     }
 }
 
-/// A task as its loop sees it: ready when it has ended. It never panics.
-pub type Body = Pin<Box<dyn Future<Output = ()>>>;
-/// The same, on its way from another thread.
-pub type SendBody = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What goes with the future. Dropping it ends the task.
-struct TaskFrame<R> {
-    context: Context,
-    /// `None` once it has been resolved.
-    output: Option<Sending<Outcome<R>, Header>>,
-}
-
-impl<R> TaskFrame<R> {
-    fn header(&self) -> Option<&Header> {
-        Some(&self.output.as_ref()?.shared()?.head)
+fn queue(reactor: &Arc<Reactor>, task: Arc<dyn AnyTask>) {
+    match frames::find(reactor) {
+        Some(tasks) => tasks.queue(task),
+        None => reactor.send(Message::Wake(task)),
     }
 }
 
-impl<F: Future> Frame<F> for TaskFrame<F::Output> {
-    /// `None`: it has been cancelled.
-    type Outcome = Option<Outcome<F::Output>>;
-
-    fn poll(&mut self, future: Pin<&mut F>, cx: &mut task::Context<'_>) -> Poll<Self::Outcome> {
-        let Some(header) = self.header() else { return Poll::Ready(None) };
-        if let Home::Foreign(home) = &header.home {
-            // Register, then look.
-            home.waker.register(cx.waker());
-            if header.is_detached() {
-                header.home.forget_waker();
-            }
+impl Head {
+    /// Cancels. On the loop's own thread the future has been dropped when this returns, unless it is being polled. True: it had
+    /// not finished, and never will.
+    fn cancel(&self, wake: impl FnOnce()) -> bool {
+        if !self.state.mark_cancelled() {
+            return false;
         }
-        if !header.begin() {
-            return Poll::Ready(None);
+        match frames::find(&self.reactor) {
+            Some(tasks) => tasks.remove(&self.state),
+            None => wake(),
         }
-        let _polling = header.home.enter();
-        match catch_unwind(AssertUnwindSafe(|| self.context.within(|| future.poll(cx)))) {
-            Ok(polled) => polled.map(|value| Some(Ok(value))),
-            Err(payload) => Poll::Ready(Some(Err(JoinError::Panicked(Panic::new(payload))))),
-        }
-    }
-
-    fn drop_future(&mut self, drop: impl FnOnce()) {
-        let _polling = self.header().and_then(|header| header.home.enter());
-        catch_and_discard(|| self.context.within(drop));
-    }
-
-    fn resolve(&mut self, outcome: Self::Outcome) {
-        let _polling = self.header().and_then(|header| header.home.enter());
-        let is_wanted = self.header().is_some_and(Header::end);
-        if let Some(header) = self.header() {
-            header.home.forget_waker();
-        }
-        match (self.output.take(), outcome) {
-            (Some(output), Some(outcome)) if is_wanted => catch_and_discard(|| drop(output.send(outcome))),
-            (output, outcome) => {
-                catch_and_discard(|| drop(outcome));
-                catch_and_discard(|| drop(output));
-            }
-        }
+        true
     }
 }
 
-impl<R> Drop for TaskFrame<R> {
-    fn drop(&mut self) {
-        if let Some(header) = self.header() {
-            header.end();
-            header.home.forget_waker();
-        }
-        catch_and_discard(|| drop(self.output.take()));
+/// A task's future, and the sender of its output. No poll of it panics.
+type TaskBody<F> = Framed<F, Option<Sending<Outcome<<F as Future>::Output>, Head>>>;
+
+impl<F: Future> Future for TaskBody<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let (mut future, output) = self.parts();
+        let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+        let outcome = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(value)) => Ok(value),
+            Err(payload) => Err(JoinError::Panicked(Panic::new(payload))),
+        };
+        catch_and_discard(|| future.set(None));
+        let output = output.take();
+        let is_wanted = output.as_ref().and_then(Sending::shared).is_some_and(|shared| shared.head.state.end());
+        catch_and_discard(|| match output {
+            Some(output) if is_wanted => drop(output.send(outcome)),
+            _ => drop(outcome),
+        });
+        Poll::Ready(())
     }
 }
 
-/// Makes a task: itself, what the loop polls, and the handle.
-pub fn task<F>(home: Home, context: Context, future: F) -> (Arc<dyn AnyTask>, impl Future<Output = ()>, Task<F::Output>)
-where
-    F: Future<Output: 'static>,
-{
-    let (output, result) = oneshot::pair(Header { state: AtomicU32::new(QUEUED), home });
-    let Some(cell) = result.shared().cloned() else { unreachable!("it has only just been made") };
-    let body = Framed::new(future, TaskFrame { context, output: Some(output) });
-    (cell, body, Task(TaskOutcome { result, cancel }))
+/// A task that has no future yet.
+pub struct NewTask<R> {
+    output: Sending<Outcome<R>, Head>,
+    shared: Arc<TaskCell<R>>,
+    handle: Task<R>,
+}
+
+impl<R: 'static> NewTask<R> {
+    /// For this loop. See [`TaskState::new`].
+    pub fn new(reactor: Arc<Reactor>, is_queued: bool) -> Self {
+        let state = TaskState::new(is_queued, reactor.external.is_some());
+        let (output, result) = oneshot::pair(Head { state, reactor });
+        let Some(shared) = result.shared().cloned() else { unreachable!("it has received nothing yet") };
+        Self { output, shared, handle: Task(TaskOutcome { result, wake: Wake::wake_by_ref }) }
+    }
+
+    pub fn waker(&self) -> Waker {
+        self.shared.clone().into()
+    }
+
+    /// What the scheduler gets, and what the user gets.
+    pub fn with<F: Future<Output = R>>(self, future: F) -> (Arc<dyn AnyTask>, TaskBody<F>, Task<R>) {
+        (self.shared, Framed::new(future, Some(self.output)), self.handle)
+    }
 }
 
 /// The handle of a future that an event loop polls: a future of its output.
@@ -345,8 +163,8 @@ pub struct Task<R>(TaskOutcome<R>);
 #[must_use = "dropping it cancels the task"]
 pub struct TaskOutcome<R> {
     result: Receiving<Outcome<R>, TaskCell<R>>,
-    /// [`cancel`], which is there only for an `R` that borrows nothing. It is known where the task is made.
-    cancel: fn(&Arc<TaskCell<R>>) -> bool,
+    /// Wakes the task: known where the task is made, and there alone an `R` that borrows nothing.
+    wake: fn(&Arc<TaskCell<R>>),
 }
 
 impl<R> Task<R> {
@@ -359,13 +177,14 @@ impl<R> Task<R> {
     ///
     /// False: it has finished, or was cancelled before.
     pub fn cancel(&self) -> bool {
-        self.0.result.shared().is_some_and(self.0.cancel)
+        let TaskOutcome { result, wake } = &self.0;
+        result.shared().is_some_and(|task| task.head.cancel(|| wake(task)))
     }
 
     /// Lets the task run without anyone waiting. Its output is dropped on the loop's thread.
     pub fn detach(mut self) {
         if let Some((task, unwanted)) = self.0.result.give_up() {
-            task.head.detach();
+            task.head.state.detach();
             drop(unwanted);
         }
     }
@@ -406,7 +225,7 @@ impl<R> Drop for TaskOutcome<R> {
     fn drop(&mut self) {
         // First this end of the channel, with its waker: cancelling must not wake the very task that drops this.
         if let Some((task, unwanted)) = self.result.give_up() {
-            (self.cancel)(&task);
+            task.head.cancel(|| (self.wake)(&task));
             drop(unwanted);
         }
     }

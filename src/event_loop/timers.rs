@@ -47,10 +47,10 @@ const END: u64 = u64::MAX >> 1;
 pub struct Timers {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Higher than that of any slot that there was before, and is not any more.
+    generation: u32,
     /// As many as have been needed. The first one has what is not after `now`.
     buckets: Vec<Bucket>,
-    /// A bit for each bucket that is not empty.
-    filled: u64,
     /// How many deadlines there are whose wakers have been removed.
     stale: usize,
     /// Of the last look.
@@ -60,7 +60,7 @@ pub struct Timers {
 
 impl Timers {
     pub fn new(beginning: Instant) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), buckets: Vec::new(), filled: 0, stale: 0, now: 0, beginning }
+        Self { slots: Vec::new(), free: Vec::new(), generation: 0, buckets: Vec::new(), stale: 0, now: 0, beginning }
     }
 
     fn nanos(&self, instant: Instant) -> u64 {
@@ -81,13 +81,12 @@ impl Timers {
         let bucket = &mut self.buckets[at];
         bucket.earliest = if bucket.entries.is_empty() { nanos } else { bucket.earliest.min(nanos) };
         bucket.entries.push((nanos, key));
-        self.filled |= 1 << at;
     }
 
     pub fn add(&mut self, deadline: Instant, waker: Waker) -> Key {
         let slot = self.free.pop().unwrap_or_else(|| {
             let slot = u32::try_from(self.slots.len()).expect("there is no memory for so many timers");
-            self.slots.push(Slot { generation: 0, waker: None });
+            self.slots.push(Slot { generation: self.generation, waker: None });
             slot
         });
         let there = &mut self.slots[slot as usize];
@@ -119,19 +118,24 @@ impl Timers {
         Some(waker)
     }
 
-    /// Lets go of the deadlines whose wakers have been removed, if they are more than the others.
+    /// Drops the deadlines whose wakers have been removed, if they are more than the others; and, if no waker is left, what a
+    /// burst of them took.
     fn clean(&mut self) {
-        if self.stale <= self.slots.len() - self.free.len() {
+        let live = self.slots.len() - self.free.len();
+        if live == 0 && self.slots.len() > ROOM {
+            self.generation = self.slots.drain(..).map(|slot| slot.generation).fold(self.generation, u32::max);
+            self.slots = Vec::new();
+            self.free = Vec::new();
+        }
+        if self.stale <= live {
             return;
         }
-        for at in bits(self.filled) {
-            let bucket = &mut self.buckets[at];
-            bucket.entries.retain(|(_, key)| self.slots[key.slot as usize].generation == key.generation);
-            match bucket.entries.iter().map(|(nanos, _)| *nanos).min() {
-                Some(earliest) => bucket.earliest = earliest,
-                None => self.filled &= !(1 << at),
-            }
-            bucket.entries.shrink_to(ROOM);
+        for Bucket { entries, earliest } in &mut self.buckets {
+            entries.retain(|(_, key)| {
+                self.slots.get(key.slot as usize).is_some_and(|slot| slot.generation == key.generation)
+            });
+            *earliest = entries.iter().map(|(nanos, _)| *nanos).min().unwrap_or(END);
+            entries.shrink_to(ROOM);
         }
         self.stale = 0;
     }
@@ -142,8 +146,7 @@ impl Timers {
     }
 
     fn earliest_nanos(&self) -> Option<u64> {
-        let first = bits(self.filled).next()?;
-        Some(self.buckets[first].earliest)
+        Some(self.buckets.iter().find(|bucket| !bucket.entries.is_empty())?.earliest)
     }
 
     /// Takes those out whose deadline has come, in order.
@@ -164,8 +167,7 @@ impl Timers {
         let last = self.bucket(now);
         self.now = now;
         let mut due = Vec::new();
-        for at in bits(self.filled).take_while(|at| *at <= last) {
-            self.filled &= !(1 << at);
+        for at in 0..self.buckets.len().min(last + 1) {
             let mut entries = mem::take(&mut self.buckets[at].entries);
             for (nanos, key) in entries.drain(..) {
                 if nanos <= now {
@@ -185,15 +187,6 @@ impl Timers {
         self.clean();
         wakers
     }
-}
-
-/// The numbers of the bits that are set, the lowest first.
-fn bits(mut of: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let lowest = of.trailing_zeros();
-        of &= of.wrapping_sub(1);
-        (lowest < u64::BITS).then_some(lowest as usize)
-    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,84 @@
+//! Another runtime as the event loop.
+//!
+//! # What it promises
+//! A task's body is polled and dropped in the task's own context, wherever the other runtime does that. While it is, the
+//! runtime is known to run on that thread: to wait there for another task of the runtime would be a deadlock.
+//!
+//! # Who may touch what
+//! 1. `polling` has a thread's id once for each body that the thread polls or drops, one inside another.
+//! 2. The spawn function runs outside all locks: it may poll the body in the call, or call back.
+//!
+//! # What can go wrong
+//! There is no synchronisation here but the lock. How a task of another runtime is cancelled stands in `state.rs`.
+#![forbid(unsafe_code)]
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use crate::event_loop::inbox::{Entry, Message, SendBody};
+use crate::sync::Mutex;
+use crate::sync::thread::{self, ThreadId};
+
+/// Another runtime.
+pub struct External {
+    spawn: Box<dyn Fn(SendBody) + Send + Sync>,
+    polling: Mutex<Vec<ThreadId>>,
+}
+
+impl External {
+    /// `spawn` is the runtime's function that runs a future.
+    pub fn new(spawn: impl Fn(SendBody) + Send + Sync + 'static) -> Self {
+        Self { spawn: Box::new(spawn), polling: Mutex::default() }
+    }
+
+    pub fn accept(self: &Arc<Self>, message: Message) {
+        match message {
+            Message::Wake(task) => task.state().wake_runtime(),
+            Message::Spawn(entry) => {
+                (self.spawn)(Box::pin(ExternalTask { runtime: self.clone(), entry: Some(entry) }));
+            }
+        }
+    }
+
+    /// Whether this thread polls, or drops, a task of this runtime.
+    pub fn is_current_thread(&self) -> bool {
+        self.polling.lock().contains(&thread::current().id())
+    }
+}
+
+/// A task as the other runtime sees it.
+struct ExternalTask {
+    runtime: Arc<External>,
+    /// `None` once it has ended.
+    entry: Option<Entry<SendBody>>,
+}
+
+impl ExternalTask {
+    /// Runs `f`, which does not panic, as code of the runtime.
+    fn within<R>(&mut self, f: impl FnOnce(&mut Option<Entry<SendBody>>) -> R) -> R {
+        let id = thread::current().id();
+        self.runtime.polling.lock().push(id);
+        let result = f(&mut self.entry);
+        let mut polling = self.runtime.polling.lock();
+        polling.iter().position(|polling| *polling == id).map(|at| polling.swap_remove(at));
+        result
+    }
+}
+
+impl Future for ExternalTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.within(|entry| {
+            let polled = entry.as_mut().map_or(Poll::Ready(()), |entry| entry.poll(cx));
+            polled.map(|()| *entry = None)
+        })
+    }
+}
+
+impl Drop for ExternalTask {
+    fn drop(&mut self) {
+        self.within(|entry| *entry = None);
+    }
+}

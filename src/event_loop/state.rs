@@ -1,0 +1,147 @@
+//! One task's state, whatever its output and whoever polls it.
+//!
+//! # What it promises
+//! Each wake is followed by a poll, and several wakes before that poll by one. Of a task's end and its cancellation, one comes
+//! first, and both sides know which.
+//!
+//! # State machine
+//! ```text
+//!            mark_queued: a wake puts the task into the run queue
+//!   (idle) ------------------------------------------------------> QUEUED
+//!      ^                                                              |
+//!      +----------------------- begin: the task is polled ------------+
+//!
+//!   CANCELLED, ENDED: whichever is set first counts.    DETACHED: nobody will cancel the task.
+//! ```
+//!
+//! # Who may touch what
+//! 1. `slot` is written and read on the loop's thread alone.
+//! 2. The scheduler alone calls `begin` and `end`.
+//! 3. The waker that another runtime gave a task is kept to cancel the task, and for nothing else: it may keep the runtime's
+//!    task alive. It is dropped when the task has ended or is detached.
+//!
+//! # Synchronisation edges
+//! | id | release side | acquire side | publishes | model |
+//! |---|---|---|---|---|
+//! | T1 | `mark_queued`, when QUEUED was set before | `begin` | what was written before the wake | `two_wakers` |
+//! | T2 | `mark_cancelled` | `begin` | what the canceller did before | `cancel_publishes` |
+//!
+//! A wake that puts the task into the run queue is on the loop's own thread, or goes through the inbox's lock besides.
+//!
+//! # What can go wrong
+//! * Two threads wake the task at once, and the next poll does not see one of them: `two_wakers`.
+//! * A task that is woken twice is polled twice: `woken_twice`.
+//! * A wake is lost during the poll: `wake_during_its_poll`.
+//! * A task is cancelled while it ends, and both sides believe that they were first: `cancel_as_it_ends`.
+//! * A task of another runtime is cancelled, or detached, while it is polled: `foreign_cancel`, `foreign_detach`.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::task::{self, Waker};
+
+use crate::primitives::join_error::catch_and_discard;
+use crate::primitives::waker_slot::WakerSlot;
+use crate::sync::atomic::AtomicU32;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+const QUEUED: u32 = 1;
+const CANCELLED: u32 = 2;
+const ENDED: u32 = 4;
+const DETACHED: u32 = 8;
+
+/// The slot of a task that is in none: not yet, or not any more.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// The part of a task that its wakers and its handle share, whatever its output.
+pub trait AnyTask: Send + Sync {
+    fn state(&self) -> &TaskState;
+    fn into_waker(self: Arc<Self>) -> Waker;
+}
+
+pub struct TaskState {
+    /// Not a byte: see `Claim` in `job`.
+    bits: AtomicU32,
+    slot: AtomicU32,
+    /// For a task of another runtime. See rule 3.
+    runtime_waker: Option<Box<WakerSlot>>,
+}
+
+impl TaskState {
+    /// A task that is queued is polled as soon as its scheduler has it; another one when it is woken.
+    pub fn new(is_queued: bool, is_external: bool) -> Self {
+        let bits = AtomicU32::new(if is_queued { QUEUED } else { 0 });
+        Self { bits, slot: AtomicU32::new(NO_SLOT), runtime_waker: is_external.then(Box::default) }
+    }
+
+    pub fn slot(&self) -> usize {
+        // ORDERING: Relaxed: rule 1.
+        self.slot.load(Relaxed) as usize
+    }
+
+    pub fn set_slot(&self, slot: u32) {
+        // ORDERING: Relaxed: rule 1.
+        self.slot.store(slot, Relaxed);
+    }
+
+    /// Whether a poll is due. For the scheduler, about a task that it takes in.
+    pub fn is_queued(&self) -> bool {
+        // ORDERING: Relaxed: whoever sets QUEUED from now on hands the task to the scheduler.
+        self.bits.load(Relaxed) & QUEUED != 0
+    }
+
+    /// Whether the caller is to queue the task.
+    #[must_use]
+    pub fn mark_queued(&self) -> bool {
+        // ORDERING: Release [T1]: pairs with `begin`; publishes what the waker's caller did, if QUEUED was set already.
+        self.bits.fetch_or(QUEUED, Release) & QUEUED == 0
+    }
+
+    /// Whether the caller is to tell the scheduler. False: the task has ended, or was cancelled before.
+    #[must_use]
+    pub fn mark_cancelled(&self) -> bool {
+        // ORDERING: Release [T2]: pairs with `begin`; publishes what the canceller did before.
+        self.bits.fetch_or(CANCELLED, Release) & (CANCELLED | ENDED) == 0
+    }
+
+    /// The task is about to be polled: from here on, a wake queues it again. False: it has been cancelled.
+    #[must_use]
+    pub fn begin(&self, cx: &task::Context<'_>) -> bool {
+        if let Some(waker) = &self.runtime_waker {
+            // Register, then look: whether the task is detached, and below, whether it is cancelled.
+            waker.register(cx.waker());
+            // ORDERING: Relaxed: `detach` sets the bit, then takes the waker; the waker slot's edges order the two sides.
+            if self.bits.load(Relaxed) & DETACHED != 0 {
+                self.forget_waker();
+            }
+        }
+        // ORDERING: Relaxed: a wake's Release reaches through this to the load below.
+        self.bits.fetch_and(!QUEUED, Relaxed);
+        // ORDERING: Acquire [T1, T2]: pairs with `mark_queued` and `mark_cancelled`; the poll sees what came before the wake.
+        // (The two steps apart are an instruction each; as one, they would be a loop.)
+        self.bits.load(Acquire) & CANCELLED == 0
+    }
+
+    /// The task has ended. False: it had been cancelled before.
+    pub fn end(&self) -> bool {
+        self.forget_waker();
+        // ORDERING: Relaxed: all that matters is which of two bits comes first; the output goes through the oneshot.
+        self.bits.fetch_or(ENDED, Relaxed) & CANCELLED == 0
+    }
+
+    pub fn detach(&self) {
+        // ORDERING: Relaxed: as in `begin`.
+        self.bits.fetch_or(DETACHED, Relaxed);
+        self.forget_waker();
+    }
+
+    /// Has the other runtime poll its task.
+    pub fn wake_runtime(&self) {
+        self.runtime_waker.as_ref().inspect(|waker| waker.wake());
+    }
+
+    fn forget_waker(&self) {
+        if let Some(waker) = &self.runtime_waker {
+            catch_and_discard(|| drop(waker.take()));
+        }
+    }
+}

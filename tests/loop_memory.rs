@@ -1,0 +1,104 @@
+//! What an idle event loop keeps of a burst: this binary counts the bytes of its heap, so its tests run one after the other.
+
+use offthread::{LoopHandle, block_on, sleep, spawn, yield_now};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+
+struct Heap;
+
+#[global_allocator]
+static HEAP: Heap = Heap;
+
+// SAFETY: it is the system's allocator, unchanged, with a count beside it.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        NOW.fetch_add(layout.size(), SeqCst);
+        // SAFETY: the caller keeps the same contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), SeqCst);
+        // SAFETY: the caller keeps the same contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+const MANY: usize = 100_000;
+const LITTLE: usize = 32 << 10;
+
+/// How many bytes more there are than before the burst, once the loop was idle.
+fn kept_after(burst: impl AsyncFnOnce()) -> usize {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    block_on(async {
+        spawn(async {}).await;
+        sleep(Duration::from_millis(1)).await;
+        let before = NOW.load(SeqCst);
+        burst().await;
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        NOW.load(SeqCst).saturating_sub(before)
+    })
+}
+
+#[test]
+fn idle_loop_keeps_nothing_of_many_tasks() {
+    let kept = kept_after(async || {
+        let tasks: Vec<_> = (0..MANY).map(|_| spawn(yield_now())).collect();
+        for task in tasks {
+            task.await;
+        }
+    });
+    assert!(kept < LITTLE, "{kept} bytes");
+}
+
+/// The task that lives on is the last one of the burst, and another one comes after it.
+#[test]
+fn tasks_that_live_on_keep_no_memory_of_others() {
+    let kept = kept_after(async || {
+        let mut tasks: Vec<_> = (0..MANY).map(|_| spawn(yield_now())).collect();
+        tasks.pop().unwrap().detach();
+        spawn(pending::<()>()).detach();
+        for task in tasks {
+            task.await;
+        }
+        spawn(pending::<()>()).detach();
+    });
+    assert!(kept < LITTLE, "{kept} bytes");
+}
+
+#[test]
+fn idle_loop_keeps_nothing_of_many_sleeps() {
+    let kept = kept_after(async || {
+        let tasks: Vec<_> = (0..MANY as u64).map(|n| spawn(sleep(Duration::from_micros(n % 5000)))).collect();
+        for task in tasks {
+            task.await;
+        }
+    });
+    assert!(kept < LITTLE, "{kept} bytes");
+}
+
+#[test]
+fn idle_loop_keeps_nothing_of_many_calls() {
+    let kept = kept_after(async || {
+        let handle = LoopHandle::current();
+        for n in 0..MANY as u64 {
+            handle.call_soon(|| ());
+            let timer = handle.call_later(Duration::from_secs(1000 + n), || ());
+            if n % 2 == 0 {
+                assert!(timer.cancel());
+            } else {
+                yield_now().await;
+                assert!(timer.cancel());
+            }
+        }
+    });
+    assert!(kept < LITTLE, "{kept} bytes");
+}
