@@ -9,7 +9,7 @@
 //! 1. `running` is true while the thread exists, or is about to be started. It becomes false under the lock, in the step that
 //!    finds no timer. So a caller that adds a timer knows whether to start the thread.
 //! 2. The thread waits in a [`poll_until`]: it registers, then looks again whether the earliest deadline is still the one that
-//!    it knows. Whoever changes the earliest deadline wakes the thread.
+//!    it knows. A change of the earliest deadline wakes the thread.
 //! 3. Wakers are woken and dropped outside the locks.
 //! 4. A sleep that is polled by another loop than before moves there: the other loop may not be running.
 //! 5. A call of [`call_later`](LoopHandle::call_later) is a task whose timer is added before the task is handed in, so that timers

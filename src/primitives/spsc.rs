@@ -58,7 +58,7 @@
 // Each is one atomic read-modify-write on the one word, so there is an order of all of them that both sides agree on.
 //
 // # Who may touch what
-// 1. The slots of the items `head..tail` are the receiver's, the others the sender's. Whoever advances its counter hands
+// 1. The slots of the items `head..tail` are the receiver's, the others the sender's. The side that advances its counter hands
 //    over the slots that it advances past.
 // 2. `tail`'s CLOSED decides. An item that was counted before it belongs to the receiver, for ever; one that was counted
 //    after it, and the sender learns this by the very same operation, is still the sender's. The receiver that sets it
