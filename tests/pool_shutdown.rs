@@ -8,6 +8,7 @@ mod pool_helpers;
 
 use offthread::{Job, JoinError, ThreadPool, block_on, is_cancelled, oneshot};
 use pool_helpers::*;
+use std::cell::RefCell;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -763,4 +764,90 @@ fn a_job_without_a_handle_is_waited_for() {
         assert!(ended.load(Ordering::SeqCst));
         assert_at_rest(&pool);
     }
+}
+
+/// Forbids: `drain` or `shutdown` returns before the destructors of its threads' thread-locals have run, in whichever thread
+/// it is called.
+#[test]
+fn closing_waits_for_the_destructors_of_thread_locals() {
+    struct Flag(Arc<AtomicBool>);
+    impl Drop for Flag {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_millis(50));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    thread_local!(static FLAG: RefCell<Option<Flag>> = const { RefCell::new(None) });
+    let _watchdog = watchdog();
+    for close in [ThreadPool::drain, ThreadPool::shutdown] {
+        let pool = ThreadPool::new(2);
+        let flags: [Arc<AtomicBool>; 2] = Default::default();
+        let both = Arc::new(Barrier::new(2));
+        let jobs = flags.clone().map(|flag| {
+            let both = both.clone();
+            pool.spawn(move || {
+                FLAG.set(Some(Flag(flag)));
+                both.wait();
+            })
+        });
+        jobs.into_iter().for_each(Job::wait);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    close(&pool);
+                    assert!(flags.iter().all(|flag| flag.load(Ordering::SeqCst)));
+                });
+            }
+        });
+    }
+}
+
+/// Forbids: a pool that is closed in the destructor of one of its own thread-locals waits for that very thread.
+#[test]
+fn a_thread_local_may_close_its_pool() {
+    struct Closes(ThreadPool, fn(&ThreadPool), mpsc::Sender<()>);
+    impl Drop for Closes {
+        fn drop(&mut self) {
+            self.1(&self.0);
+            self.2.send(()).unwrap();
+        }
+    }
+    thread_local!(static CLOSES: RefCell<Option<Closes>> = const { RefCell::new(None) });
+    let _watchdog = watchdog();
+    for close in [ThreadPool::drain, ThreadPool::shutdown] {
+        let pool = ThreadPool::new(1);
+        let (closed, has_closed) = mpsc::channel();
+        pool.spawn({
+            let pool = pool.clone();
+            move || CLOSES.set(Some(Closes(pool, close, closed)))
+        })
+        .wait();
+        close(&pool);
+        has_closed.try_recv().expect("the destructor has run");
+    }
+}
+
+/// Forbids: a running job that waits for a queued one hangs, as a shutdown is just dropping a closure in front of that job, and
+/// the closure's `Drop` waits for the running job.
+#[test]
+fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (start, started) = mpsc::channel::<Job<()>>();
+    let running = pool.spawn(move || started.recv().unwrap().outcome().wait().is_err());
+    let guard = on_drop({
+        let pool = pool.clone();
+        move || pool.drain()
+    });
+    let first = pool.spawn(move || drop(guard));
+    let second = pool.spawn(|| ());
+    let closing = thread::spawn({
+        let pool = pool.clone();
+        move || pool.shutdown()
+    });
+    until("the pool is closed", || pool.is_closed());
+    start.send(second).unwrap();
+    assert!(running.wait());
+    closing.join().unwrap();
+    assert!(first.outcome().wait().is_err());
 }

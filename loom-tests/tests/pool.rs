@@ -304,6 +304,47 @@ fn submit_drain() {
     });
 }
 
+/// Forbids: `drain` returns before a thread has ended. Or it waits for ever for one whose time was up before.
+#[test]
+fn drain_joins() {
+    model(|| {
+        let stopped = Note::new();
+        let pool =
+            ThreadPool::builder().threads(1).on_thread_start(|| ThreadHandle::current().time_out()).on_thread_stop({
+                let stopped = stopped.clone();
+                move || stopped.write()
+            });
+        let pool = pool.build();
+        block_on(pool.spawn(|| ()));
+        pool.drain();
+        assert!(stopped.is_written());
+    });
+}
+
+/// Forbids: of two threads that drain a pool, the one that does not join its threads returns before they have ended.
+#[test]
+fn two_drains_join() {
+    model(|| {
+        let stopped = Note::new();
+        let pool = ThreadPool::builder().threads(1).on_thread_stop({
+            let stopped = stopped.clone();
+            move || stopped.write()
+        });
+        let pool = pool.build();
+        block_on(pool.spawn(|| ()));
+        let other = thread::spawn({
+            let (pool, stopped) = (pool.clone(), stopped.clone());
+            move || {
+                pool.drain();
+                assert!(stopped.is_written());
+            }
+        });
+        pool.drain();
+        assert!(stopped.is_written());
+        other.join().unwrap();
+    });
+}
+
 /// Forbids: two jobs that drain their own pool at the same time wait for one another.
 #[test]
 fn two_jobs_drain() {

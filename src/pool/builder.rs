@@ -4,8 +4,11 @@
 use std::time::Duration;
 use std::{env, fmt};
 
-use crate::pool::state::State;
-use crate::pool::{GLOBAL, GlobalPoolExists, Hook, Owner, Shared, ThreadPool, default_size};
+use crate::pool::closing::Closing;
+use crate::pool::queue::Queue;
+use crate::pool::stats::Counters;
+use crate::pool::workers::Workers;
+use crate::pool::{GLOBAL, GlobalPoolExists, Hook, Owner, Shared, State, ThreadPool, default_size};
 use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::cancel::Stop;
 use crate::sync::{Arc, Mutex};
@@ -111,9 +114,15 @@ impl ThreadPoolBuilder {
     /// If the number of threads was not said, and `OFFTHREAD_POOL_SIZE` is set and not a positive number.
     pub fn build(self) -> ThreadPool {
         let size = self.threads.unwrap_or_else(default_size);
+        let state = State {
+            queue: Queue::default(),
+            workers: Workers::new(size, size.max(MAX_THREADS)),
+            closing: Closing::default(),
+            counters: Counters::default(),
+        };
         let shared = Arc::new(Shared {
             ready: CachePadded::default(),
-            state: CachePadded(Mutex::new(State::new(size, size.max(MAX_THREADS)))),
+            state: CachePadded(Mutex::new(state)),
             ended: CachePadded::default(),
             has_entries: CachePadded::default(),
             streams: Mutex::default(),

@@ -34,37 +34,32 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod closing;
 mod queue;
-mod state;
 mod stats;
 mod stream;
 mod worker;
 mod workers;
 
-use std::cell::Cell;
-use std::mem;
 use std::sync::Weak;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use std::{env, error, fmt};
 
 use crate::context::Context;
 pub use crate::pool::builder::{ThreadPoolBuilder, checked_name};
-use crate::pool::queue::Ready;
-use crate::pool::state::State;
+use crate::pool::closing::Closing;
+use crate::pool::queue::{Queue, Ready};
 use crate::pool::stats::{Counters, EndedJobs};
 pub use crate::pool::stats::{PoolStats, ShutdownTimeout};
 pub use crate::pool::stream::{End, Source, Stream, Turn};
-use crate::pool::worker::Worker;
-use crate::pool::workers::Next;
+use crate::pool::worker::{Worker, is_thread_of};
+use crate::pool::workers::{Next, Stage, Workers};
 use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::cancel::Stop;
 use crate::primitives::job::{Job, JobOwner, Progress, Queued, job};
-use crate::primitives::join_error::JoinError;
-use crate::primitives::parker::poll_until;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread, thread_local};
+use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread};
 
 /// A handle of a pool of threads that run jobs. Clones share the pool.
 ///
@@ -117,16 +112,19 @@ pub(crate) struct Shared {
     timed: bool,
 }
 
+/// What stands behind the pool's lock.
+struct State {
+    queue: Queue,
+    workers: Workers,
+    closing: Closing,
+    counters: Counters,
+}
+
 /// How often a thread that has submitted a job yields to workers that are finishing, before it has another one take the job.
 /// About as long as a waker takes that makes a system call.
 const MAX_RECHECKS: u32 = 48;
 
 static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
-
-thread_local! {
-    /// How many calls on this thread are refusing jobs, one inside the other.
-    static REFUSING: Cell<u32> = const { Cell::new(0) };
-}
 
 impl ThreadPool {
     /// A pool that runs at most `threads` jobs at once.
@@ -158,8 +156,8 @@ impl ThreadPool {
     ///
     /// The handle resolves to what `job` returns; dropping it cancels the job. If the system refuses to start a thread,
     /// the pool goes on with those it has; without any, the job resolves with
-    /// [`JoinError::NoThread`]. If the pool is closed, it resolves with
-    /// [`JoinError::Cancelled`].
+    /// [`JoinError::NoThread`](crate::JoinError::NoThread). If the pool is closed, it resolves with
+    /// [`JoinError::Cancelled`](crate::JoinError::Cancelled).
     ///
     /// # Synchronization
     /// What was done before happens before the job starts, and all that the job does happens before its handle resolves.
@@ -184,7 +182,7 @@ impl ThreadPool {
         let (queued, handles): (Vec<_>, _) = jobs.into_iter().map(|func| Shared::job(shared, func)).unzip();
         let mut state = shared.state.lock();
         state.counters.submitted += queued.len() as u64;
-        if state.closed {
+        if state.closing.closed {
             state.counters.cancelled += queued.len() as u64;
             drop(state);
             drop(queued);
@@ -203,8 +201,8 @@ impl ThreadPool {
         // ORDERING: Relaxed: what a job has counted is seen by whoever has seen its result.
         let (succeeded, panicked) = (shared.ended.succeeded.load(Relaxed), shared.ended.panicked.load(Relaxed));
         PoolStats {
-            threads: state.workers.threads,
-            idle: state.workers.idle.len(),
+            threads: state.workers.threads(),
+            idle: state.workers.count(Stage::Idle),
             // It fits: each of them has an allocation.
             queued: usize::try_from(submitted - cancelled - ran_inline - ready.started).unwrap_or(usize::MAX),
             submitted,
@@ -218,7 +216,7 @@ impl ThreadPool {
 
     /// Closes the pool, and waits until all its jobs have run and its threads have nothing left to do.
     ///
-    /// New jobs are refused: they resolve with [`JoinError::Cancelled`]. Iterables that are just running, or queued, end
+    /// New jobs are refused: they resolve with [`JoinError::Cancelled`](crate::JoinError::Cancelled). Iterables that are just running, or queued, end
     /// after `max_size` more items; those that are paused end when they would go on, in the call that takes an item.
     ///
     /// # Blocking
@@ -226,7 +224,7 @@ impl ThreadPool {
     /// that wait like this.
     pub fn drain(&self) {
         self.owner.shared.close();
-        Shared::wait_until_finished(&self.owner.shared, None);
+        Shared::wait_until_finished(&self.owner.shared, None, true);
     }
 
     /// Closes the pool, cancels the jobs that have not started, and waits for those that run.
@@ -238,7 +236,7 @@ impl ThreadPool {
     /// As [`drain`](Self::drain), and as long as it takes to drop closures and iterators.
     pub fn shutdown(&self) {
         self.owner.shared.shut_down();
-        Shared::wait_until_finished(&self.owner.shared, None);
+        Shared::wait_until_finished(&self.owner.shared, None, true);
     }
 
     /// As [`shutdown`](Self::shutdown), but does not wait longer than `timeout` for the jobs that run.
@@ -252,11 +250,11 @@ impl ThreadPool {
         let deadline = Instant::now().checked_add(timeout);
         let shared = &self.owner.shared;
         shared.shut_down();
-        if Shared::wait_until_finished(shared, deadline).is_some() {
+        if Shared::wait_until_finished(shared, deadline, false) {
             return Ok(());
         }
         let (ready, state) = shared.lock();
-        let exempt = if Worker::of(shared).is_some() { state.exempt } else { 0 };
+        let exempt = if is_thread_of(shared) { state.workers.count(Stage::Exempt) } else { 0 };
         let started = ready.started + ready.turns_started + state.counters.ran_inline;
         // It fits: each of them has a thread.
         let running = usize::try_from(started - shared.ended.all()).unwrap_or(usize::MAX);
@@ -273,7 +271,7 @@ impl ThreadPool {
 
     /// Whether the pool refuses new jobs. It stays so.
     pub fn is_closed(&self) -> bool {
-        self.owner.shared.state.lock().closed
+        self.owner.shared.state.lock().closing.closed
     }
 }
 
@@ -290,7 +288,7 @@ fn default_size() -> usize {
 
 /// Shows the pool that the job runs on which calls this; or the global one, if there is none or it is closed.
 pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
-    match Worker::current().filter(|worker| !worker.shared.state.lock().closed) {
+    match Worker::current().filter(|worker| !worker.shared.state.lock().closing.closed) {
         Some(worker) => f(&worker.shared),
         None => f(ThreadPool::global().shared()),
     }
@@ -325,7 +323,7 @@ impl Shared {
     fn submit(this: &Arc<Self>, job: Queued) {
         let mut state = this.state.lock();
         state.counters.submitted += 1;
-        if state.closed {
+        if state.closing.closed {
             state.counters.cancelled += 1;
             drop(state);
             drop(job);
@@ -375,16 +373,6 @@ impl Shared {
         }
     }
 
-    fn close(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        let idle = state.workers.wake_all();
-        drop(state);
-        for condvar in idle {
-            condvar.notify();
-        }
-    }
-
     /// An entry has become stale.
     fn add_stale(&self, mut state: MutexGuard<'_, State>) {
         let due = state.queue.add_stale();
@@ -397,59 +385,23 @@ impl Shared {
     fn purge(&self) {
         let (mut ready, mut state) = self.lock();
         state.queue.purge(&mut ready);
-        let waiters = state.finished_waiters();
-        drop((ready, state));
-        waiters.wake();
+        state.wake_waiters();
     }
+}
 
-    fn shut_down(&self) {
-        self.close();
-        let (mut ready, mut state) = self.lock();
-        let jobs = state.queue.take_all(&mut ready);
-        state.refuse(&jobs);
-        drop((ready, state));
-        self.stop.set();
-        if !jobs.is_empty() {
-            self.refusing(|| jobs.into_iter().for_each(|job| job.refuse(JoinError::Cancelled)));
+impl State {
+    /// Restores the invariant: see `workers.rs`.
+    fn next(&mut self, count_finishing: bool) -> Next {
+        let next = self.workers.next(self.queue.len(), self.queue.priority_len(), count_finishing);
+        if let Next::Start(threads) = next {
+            self.closing.unjoined += threads;
         }
-        // Last: a stream that is paused ends right here, and its iterator's `Drop` may wait for any job.
-        let streams = mem::take(&mut *self.streams.lock());
-        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());
+        next
     }
 
-    /// Refuses the jobs that were taken out of the queue for that.
-    fn refusing(&self, refuse: impl FnOnce()) {
-        REFUSING.with(|refusing| refusing.set(refusing.get() + 1));
-        refuse();
-        REFUSING.with(|refusing| refusing.set(refusing.get() - 1));
-        let mut state = self.state.lock();
-        state.refusing -= 1;
-        let waiters = state.finished_waiters();
-        drop(state);
-        waiters.wake();
-    }
-
-    /// Waits until the closed pool has finished. `None`: the deadline has passed.
-    fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>) -> Option<()> {
-        let worker = Worker::of(this);
-        if let Some(worker) = &worker {
-            worker.become_exempt();
-        }
-        // A stale entry is no job to wait for.
-        this.purge();
-        poll_until(deadline, |cx| {
-            let mut state = this.state.lock();
-            // A job that is refused may wait for the pool to finish as it is dropped, and so be in its own way.
-            let resolved = state.refusing == 0 || REFUSING.with(Cell::get) > 0;
-            if resolved && state.has_finished(worker.is_some()) {
-                return Poll::Ready(());
-            }
-            // It may have waited before, and have given up.
-            if !state.shutdown_waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
-                state.shutdown_waiters.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
+    /// Has workers take no job if there are too many of them, or if the pool was shut down.
+    fn pause_surplus(&self, ready: &mut Ready) {
+        ready.paused = self.closing.shut_down || self.workers.has_surplus();
     }
 }
 
@@ -465,7 +417,8 @@ impl JobOwner for Arc<Shared> {
     }
 
     fn may_run_inline(&self) -> bool {
-        Worker::of(self).is_some_and(|worker| worker.has_stack())
+        // A job that is still queued when the pool is shut down never starts.
+        !self.stop.is_set() && Worker::of(self).is_some_and(|worker| worker.has_stack())
     }
 
     fn started_inline(&self) {

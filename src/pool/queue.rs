@@ -28,18 +28,18 @@ pub struct Ready {
     /// Reported only: how many jobs, and how many turns, have been taken out.
     pub started: u64,
     pub turns_started: u64,
-    /// More workers are active than may be, since some have come back from blocking: no job may be taken.
-    pub surplus: bool,
+    /// No job may be taken: the pool was shut down, or more workers are active than may be, as some have come back from
+    /// blocking.
+    pub paused: bool,
 }
 
 impl Ready {
     /// The next job or turn.
     pub fn take(&mut self) -> Option<Started> {
-        if self.surplus {
+        if self.paused {
             return None;
         }
-        // Dropping a stale entry runs no user code.
-        let started = iter::from_fn(|| self.jobs.pop_front()).find_map(Queued::claim)?;
+        let started = pop(&mut self.jobs)?;
         self.count(&started);
         Some(started)
     }
@@ -89,22 +89,31 @@ impl Queue {
         self.priority.push_back(entry);
     }
 
-    /// The next turn with priority.
-    pub fn take_priority(&mut self, ready: &mut Ready) -> Option<Started> {
-        let turn = iter::from_fn(|| self.priority.pop_front()).find_map(Queued::claim)?;
-        ready.count(&turn);
-        Some(turn)
-    }
-
-    /// The next job or turn, from both parts.
+    /// The next turn or job, from all parts.
     pub fn take(&mut self, ready: &mut Ready) -> Option<Started> {
+        if let Some(turn) = pop(&mut self.priority) {
+            ready.count(&turn);
+            return Some(turn);
+        }
         let mut started = ready.take();
-        if started.is_none() && !ready.surplus && !self.submitted.is_empty() {
+        if started.is_none() && !ready.paused && !self.submitted.is_empty() {
             mem::swap(&mut self.submitted, &mut ready.jobs);
             started = ready.take();
         }
         self.ready_len = ready.jobs.len();
         started
+    }
+
+    /// The next turn with priority, to be refused.
+    pub fn pop_priority(&mut self) -> Option<Started> {
+        pop(&mut self.priority)
+    }
+
+    /// The next turn or job, to be refused.
+    pub fn pop(&mut self, ready: &mut Ready) -> Option<Started> {
+        let entry = self.pop_priority().or_else(|| pop(&mut ready.jobs)).or_else(|| pop(&mut self.submitted));
+        self.ready_len = ready.jobs.len();
+        entry
     }
 
     /// Nothing waits, and a worker goes idle: gives back the memory of a burst.
@@ -131,17 +140,9 @@ impl Queue {
         self.ready_len = ready.jobs.len();
         self.stale = 0;
     }
+}
 
-    /// Claims everything that waits, to be refused. (All at once: while one is dropped, user code may wait for the pool to
-    /// finish, and so for the others.)
-    pub fn take_all(&mut self, ready: &mut Ready) -> Vec<Started> {
-        (self.ready_len, self.stale) = (0, 0);
-        let parts = [mem::take(&mut self.priority), mem::take(&mut ready.jobs), mem::take(&mut self.submitted)];
-        parts.into_iter().flatten().filter_map(Queued::claim).collect()
-    }
-
-    /// As `take_all`, for the turns with priority alone.
-    pub fn take_all_priority(&mut self) -> Vec<Started> {
-        mem::take(&mut self.priority).into_iter().filter_map(Queued::claim).collect()
-    }
+/// The first entry that is not stale. Dropping the stale ones runs no user code.
+fn pop(entries: &mut VecDeque<Queued>) -> Option<Started> {
+    iter::from_fn(|| entries.pop_front()).find_map(Queued::claim)
 }

@@ -133,7 +133,7 @@ impl Stream {
         state.stage = Stage::Queued;
         drop(state);
         let turn = Queued::turn(this.clone());
-        if pool.closed {
+        if pool.closing.closed {
             drop(pool);
             return turn.claim();
         }
@@ -172,7 +172,7 @@ impl Stream {
         // A turn that waits already becomes stale when the new one is claimed.
         let is_again = stage == Stage::Queued;
         let waiting = pool.queue.priority_len();
-        if has_started && !pool.closed && pool.workers.can_take_priority(waiting) {
+        if has_started && !pool.closing.closed && pool.workers.can_take_priority(waiting) {
             pool.queue.push_priority(turn);
             if is_again {
                 // No purge yet: the entry is stale only once the new one is claimed.
@@ -236,7 +236,7 @@ impl Stream {
                 return Some(if stopped { Err(JoinError::Cancelled) } else { Ok(()) });
             }
             let pool = self.shared.state.lock();
-            let (closed, others_wait) = (pool.closed, pool.queue.len() > 0 || pool.workers.has_surplus());
+            let (closed, others_wait) = (pool.closing.closed, pool.queue.len() > 0 || pool.workers.has_surplus());
             drop(pool);
             if closed {
                 return Some(Err(JoinError::Cancelled));

@@ -25,9 +25,8 @@ use std::ptr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::pool::Shared;
-use crate::pool::state::Look;
-use crate::pool::workers::{Counted, WorkerId, Workers};
+use crate::pool::workers::{Next, Stage};
+use crate::pool::{Shared, State};
 use crate::primitives::backoff::Backoff;
 use crate::primitives::job::{Progress, Started};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
@@ -38,21 +37,22 @@ use crate::sync::{self, Arc, Condvar, thread, thread_local};
 /// One of a pool's threads, as it knows itself.
 pub struct Worker {
     pub shared: Arc<Shared>,
-    id: WorkerId,
-    counted: Cell<Counted>,
+    stage: Cell<Stage>,
     /// There were more jobs at hand when it took its own, so it goes on with the next one without asking.
     has_more: Cell<bool>,
-    /// Its job waits for the pool to finish, which does not wait for this job.
-    exempt: Cell<bool>,
-    /// It will run no job any more.
-    ending: Cell<bool>,
     /// Where its stack begins.
     stack: usize,
 }
 
 thread_local! {
-    /// Set while the thread may run jobs.
     static WORKER: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
+    /// The address of the pool that started this thread: known to the very end of the thread.
+    static POOL: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether this pool has started the calling thread.
+pub fn is_thread_of(shared: &Arc<Shared>) -> bool {
+    POOL.with(Cell::get) == Arc::as_ptr(shared).addr()
 }
 
 impl Worker {
@@ -76,17 +76,21 @@ impl Worker {
             let shared = shared.clone();
             move || Self::run(&shared)
         });
-        let Err(error) = started else { return };
-        let (mut ready, mut state) = shared.lock();
-        let (orphans, next, waiters) = state.not_started(&mut ready);
-        drop((ready, state));
-        waiters.wake();
+        let error = match started {
+            Ok(handle) => return shared.state.lock().thread_started(handle),
+            Err(error) => error,
+        };
+        let mut state = shared.state.lock();
+        state.workers.recount(Stage::Starting, Stage::Ended);
+        state.closing.unjoined -= 1;
+        state.wake_waiters();
+        // Not another start: it might go on like that for ever.
+        let next = if state.workers.count(Stage::Idle) == 0 { Next::Leave } else { state.next(false) };
+        drop(state);
         Shared::go_on(shared, next);
-        if !orphans.is_empty() {
-            // An `io::Error` cannot be copied; each job gets one of its own.
-            let copy = || error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-            shared.refusing(|| orphans.into_iter().for_each(|job| job.refuse(JoinError::NoThread(copy()))));
-        }
+        // An `io::Error` cannot be copied; each job gets one of its own.
+        let copy = || error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+        shared.refuse(|| JoinError::NoThread(copy()), State::take_orphan);
     }
 
     /// What its thread does.
@@ -94,13 +98,11 @@ impl Worker {
         let local = 0_u8;
         let worker = Rc::new(Self {
             shared: shared.clone(),
-            id: shared.state.lock().workers.register_worker(),
-            counted: Cell::new(Counted::Starting),
+            stage: Cell::new(Stage::Starting),
             has_more: Cell::new(false),
-            exempt: Cell::new(false),
-            ending: Cell::new(false),
             stack: ptr::from_ref(&local).addr(),
         });
+        POOL.with(|pool| pool.set(Arc::as_ptr(shared).addr()));
         WORKER.with(|current| current.replace(Some(worker.clone())));
         set_blocking_hook(Some(blocking_hook));
         if let Some(hook) = &shared.on_thread_start {
@@ -115,18 +117,13 @@ impl Worker {
             catch_and_discard(hook);
         }
         WORKER.with(RefCell::take);
-        let mut state = shared.state.lock();
-        state.leaving -= 1;
-        let waiters = state.finished_waiters();
-        drop(state);
-        waiters.wake();
+        shared.state.lock().thread_leaves();
     }
 
     /// Waits for a job. `None`: the thread is to end.
     fn next_job(&self, condvar: &Arc<Condvar>, backoff: &mut Backoff) -> Option<Started> {
         let shared = &*self.shared;
-        let mut counted = self.counted.take();
-        if self.has_more.get() && !self.exempt.get() {
+        if self.has_more.get() && self.stage.get() == Stage::Active {
             let mut ready = shared.ready.lock();
             let job = ready.take();
             self.has_more.set(ready.has_more());
@@ -137,28 +134,25 @@ impl Worker {
         let mut has_spun = false;
         loop {
             let (mut ready, mut state) = shared.lock();
-            state.workers.recount(counted, Counted::Active);
-            state.exempt -= usize::from(self.exempt.take());
-            match state.look(&mut ready) {
-                Look::Run(job, next) => {
-                    self.has_more.set(ready.has_more());
-                    drop((ready, state));
-                    Shared::go_on(&self.shared, next);
-                    return Some(job);
-                }
-                Look::End(waiters) => {
-                    self.ending.set(true);
-                    drop((ready, state));
-                    waiters.wake();
-                    return None;
-                }
-                Look::Rest => {}
+            self.recount(&mut state, Stage::Active);
+            state.pause_surplus(&mut ready);
+            if let Some(job) = state.queue.take(&mut ready) {
+                let next = state.next(false);
+                self.has_more.set(ready.has_more());
+                drop((ready, state));
+                Shared::go_on(&self.shared, next);
+                return Some(job);
+            }
+            if state.closing.closed || state.workers.is_spare() {
+                self.recount(&mut state, Stage::Ended);
+                state.pause_surplus(&mut ready);
+                state.wake_waiters();
+                return None;
             }
             // ORDERING: Relaxed: a hint; the entries are behind the lock.
             shared.has_entries.store(false, Relaxed);
             if !has_spun && !backoff.is_spent() {
-                counted = Counted::Searching;
-                state.workers.recount(Counted::Active, counted);
+                self.recount(&mut state, Stage::Searching);
                 drop((ready, state));
                 // Without pauses: during a yield, a submitter adds several jobs, and they meet at the lock once.
                 // ORDERING: Relaxed: as above.
@@ -168,58 +162,56 @@ impl Worker {
             }
             state.queue.shrink(&mut ready);
             drop(ready);
-            state.workers.go_idle(self.id, condvar);
+            state.workers.go_idle(condvar);
             let start = Instant::now();
             let deadline = start.checked_add(shared.keep_alive);
-            while state.workers.is_idle(self.id) {
+            while state.workers.is_idle(condvar) {
                 if deadline.is_some_and(sync::is_past) {
-                    state.workers.time_out(self.id);
-                    state.leaving += 1;
-                    self.ending.set(true);
+                    state.workers.time_out(condvar);
+                    self.stage.set(Stage::Ended);
                     return None;
                 }
                 state = shared.state.wait(state, condvar, deadline);
             }
-            state.workers.wake_pending = false;
             drop(state);
+            self.stage.set(Stage::Woken);
             backoff.slept(start.elapsed(), true);
-            (counted, has_spun) = (Counted::Active, false);
+            has_spun = false;
         }
     }
 
     /// Its job has come so far.
     fn note(&self, progress: Progress) {
         let shared = &self.shared;
-        if progress == Progress::UserCode {
-            if self.counted.get() == Counted::Searching {
-                let mut state = shared.state.lock();
-                self.recount(&mut state.workers, Counted::Finishing);
-                let next = state.next(false);
-                drop(state);
-                Shared::go_on(shared, next);
-            }
-        } else {
+        if progress != Progress::UserCode {
             shared.ended.count(progress);
-            if !self.has_more.get() {
-                self.recount(&mut shared.state.lock().workers, Counted::Searching);
+            if !self.has_more.get() || self.stage.get() == Stage::Exempt {
+                self.recount(&mut shared.state.lock(), Stage::Searching);
             }
+        } else if self.stage.get() == Stage::Searching {
+            self.recount_and_go_on(Stage::Finishing);
         }
     }
 
-    fn recount(&self, workers: &mut Workers, to: Counted) {
-        workers.recount(self.counted.replace(to), to);
+    fn recount(&self, state: &mut State, to: Stage) {
+        state.workers.recount(self.stage.replace(to), to);
+    }
+
+    /// From now on, no entry is left to this worker.
+    fn recount_and_go_on(&self, to: Stage) {
+        let mut state = self.shared.state.lock();
+        self.recount(&mut state, to);
+        state.wake_waiters();
+        let next = state.next(false);
+        drop(state);
+        Shared::go_on(&self.shared, next);
     }
 
     /// From here on, the job of this worker waits for the pool to finish.
     pub fn become_exempt(&self) {
-        if self.ending.get() || self.exempt.replace(true) {
-            return;
+        if !matches!(self.stage.get(), Stage::Exempt | Stage::Ended) {
+            self.recount_and_go_on(Stage::Exempt);
         }
-        let mut state = self.shared.state.lock();
-        state.exempt += 1;
-        let waiters = state.finished_waiters();
-        drop(state);
-        waiters.wake();
     }
 
     /// Whether a job may run inside this worker's job: three quarters of the stack are for what that job calls.
@@ -229,22 +221,16 @@ impl Worker {
     }
 }
 
-/// This thread's job goes to sleep, or is awake again.
+/// This thread's job goes to sleep, or is awake again. (A job that is exempt stays so.)
 fn blocking_hook(blocking: Blocking) {
     let Some(worker) = Worker::current() else { return };
     match blocking {
-        Blocking::Enter => {
-            let mut state = worker.shared.state.lock();
-            worker.recount(&mut state.workers, Counted::Active);
-            state.workers.blocked += 1;
-            let next = state.next(false);
-            drop(state);
-            Shared::go_on(&worker.shared, next);
-        }
-        Blocking::Exit => {
+        Blocking::Enter if worker.stage.get() != Stage::Exempt => worker.recount_and_go_on(Stage::Blocked),
+        Blocking::Exit if worker.stage.get() == Stage::Blocked => {
             let (mut ready, mut state) = worker.shared.lock();
-            state.workers.blocked -= 1;
-            ready.surplus = state.workers.has_surplus();
+            worker.recount(&mut state, Stage::Active);
+            state.pause_surplus(&mut ready);
         }
+        _ => {}
     }
 }

@@ -1,16 +1,24 @@
-//! The workers of a pool: who is idle, and whom to wake for the jobs that wait.
+//! The workers of a pool: what each of them does, and whom to wake or start for the jobs that wait.
 //!
-//! # Counts
-//! A worker is *idle* (it waits on its condvar, and stands in `idle`), *blocked* (its job sleeps in a blocking call of this
-//! crate), or *active*. An active worker runs a job; or it is *starting*; or *searching*: it is certain to look at the queue
-//! soon; or *finishing*: its job has ended, and it runs a waker or a `Drop` of the user before it looks at the queue. Jobs are
-//! taken only while there are not more active workers than `size`. So when blocked workers come back, the surplus ends as soon
-//! as its jobs have.
+//! # Stages
+//! ```text
+//!   Starting --> Active <------> Blocked                      the worker's job sleeps in a blocking call of this crate
+//!                ^ |  ^ \
+//!          job   | |   \ +-----> Exempt                       the worker's job waits for the pool to finish
+//!                | v    \
+//!            Searching   Woken <--- Idle --> Ended            the worker waits on its condvar; its time is up
+//!                |
+//!                v  a waker or a `Drop` of the user runs
+//!            Finishing
+//! ```
+//! *Searching* workers are certain to look at the queue soon. *Finishing* workers look at it after user code that may take
+//! long. Both, and those that are *Starting* or *Woken*, count as active like the ones that run a job. At most `size` workers
+//! may be active. When blocked workers come back there may be more; the surplus takes no jobs, and ends.
 //!
 //! # The invariant
 //! After every step under the lock of the state, each entry that waits has a worker that will take it, or none could:
 //!
-//! * `wake_pending` is set: a worker has been woken, and will look at the queue when it arrives; or
+//! * a worker is `Woken`: it looks at the queue when it arrives; or
 //! * at least as many workers are searching or starting as entries wait; or, if finishing ones are counted as well, the
 //!   submitter looks again ([`Next::Recheck`]); or
 //! * `size` workers are active: the first that ends its job takes the next. For a turn with priority that is not enough; or
@@ -41,63 +49,48 @@ pub enum Next {
     Recheck,
 }
 
-/// What a worker is counted as while it has a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Counted {
-    /// As active.
-    #[default]
-    Active,
+/// What a worker does: see the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
     Starting,
+    Woken,
     Searching,
     Finishing,
+    Active,
+    Idle,
+    Blocked,
+    Exempt,
+    Ended,
 }
 
 /// See the head.
 pub struct Workers {
-    /// Those that have not been woken, the last to go idle at the end.
-    pub idle: Vec<(WorkerId, Arc<Condvar>)>,
-    /// All of them: idle, blocked and active.
-    pub threads: usize,
-    pub blocked: usize,
-    pub starting: usize,
-    searching: usize,
-    finishing: usize,
-    /// A worker has been woken and has not arrived yet.
-    pub wake_pending: bool,
+    /// How many workers are in each stage.
+    counts: [usize; Stage::Ended as usize + 1],
+    /// The idle ones, the last to go idle at the end.
+    idle: Vec<Arc<Condvar>>,
     /// How many may be active.
     size: usize,
-    /// How many threads there may be, blocked ones included.
+    /// How many there may be, blocked ones included.
     max_threads: usize,
-    next_id: u64,
 }
-
-/// Tells the workers of a pool apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerId(u64);
 
 impl Workers {
     pub fn new(size: usize, max_threads: usize) -> Self {
-        Self {
-            idle: Vec::new(),
-            threads: 0,
-            blocked: 0,
-            starting: 0,
-            searching: 0,
-            finishing: 0,
-            wake_pending: false,
-            size,
-            max_threads,
-            next_id: 0,
-        }
+        Self { counts: Default::default(), idle: Vec::new(), size, max_threads }
     }
 
-    /// How many have a job, or look for one.
-    pub fn busy(&self) -> usize {
-        self.threads - self.idle.len()
+    pub fn count(&self, stage: Stage) -> usize {
+        self.counts[stage as usize]
     }
 
     fn active(&self) -> usize {
-        self.busy() - self.blocked
+        self.counts[..=Stage::Active as usize].iter().sum()
+    }
+
+    /// All of them.
+    pub fn threads(&self) -> usize {
+        self.counts[..Stage::Ended as usize].iter().sum()
     }
 
     /// Whether more are active than may be.
@@ -107,84 +100,76 @@ impl Workers {
 
     /// Whether a worker that finds nothing to do is not needed any more: it was started in the place of a blocked one.
     pub fn is_spare(&self) -> bool {
-        self.threads - self.blocked > self.size
+        self.active() + self.count(Stage::Idle) > self.size
     }
 
     /// Restores the invariant for so many entries that wait, of which some have priority. `count_finishing`: whether the
     /// caller can look again.
     pub fn next(&mut self, waiting: usize, priority: usize, count_finishing: bool) -> Next {
-        let left = waiting.saturating_sub(self.searching);
+        let (starting, searching) = (self.count(Stage::Starting), self.count(Stage::Searching));
+        let left = waiting.saturating_sub(searching);
         // For priority a spare worker, if none is about to look. It wakes the next.
-        let spare = usize::from(priority > 0 && self.searching + self.starting == 0);
+        let spare = usize::from(priority > 0 && searching + starting == 0);
         let room = self.size.saturating_sub(self.active()).max(spare);
-        if self.wake_pending || left == 0 || room == 0 {
+        if self.count(Stage::Woken) > 0 || left == 0 || room == 0 {
             return Next::Leave;
         }
-        if count_finishing && left <= self.finishing && priority == 0 {
+        if count_finishing && left <= self.count(Stage::Finishing) && priority == 0 {
             return Next::Recheck;
         }
-        if let Some((_, condvar)) = self.idle.pop() {
-            self.wake_pending = true;
+        if let Some(condvar) = self.idle.pop() {
+            self.recount(Stage::Idle, Stage::Woken);
             return Next::Wake(condvar);
         }
-        let starts = left.saturating_sub(self.starting).min(room).min(self.max_threads - self.threads);
+        let starts = left.saturating_sub(starting).min(room).min(self.max_threads - self.threads());
         if starts == 0 {
             return Next::Leave;
         }
-        self.threads += starts;
-        self.starting += starts;
+        self.counts[Stage::Starting as usize] += starts;
         Next::Start(starts)
     }
 
     /// Whether some worker can take a turn with priority beside those that wait already. (A searching one does not count: it
     /// may have to do something else first.)
     pub fn can_take_priority(&self, waiting: usize) -> bool {
-        let can_come = usize::from(self.wake_pending) + self.starting + self.idle.len();
-        waiting < can_come + self.max_threads - self.threads
+        let can_come =
+            [Stage::Woken, Stage::Starting, Stage::Idle].map(|stage| self.count(stage)).iter().sum::<usize>();
+        waiting < can_come + self.max_threads - self.threads()
     }
 
     /// Whether so many turns with priority wait in vain.
     pub fn leave_in_vain(&self, priority: usize) -> bool {
-        !self.wake_pending && self.idle.is_empty() && self.searching + self.starting < priority
+        let [woken, idle, searching, starting] =
+            [Stage::Woken, Stage::Idle, Stage::Searching, Stage::Starting].map(|stage| self.count(stage));
+        woken + idle == 0 && searching + starting < priority
     }
 
-    pub fn register_worker(&mut self) -> WorkerId {
-        self.next_id += 1;
-        WorkerId(self.next_id)
+    pub fn recount(&mut self, from: Stage, to: Stage) {
+        self.counts[from as usize] -= 1;
+        self.counts[to as usize] += 1;
     }
 
-    /// Counts a worker as something else.
-    pub fn recount(&mut self, from: Counted, to: Counted) {
-        for (counted, by) in [(from, -1), (to, 1)] {
-            let count = match counted {
-                Counted::Active => continue,
-                Counted::Starting => &mut self.starting,
-                Counted::Searching => &mut self.searching,
-                Counted::Finishing => &mut self.finishing,
-            };
-            *count = count.wrapping_add_signed(by);
-        }
-    }
-
-    /// A worker goes to sleep: it will look at the queue once it was woken, or its time is up.
-    pub fn go_idle(&mut self, worker: WorkerId, condvar: &Arc<Condvar>) {
-        self.idle.push((worker, condvar.clone()));
+    /// An active worker goes to sleep on its condvar: it will look at the queue once it was woken, or its time is up.
+    pub fn go_idle(&mut self, condvar: &Arc<Condvar>) {
+        self.idle.push(condvar.clone());
+        self.recount(Stage::Active, Stage::Idle);
     }
 
     /// Whether the worker has not been woken.
-    pub fn is_idle(&self, worker: WorkerId) -> bool {
-        self.idle.iter().any(|&(idle, _)| idle == worker)
+    pub fn is_idle(&self, condvar: &Arc<Condvar>) -> bool {
+        self.idle.iter().any(|idle| Arc::ptr_eq(idle, condvar))
     }
 
     /// The time of an idle worker is up: it ends.
-    pub fn time_out(&mut self, worker: WorkerId) {
-        self.idle.retain(|&(idle, _)| idle != worker);
-        self.threads -= 1;
+    pub fn time_out(&mut self, condvar: &Arc<Condvar>) {
+        self.idle.retain(|idle| !Arc::ptr_eq(idle, condvar));
+        self.recount(Stage::Idle, Stage::Ended);
     }
 
     /// The pool is closed: those that are idle are to look at the queue, or to end.
     #[must_use = "they are to be notified"]
     pub fn wake_all(&mut self) -> Vec<Arc<Condvar>> {
-        mem::take(&mut self.idle).into_iter().map(|(_, condvar)| condvar).collect()
+        self.counts[Stage::Woken as usize] += mem::take(&mut self.counts[Stage::Idle as usize]);
+        mem::take(&mut self.idle)
     }
 }

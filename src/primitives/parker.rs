@@ -140,13 +140,15 @@ impl Parker {
         if unparker.consume() || self.backoff.spin(PAUSES, deadline, || unparker.consume()) {
             return true;
         }
-        let hook = BLOCKING_HOOK.try_with(Cell::get).ok().flatten();
+        // Taken out until the end: what the hook itself does is not reported.
+        let hook = BLOCKING_HOOK.try_with(Cell::take).ok().flatten();
         let tell = |blocking| hook.into_iter().for_each(|hook| hook(blocking));
         tell(Blocking::Enter);
         let start = Instant::now();
         let notified = unparker.sleep(deadline);
         self.backoff.slept(start.elapsed(), notified);
         tell(Blocking::Exit);
+        let _ = BLOCKING_HOOK.try_with(|current| current.set(hook));
         notified
     }
 }

@@ -1,0 +1,189 @@
+//! How a pool closes, and who waits for that.
+//!
+//! # What it promises
+//! A closed pool refuses new jobs; its workers end when the queue is empty. A pool that is shut down also refuses the entries
+//! that wait. [`Shared::wait_until_finished`] returns when nothing waits, nothing is being refused, and
+//!
+//! * for a caller from outside: all threads have ended, the destructors of their thread-locals included;
+//! * for a caller on one of the pool's threads: every worker left is *exempt*. A worker is exempt from the moment its job waits
+//!   for the pool to finish until that job ends. So jobs that wait for the pool do not wait for one another.
+//!
+//! # How
+//! Entries are refused one after the other, each taken out of the queue under the lock and dropped outside of it, since a
+//! closure's `Drop` is user code. Such a `Drop` may wait for the pool itself: then it first refuses what is left, and does not
+//! wait for entries that are being refused by now, its own among them.
+//!
+//! A thread that ends because it was idle for long is not waited for, if the pool is open then: an ended thread that may still
+//! be joined keeps its stack.
+#![forbid(unsafe_code)]
+
+use std::mem;
+use std::sync::Weak;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use crate::pool::queue::Ready;
+use crate::pool::worker::{Worker, is_thread_of};
+use crate::pool::workers::Stage;
+use crate::pool::{Shared, State};
+use crate::primitives::job::Started;
+use crate::primitives::join_error::JoinError;
+use crate::primitives::parker::poll_until;
+use crate::sync::Arc;
+use crate::sync::thread::{self, JoinHandle, ThreadId};
+
+/// The part of the pool's state that says how far it is closed.
+#[derive(Default)]
+pub struct Closing {
+    /// New jobs are refused.
+    pub closed: bool,
+    /// The entries that wait are refused.
+    pub shut_down: bool,
+    /// The threads that are refusing an entry.
+    refusing: Vec<ThreadId>,
+    /// Those that wait for the closed pool to finish.
+    waiters: Vec<Waker>,
+    /// The threads that are to be joined.
+    handles: Vec<JoinHandle<()>>,
+    /// The threads that ended before their handle came, and that nobody joins.
+    early: Vec<ThreadId>,
+    /// How many threads are starting, run, or are to be joined.
+    pub unjoined: usize,
+}
+
+impl State {
+    /// Whether a closed pool has finished, but for threads that are to be joined.
+    fn has_finished(&self, inside: bool) -> bool {
+        let left = self.workers.threads() - if inside { self.workers.count(Stage::Exempt) } else { 0 };
+        let refusing = &self.closing.refusing;
+        left == 0 && self.queue.len() == 0 && (refusing.is_empty() || refusing.contains(&thread::current().id()))
+    }
+
+    /// An entry that nobody will ever take, or not soon enough, since the system refuses to start threads.
+    pub fn take_orphan(&mut self, ready: &mut Ready) -> Option<Started> {
+        let exempt = if self.closing.closed { self.workers.count(Stage::Exempt) } else { 0 };
+        if self.workers.threads() == exempt {
+            self.queue.pop(ready)
+        } else if self.workers.leave_in_vain(self.queue.priority_len()) {
+            self.queue.pop_priority()
+        } else {
+            None
+        }
+    }
+
+    /// Something has changed that a thread may wait for which waits for the pool to finish.
+    pub fn wake_waiters(&mut self) {
+        // No user code: these are wakers of parkers.
+        mem::take(&mut self.closing.waiters).into_iter().for_each(Waker::wake);
+    }
+
+    /// A thread has been started.
+    pub fn thread_started(&mut self, handle: JoinHandle<()>) {
+        let Closing { handles, early, .. } = &mut self.closing;
+        let id = handle.thread().id();
+        match early.iter().position(|early| *early == id) {
+            Some(at) => drop(early.swap_remove(at)),
+            None => handles.push(handle),
+        }
+        self.wake_waiters();
+    }
+
+    /// The calling thread is about to end. If nobody will join it, drops its handle: so the system can free its stack.
+    pub fn thread_leaves(&mut self) {
+        let Closing { closed, handles, early, unjoined, .. } = &mut self.closing;
+        if !*closed {
+            let id = thread::current().id();
+            *unjoined -= 1;
+            match handles.iter().position(|handle| handle.thread().id() == id) {
+                Some(at) => drop(handles.swap_remove(at)),
+                None => early.push(id),
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closing.closed = true;
+        let idle = state.workers.wake_all();
+        drop(state);
+        for condvar in idle {
+            condvar.notify();
+        }
+    }
+
+    pub fn shut_down(&self) {
+        let (mut ready, mut state) = self.lock();
+        state.closing.shut_down = true;
+        state.pause_surplus(&mut ready);
+        drop((ready, state));
+        self.close();
+        self.stop.set();
+        self.refuse_queued();
+        // Last: a stream that is paused ends right here, and its iterator's `Drop` may wait for any job.
+        let streams = mem::take(&mut *self.streams.lock());
+        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());
+    }
+
+    /// Refuses what waits, if the pool was shut down, or if nobody will take it.
+    fn refuse_queued(&self) {
+        self.refuse(
+            || JoinError::Cancelled,
+            |state, ready| if state.closing.shut_down { state.queue.pop(ready) } else { state.take_orphan(ready) },
+        );
+    }
+
+    /// Refuses each entry that `take` takes out of the queue.
+    pub(super) fn refuse(
+        &self,
+        error: impl Fn() -> JoinError,
+        mut take: impl FnMut(&mut State, &mut Ready) -> Option<Started>,
+    ) {
+        let id = thread::current().id();
+        loop {
+            let (mut ready, mut state) = self.lock();
+            let Some(entry) = take(&mut state, &mut ready) else { return };
+            state.counters.cancelled += u64::from(!entry.is_turn());
+            state.closing.refusing.push(id);
+            drop((ready, state));
+            entry.refuse(error());
+            let mut state = self.state.lock();
+            let refusing = &mut state.closing.refusing;
+            refusing.iter().position(|refusing| *refusing == id).map(|at| refusing.swap_remove(at));
+            state.wake_waiters();
+        }
+    }
+
+    /// Waits until the closed pool has finished; with `join`, for its threads too. False: the deadline has passed.
+    pub fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>, join: bool) -> bool {
+        let inside = is_thread_of(this);
+        if let Some(worker) = Worker::of(this) {
+            worker.become_exempt();
+        }
+        // A stale entry is no job to wait for.
+        this.purge();
+        let finished = poll_until(deadline, |cx| {
+            this.refuse_queued();
+            let mut state = this.state.lock();
+            while state.has_finished(inside) {
+                if inside || !join || state.closing.unjoined == 0 {
+                    return Poll::Ready(());
+                }
+                let Some(thread) = state.closing.handles.pop() else { break };
+                drop(state);
+                // Its panics have been caught.
+                let _ = thread.join();
+                state = this.state.lock();
+                state.closing.unjoined -= 1;
+                state.wake_waiters();
+            }
+            // It may have waited before, and have given up.
+            if !state.closing.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                state.closing.waiters.push(cx.waker().clone());
+            }
+            Poll::Pending
+        });
+        finished.is_some()
+    }
+}
