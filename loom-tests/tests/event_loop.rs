@@ -1,5 +1,5 @@
-//! Models of `src/event_loop/`, and of what stands on it: each wake is followed by a poll, each task and each call is done or
-//! dropped once, and nobody waits for a loop that has ended.
+//! Models of `src/event_loop/` and of the files that build on it. Each wake is followed by a poll, each task and each
+//! callback runs or is dropped once, and no thread waits for a loop that has ended.
 
 mod common;
 
@@ -19,12 +19,12 @@ use loom::thread::{self, JoinHandle};
 use offthread::internals::{ThreadHandle, block_on as parker_block_on};
 use offthread::{EventLoop, JoinError, LoopHandle, SyncWaitError, Task, block_on, gather, spawn, threaded_separate};
 
-/// A loop's models have many steps: with three preemptions they take minutes.
+/// These models have many steps: with three preemptions they take minutes.
 fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(2, check);
 }
 
-/// Something to wait for. It orders nothing, so that whoever sees it owes that to the wake.
+/// An event to wait for. The flag is relaxed, so only the wake orders the poll after the event.
 #[derive(Clone)]
 struct Event(Arc<AtomicBool>);
 
@@ -37,7 +37,7 @@ impl Event {
         self.0.load(Relaxed)
     }
 
-    /// A thread that makes it happen, and wakes.
+    /// Starts a thread that sets the flag and then wakes `waker`.
     fn happen(&self, waker: Waker) -> JoinHandle<()> {
         let event = self.clone();
         thread::spawn(move || {
@@ -47,7 +47,7 @@ impl Event {
     }
 }
 
-/// Waits for a thread, which its first poll starts.
+/// Waits for the event of a thread that the first poll starts.
 async fn wait_for_a_thread() {
     let event = Event::new();
     let mut thread = None;
@@ -62,14 +62,15 @@ async fn wait_for_a_thread() {
     thread.unwrap().join().unwrap();
 }
 
-/// Forbids: a task is woken from outside as its loop falls asleep, and the loop sleeps on; or the poll does not see what came
-/// before the wake.
+/// Forbids: a thread wakes a task while the loop falls asleep, and the loop sleeps on; or the poll does not see what
+/// the thread wrote before the wake.
 #[test]
 fn wake_as_it_falls_asleep() {
     model(|| block_on(async { spawn(wait_for_a_thread()).await }));
 }
 
-/// Forbids: of two threads that wake a task at once, the one that finds it queued is not seen by the poll that follows.
+/// Forbids: two threads wake a task at once, and the next poll does not see the event of the one that found the task
+/// queued.
 #[test]
 fn two_wakers() {
     model(|| {
@@ -92,7 +93,7 @@ async fn spawn_here<F: Future + 'static>(future: impl FnOnce() -> F) -> F::Outpu
     spawn(future()).await
 }
 
-/// Forbids: a task that is woken during its poll, by itself and by a thread, is not polled again.
+/// Forbids: a task is woken during its poll, by itself and by a thread, and one of the wakes is lost.
 #[test]
 fn wake_during_its_poll() {
     model(|| {
@@ -113,7 +114,7 @@ fn wake_during_its_poll() {
     });
 }
 
-/// Forbids: a wake that comes as the task ends polls it again, keeps it, or reaches the task that has its slot then.
+/// Forbids: a wake that comes as the task ends polls the task again, or leaks it.
 #[test]
 fn wake_as_it_ends() {
     model(|| {
@@ -138,7 +139,7 @@ fn wake_as_it_ends() {
     });
 }
 
-/// Forbids: a wake from before a task was dropped polls the one that has its slot then.
+/// Forbids: a waker of a dropped task polls the next task in the same slot.
 #[test]
 fn stale_waker() {
     model(|| {
@@ -153,7 +154,7 @@ fn stale_waker() {
             });
             offthread::yield_now().await;
             let waker: Waker = waker.take().unwrap();
-            // One wake now, and one whenever it pleases.
+            // One wake before the task is dropped, and one at any time.
             waker.wake_by_ref();
             let thread = thread::spawn(move || waker.wake());
             drop(first);
@@ -172,7 +173,7 @@ fn stale_waker() {
     });
 }
 
-/// Forbids: a task that is woken twice is polled twice.
+/// Forbids: two wakes during one poll cause more than one further poll.
 #[test]
 fn woken_twice() {
     model(|| {
@@ -197,7 +198,7 @@ fn woken_twice() {
     });
 }
 
-/// Forbids: a wake that comes as the loop is closed keeps the task, or its loop, or blocks the thread.
+/// Forbids: a wake that comes as the loop closes leaks the task, or blocks the thread that wakes.
 #[test]
 fn wake_as_the_loop_closes() {
     model(|| {
@@ -224,7 +225,7 @@ fn wake_as_the_loop_closes() {
     });
 }
 
-/// Forbids: the main future's wake hides a task's, or the other way round.
+/// Forbids: the main future and a task are woken at once, and one of the two wakes is lost.
 #[test]
 fn main_and_task() {
     model(|| {
@@ -236,7 +237,7 @@ fn main_and_task() {
     });
 }
 
-/// Forbids: the loop's thread drops a cancelled future without seeing what the canceller did before.
+/// Forbids: the loop's thread drops a cancelled future, but does not see what the canceller wrote before.
 #[test]
 fn cancel_publishes() {
     struct ReadsInDrop(Note, Rc<Cell<bool>>);
@@ -252,7 +253,7 @@ fn cancel_publishes() {
             let reads = ReadsInDrop(note.clone(), dropped.clone());
             let task = spawn(async move {
                 let _reads = reads;
-                // Always in the queue, so that cancelling need not put it there.
+                // Always in the run queue, so that cancelling need not queue it.
                 always_ready(|| false).await;
             });
             let canceller = thread::spawn(move || {
@@ -265,7 +266,7 @@ fn cancel_publishes() {
     });
 }
 
-/// Forbids: a task that nobody wakes is cancelled from outside, and stays.
+/// Forbids: a thread cancels a task that nothing else wakes, and the loop never drops the task.
 #[test]
 fn cancel_of_a_sleeper() {
     model(|| {
@@ -283,7 +284,7 @@ fn cancel_of_a_sleeper() {
     });
 }
 
-/// Wakes itself until it is so.
+/// Wakes itself at each poll until `is_so` returns true.
 async fn always_ready(mut is_so: impl FnMut() -> bool) {
     poll_fn(|cx| {
         if is_so() {
@@ -296,7 +297,8 @@ async fn always_ready(mut is_so: impl FnMut() -> bool) {
     .await;
 }
 
-/// Forbids: a task is cancelled as it ends, and `cancel` and the outcome disagree; or its output is dropped twice or never.
+/// Forbids: a task is cancelled as it ends, and `cancel` and the outcome disagree; or the output is dropped twice or
+/// never.
 #[test]
 fn cancel_as_it_ends() {
     model(|| {
@@ -314,14 +316,14 @@ fn cancel_as_it_ends() {
         let (cancelled, outcome) = canceller.join().unwrap();
         match block_on(outcome) {
             Ok(value) => assert!(!cancelled && value.number == 1),
-            // The loop may have been closed before: then it was not this one who cancelled.
+            // `cancelled` may be false: the loop may have cancelled the task as it closed.
             Err(error) => assert!(matches!(error, JoinError::Cancelled)),
         }
         assert_eq!(drops.count(), 1);
     });
 }
 
-/// Forbids: who sees from another thread that a task has finished does not see what it did.
+/// Forbids: another thread sees that a task has finished, but not what the task wrote.
 #[test]
 fn finished_publishes() {
     model(|| {
@@ -340,7 +342,7 @@ fn finished_publishes() {
     });
 }
 
-/// Forbids: what is handed in as the loop closes is lost, called twice, or called and dropped.
+/// Forbids: a callback that is submitted as the loop closes runs twice, or is dropped twice or never.
 #[test]
 fn call_soon_close() {
     model(|| {
@@ -363,7 +365,7 @@ fn call_soon_close() {
     });
 }
 
-/// Forbids: a call that is handed in while the loop sleeps is not made.
+/// Forbids: a callback that is submitted while the loop falls asleep does not run.
 #[test]
 fn call_soon_wakes() {
     model(|| {
@@ -377,7 +379,7 @@ fn call_soon_wakes() {
     });
 }
 
-/// Forbids: a thread waits for a future on a loop that has ended.
+/// Forbids: a thread submits a future as the loop closes, and waits for ever.
 #[test]
 fn sync_wait_close() {
     model(|| {
@@ -394,7 +396,7 @@ fn sync_wait_close() {
     });
 }
 
-/// Forbids: a thread is not woken when the loop ends that it waits for.
+/// Forbids: a thread waits for a future on the loop, and is not woken when the loop ends.
 #[test]
 fn sync_wait_close_while_it_waits() {
     model(|| {
@@ -414,7 +416,7 @@ fn sync_wait_close_while_it_waits() {
     });
 }
 
-/// Forbids: a job that waits for a future on the loop is cancelled, and waits on; or the future stays.
+/// Forbids: a job that waits for a future on the loop is cancelled, but waits on; or the future is leaked.
 #[test]
 fn sync_wait_cancel() {
     model(|| {
@@ -442,7 +444,7 @@ fn sync_wait_cancel() {
     });
 }
 
-/// Forbids: a timer is cancelled as it fires, and is called, or neither is true.
+/// Forbids: a timer is cancelled as it fires, and its callback both runs and is cancelled, or neither.
 #[test]
 fn cancel_as_it_fires() {
     model(|| {
@@ -458,8 +460,8 @@ fn cancel_as_it_fires() {
     });
 }
 
-/// Forbids: a thread adds a timer while the loop falls asleep, and the loop sleeps on; or the timer fires before its task has been
-/// taken in, and the task is never polled.
+/// Forbids: a thread adds a timer while the loop falls asleep, and the loop sleeps on; or the timer fires before the
+/// loop has drained its task, and the task is never polled.
 #[test]
 fn earlier_timer_from_a_thread() {
     model(|| {
@@ -468,7 +470,7 @@ fn earlier_timer_from_a_thread() {
             let (sender, receiver) = offthread::oneshot::channel();
             let thread = thread::spawn(move || {
                 drop(handle.call_later(Duration::ZERO, move || sender.send(7).unwrap()));
-                // The deadline has passed, for a loop that knows of it.
+                // From now on every deadline of the loop's thread has passed; a sleep without a deadline goes on.
                 this.time_out();
             });
             assert_eq!(receiver.await, Ok(7));
@@ -477,7 +479,7 @@ fn earlier_timer_from_a_thread() {
     });
 }
 
-/// A task for another runtime, and what that runtime is to poll.
+/// A task of another runtime, and the body that this runtime is to poll.
 fn foreign_task() -> (Task<()>, Pin<Box<dyn Future<Output = ()> + Send>>) {
     let caught = std::sync::Arc::new(std::sync::Mutex::new(None));
     let catch = caught.clone();
@@ -487,7 +489,7 @@ fn foreign_task() -> (Task<()>, Pin<Box<dyn Future<Output = ()> + Send>>) {
     (task, body)
 }
 
-/// Forbids: a task of another runtime is cancelled as it is polled, and stays.
+/// Forbids: a task of another runtime is cancelled while it is polled, and its body never ends.
 #[test]
 fn foreign_cancel() {
     model(|| {
@@ -498,7 +500,7 @@ fn foreign_cancel() {
     });
 }
 
-/// Forbids: a task of another runtime is detached as it is polled, and keeps the runtime's waker.
+/// Forbids: a task of another runtime is detached while it is polled, and keeps the runtime's waker.
 #[test]
 fn foreign_detach() {
     model(|| {
@@ -511,7 +513,7 @@ fn foreign_detach() {
     });
 }
 
-/// Forbids: of two branches that are woken at once, one is not polled.
+/// Forbids: two branches are woken at once, and one of them is not polled.
 #[test]
 fn branches_woken_at_once() {
     model(|| {
@@ -519,9 +521,9 @@ fn branches_woken_at_once() {
     });
 }
 
-/// Forbids: what one thread hands in, and then makes known, is done after what the loop's own thread asks for then.
+/// Forbids: the loop runs a callback of its own thread before one that another thread had submitted earlier.
 #[test]
-fn handed_in_before() {
+fn callbacks_run_in_order_of_submission() {
     model(|| {
         let mut event_loop = EventLoop::new();
         let handle = event_loop.handle();

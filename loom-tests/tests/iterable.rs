@@ -1,5 +1,5 @@
-//! Models of `src/iterable/` and `src/pool/stream.rs`: every item comes once and in order, the iterator is dropped once and
-//! before its end is told, and nobody waits for ever.
+//! Models of `src/iterable/` and `src/pool/stream.rs`. Every item arrives once and in order; the iterator is dropped
+//! once, before the consumer sees the end; and no thread waits for ever.
 
 mod common;
 
@@ -12,12 +12,12 @@ use offthread::{IteratorWrapper, ThreadPool, is_cancelled, oneshot};
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// As for the pool: with three preemptions they take minutes.
+/// These models have many steps: with three preemptions they take minutes.
 fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(2, check);
 }
 
-/// Counts from 0, and notes that it was dropped.
+/// Counts from 0 to `end`; its `Drop` writes the note.
 struct Count {
     next: usize,
     end: usize,
@@ -44,7 +44,7 @@ fn count(end: usize, dropped: &Note) -> impl FnOnce() -> Count + Send + use<> {
     move || Count { next: 0, end, dropped }
 }
 
-/// Reads all items of a stream that counts, to its end.
+/// Reads a counting stream to its end, checks the order, and returns the number of items.
 fn read(mut items: IteratorWrapper<usize>) -> usize {
     let mut seen = 0;
     while let Some(item) = block_on(items.next()) {
@@ -54,7 +54,7 @@ fn read(mut items: IteratorWrapper<usize>) -> usize {
     seen
 }
 
-/// Forbids: an item is lost, doubled or late, when there is room for one and the two take turns; the end is told before the
+/// Forbids: in a buffer for one item, an item is lost, doubled or out of order; or the consumer sees the end before the
 /// iterator has been dropped.
 #[test]
 fn lockstep() {
@@ -67,7 +67,7 @@ fn lockstep() {
     });
 }
 
-/// The same on a thread of its own.
+/// The same for an iterator on a separate thread.
 #[test]
 fn separate_lockstep() {
     model(|| {
@@ -77,7 +77,7 @@ fn separate_lockstep() {
     });
 }
 
-/// Forbids: an item is taken just as the stream pauses for want of room, and nobody resumes it.
+/// Forbids: the consumer takes an item just as the stream pauses on a full buffer, and nobody resumes the stream.
 #[test]
 fn pause_take() {
     model(|| {
@@ -87,7 +87,7 @@ fn pause_take() {
     });
 }
 
-/// Forbids: a stream that finds room again at the moment when it would pause keeps its thread, though a job waits.
+/// Forbids: a stream that finds room again just as it would pause keeps its thread, although a job is queued.
 #[test]
 fn gives_way_when_there_is_room_again() {
     model(|| {
@@ -114,7 +114,7 @@ fn gives_way_when_there_is_room_again() {
     });
 }
 
-/// Forbids: a close that meets the stream as it pauses waits for ever, or returns before the iterator has been dropped.
+/// Forbids: a close that comes as the stream pauses waits for ever, or returns before the iterator has been dropped.
 #[test]
 fn close_pause() {
     model(|| {
@@ -128,7 +128,7 @@ fn close_pause() {
     });
 }
 
-/// The same while a job has the pool's only thread, and waits for that close.
+/// The same while a job occupies the pool's only thread until the close has returned.
 #[test]
 fn close_pause_while_all_are_busy() {
     model(|| {
@@ -140,7 +140,7 @@ fn close_pause_while_all_are_busy() {
         let busy = pool.spawn({
             let closed = closed.clone();
             move || {
-                // Not by a blocking call of this crate, which the pool would hear of.
+                // A spin loop: a blocking call of this crate would let the pool start a spare thread.
                 while closed.load(Relaxed) == 0 {
                     thread::yield_now();
                 }
@@ -153,7 +153,8 @@ fn close_pause_while_all_are_busy() {
     });
 }
 
-/// Forbids: a close that comes right after the stream was resumed is lost, or ends it twice.
+/// Forbids: a close that comes right after the stream was resumed waits for ever, or returns before the iterator has
+/// been dropped.
 #[test]
 fn close_resume() {
     model(|| {
@@ -161,14 +162,14 @@ fn close_resume() {
         let pool = ThreadPool::new(1);
         let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
         assert_eq!(block_on(items.next()), Some(0));
-        // It takes the next item, if it is there: that resumes the stream.
+        // Takes the next item, if there is one, which resumes the stream.
         let _ = common::poll_once(&mut Box::pin(items.next()));
         block_on(items.close());
         assert!(dropped.is_written());
     });
 }
 
-/// Forbids: a close as the iterator comes to its end waits for ever, or returns before that has been dropped.
+/// Forbids: a close that comes as the iterator ends waits for ever, or returns before the iterator has been dropped.
 #[test]
 fn close_completion() {
     model(|| {
@@ -181,8 +182,8 @@ fn close_completion() {
     });
 }
 
-/// Forbids: a close as the first turn is queued, or begins, waits for that turn's thread; or the iterator, if it is made, is
-/// not dropped.
+/// Forbids: a close that comes while the first turn is queued, or begins, waits for ever; or the closure that makes the
+/// iterator is dropped twice or never.
 #[test]
 fn close_queued() {
     model(|| {
@@ -205,8 +206,8 @@ fn close_queued() {
     });
 }
 
-/// Forbids: a close of a stream whose next turn is queued behind a job waits for that job, lets another item be made, or
-/// leaves the count of the turns wrong.
+/// Forbids: a stream whose next turn is queued behind a job is closed, and the close waits for that job; or the stream
+/// makes another item; or `drain` waits for a turn that is gone.
 #[test]
 fn close_queued_again() {
     model(|| {
@@ -221,14 +222,14 @@ fn close_queued_again() {
             let closed = closed.clone();
             move || {
                 started.send(()).unwrap();
-                // Not by a blocking call of this crate, which the pool would hear of.
+                // A spin loop: a blocking call of this crate would let the pool start a spare thread.
                 while closed.load(Relaxed) == 0 {
                     thread::yield_now();
                 }
             }
         });
         block_on(has_started).unwrap();
-        // If it is paused, there is an item, and this resumes it.
+        // If the stream is paused, there is an item, and taking it resumes the stream.
         let _ = common::poll_once(&mut Box::pin(items.next()));
         block_on(items.close());
         assert!(dropped.is_written());
@@ -238,13 +239,15 @@ fn close_queued_again() {
     });
 }
 
-/// Forbids: a stream is closed just as a worker goes from a job straight to its turn, and both have it, or neither.
+/// Forbids: a stream is closed just as a worker goes from a job to the stream's turn, and both claim the turn, or
+/// neither does.
 #[test]
 fn close_as_a_worker_goes_on() {
     model(|| {
         let dropped = Note::new();
         let pool = ThreadPool::new(1);
-        // Two jobs that take long: while the first runs, the second and the turn come, and the worker takes both at once.
+        // While the first job runs, the second job and the turn are submitted; the worker takes both from the queue at
+        // once.
         let go = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
         let (started, has_started): (Vec<_>, Vec<_>) = [(); 2].map(|()| oneshot::channel()).into_iter().unzip();
         let mut has_started = has_started.into_iter();
@@ -273,7 +276,7 @@ fn close_as_a_worker_goes_on() {
     });
 }
 
-/// Forbids: a stream whose consumer keeps up goes on and on in a pool that is drained.
+/// Forbids: a stream whose consumer keeps up goes on after its pool was closed by `drain`.
 #[test]
 fn drain_running() {
     model(|| {
@@ -296,7 +299,7 @@ fn drain_running() {
     });
 }
 
-/// Forbids: a job that waits for its pool to finish does not wait for a turn that is queued.
+/// Forbids: a job drains its own pool, and `drain` does not wait for a turn that is queued.
 #[test]
 fn drain_in_a_job() {
     model(|| {
@@ -327,11 +330,11 @@ fn drain_in_a_job() {
     });
 }
 
-/// Forbids: a job is left to a worker that is about to look for one, but drops an iterator first, since the pool has been
-/// closed, and that `Drop` waits for the very job.
+/// Forbids: a job is left to a searching worker that first drops an iterator, because the pool was closed, and the
+/// iterator's `Drop` waits for that job.
 #[test]
 fn iterator_whose_drop_waits_for_the_next_job() {
-    /// Not by a blocking call of this crate, which the pool would hear of.
+    /// Its `Drop` spins: a blocking call of this crate would let the pool start a spare thread.
     struct Waits(Arc<AtomicUsize>);
     impl Iterator for Waits {
         type Item = usize;
@@ -362,7 +365,7 @@ fn iterator_whose_drop_waits_for_the_next_job() {
     });
 }
 
-/// Forbids: a stream that is making an item as its pool is shut down makes one more, or ends as if that were its own end.
+/// Forbids: a stream that is making an item as its pool shuts down makes one more, or its consumer sees a normal end.
 #[test]
 fn shutdown_stops() {
     model(|| {
@@ -392,7 +395,7 @@ fn shutdown_stops() {
     });
 }
 
-/// Forbids: a consumer that is dropped while an item is being made leaves the iterator, an item or a thread behind.
+/// Forbids: the consumer is dropped while an item is being made, and an item is leaked, or `shutdown` waits for ever.
 #[test]
 fn drop_running() {
     model(|| {
@@ -416,7 +419,8 @@ fn drop_running() {
     });
 }
 
-/// Forbids: the code of an iterator is not told that it was closed, or what the consumer did before that is not seen.
+/// Forbids: the iterator's code does not learn that it was closed, or does not see what the consumer wrote before the
+/// close.
 #[test]
 fn close_is_seen_inside() {
     model(|| {
@@ -442,7 +446,7 @@ fn close_is_seen_inside() {
     });
 }
 
-/// Forbids: a stream that pauses as its pool is shut down stays paused for ever, or ends as if that were its own end.
+/// Forbids: a stream that pauses as its pool shuts down stays paused for ever, or its consumer sees a normal end.
 #[test]
 fn shutdown_pause() {
     model(|| {
@@ -458,7 +462,7 @@ fn shutdown_pause() {
     });
 }
 
-/// Forbids: a drain does not wait for a turn that is queued, or waits for a stream that would go on for ever.
+/// Forbids: `drain` does not wait for a queued turn, or waits for ever for a paused stream.
 #[test]
 fn drain_queued() {
     model(|| {
@@ -468,13 +472,13 @@ fn drain_queued() {
         let _ = common::poll_once(&mut Box::pin(items.next()));
         pool.drain();
         assert_eq!(pool.stats().threads, 0);
-        // What was made before is there, whatever came first.
+        // Items made before the close are still received; then the consumer panics.
         let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
         assert!(end.is_err() && dropped.is_written());
     });
 }
 
-/// Forbids: a close of a separate iterator that waits for room, or makes an item, waits for ever.
+/// Forbids: the close of a separate iterator waits for ever, whether the iterator waits for room or makes an item.
 #[test]
 fn separate_close() {
     model(|| {
@@ -486,7 +490,7 @@ fn separate_close() {
     });
 }
 
-/// Forbids: a separate iterator whose consumer was dropped goes on, or leaves an item behind.
+/// Forbids: a separate iterator goes on after its consumer was dropped, or leaks an item.
 #[test]
 fn separate_drop() {
     model(|| {

@@ -1,5 +1,5 @@
-//! Models of `src/primitives/job.rs` and `src/primitives/cancel.rs`: a job runs once or is cancelled, its closure and its result are dropped once, and
-//! its handle resolves.
+//! Models of `src/primitives/job.rs` and `src/primitives/cancel.rs`: a job runs once or is cancelled, its closure and
+//! its result are dropped once, and its handle resolves.
 
 mod common;
 
@@ -16,13 +16,13 @@ use loom::thread;
 use offthread::internals::{CancelWatch, JobOwner, Progress, Queued, Stop, block_on, job, poll_until};
 use offthread::{Job, JoinError, is_cancelled};
 
-/// Where the jobs of a model belong.
+/// The owner of a model's jobs.
 #[derive(Clone)]
 struct Home(StdArc<Inner>);
 
 struct Inner {
     stop: Stop,
-    /// How many jobs it was told will not run. Orders nothing, so that it cannot hide a missing edge.
+    /// How many jobs the owner was told were cancelled. Relaxed, so that it cannot hide a missing edge.
     cancelled: AtomicUsize,
 }
 
@@ -51,11 +51,11 @@ impl JobOwner for Home {
 }
 
 loom::thread_local! {
-    /// Whether this thread is one that runs jobs.
+    /// Whether this thread may run a job inline while it waits for that job.
     static INLINE: Cell<bool> = Cell::new(false);
 }
 
-/// A job that owns one counted value and returns another; and how often it has run.
+/// A job that owns one counted value and returns another, with its counters.
 struct Watched {
     home: Home,
     queued: Queued,
@@ -81,7 +81,8 @@ fn watched() -> Watched {
     Watched { home, queued, handle, runs, closures, results }
 }
 
-/// Runs the job in a thread; whether it ran there. The thread must be told so, once, and before user code runs.
+/// Runs the job in a thread, which returns whether the job ran there. `Succeeded` must be reported once, before
+/// `UserCode`.
 fn run(queued: Queued) -> thread::JoinHandle<bool> {
     thread::spawn(move || {
         let mut told = Vec::new();
@@ -93,7 +94,7 @@ fn run(queued: Queued) -> thread::JoinHandle<bool> {
     })
 }
 
-/// A note that is written when this is dropped.
+/// Writes the note in its `Drop`.
 struct Dropped(Note);
 
 impl Drop for Dropped {
@@ -102,7 +103,7 @@ impl Drop for Dropped {
     }
 }
 
-/// Forbids: the handle waits for a job that has finished, or gets its result before the closure is gone.
+/// Forbids: the handle waits for a job that has finished, or receives the result before the closure has been dropped.
 #[test]
 fn run_await() {
     model(|| {
@@ -115,8 +116,8 @@ fn run_await() {
     });
 }
 
-/// Forbids: a job that is cancelled as a worker starts it both runs and is cancelled, or neither; or `cancel` says the
-/// wrong thing of it.
+/// Forbids: a job that is cancelled as a worker starts it both runs and is cancelled, or neither; or `cancel` returns
+/// the wrong answer.
 #[test]
 fn cancel_start() {
     model(|| {
@@ -124,8 +125,8 @@ fn cancel_start() {
         let worker = run(queued);
         let cancelled = handle.cancel();
         if cancelled {
-            assert_eq!(closures.count(), 1, "cancelled, but its closure is still there");
-            assert_eq!(home.cancelled(), 1, "nobody was told");
+            assert_eq!(closures.count(), 1, "cancelled, but the closure has not been dropped");
+            assert_eq!(home.cancelled(), 1, "cancelled, but the owner was not told");
         }
         match handle.outcome().wait() {
             Ok(value) => assert!(value.number == 7 && !cancelled),
@@ -175,12 +176,12 @@ fn detach_run() {
     });
 }
 
-/// Forbids: of two threads that cancel a job at once, both have done it, or neither.
+/// Forbids: two threads cancel a job at once, and both succeed, or neither.
 #[test]
 fn cancel_cancel() {
     model(|| {
         let Watched { home, queued, handle, runs, closures, results } = watched();
-        // Dropping the queued job cancels it, as a pool that shuts down does.
+        // Dropping the queue's entry cancels the job.
         let dropping = thread::spawn(move || drop(queued));
         let by_handle = handle.cancel();
         if by_handle {
@@ -193,7 +194,7 @@ fn cancel_cancel() {
     });
 }
 
-/// Forbids: a job that was cancelled is said to be finished before its closure has been dropped.
+/// Forbids: `is_finished` is true for a cancelled job whose closure has not been dropped.
 #[test]
 fn cancelled_is_finished() {
     model(|| {
@@ -214,8 +215,8 @@ fn cancelled_is_finished() {
     });
 }
 
-/// Forbids: who awaits a job hears nothing of it when another one cancels it, until the queue comes to it; or hears of it
-/// twice.
+/// Forbids: `cancel` does not wake the task that awaits the job, or dropping the stale queue entry wakes that task
+/// again.
 #[test]
 fn cancel_wakes_the_handle() {
     model(|| {
@@ -231,7 +232,7 @@ fn cancel_wakes_the_handle() {
     });
 }
 
-/// Forbids: the waker of a handle is woken twice, or never, if the job is cancelled as a worker comes to it.
+/// Forbids: a job is cancelled as a worker takes it, and the handle's waker is woken twice or never.
 #[test]
 fn cancel_start_of_an_awaited_job() {
     model(|| {
@@ -249,7 +250,7 @@ fn cancel_start_of_an_awaited_job() {
     });
 }
 
-/// Forbids: a job whose queue is dropped leaves its handle waiting for ever.
+/// Forbids: a job's queue entry is dropped, and the handle waits for ever.
 #[test]
 fn drop_queued() {
     model(|| {
@@ -261,7 +262,7 @@ fn drop_queued() {
     });
 }
 
-/// Forbids: a job that is refused as it is cancelled resolves twice, or never.
+/// Forbids: a job is refused as it is cancelled, and its handle resolves twice or never.
 #[test]
 fn cancel_refuse() {
     model(|| {
@@ -283,7 +284,7 @@ fn cancel_refuse() {
     });
 }
 
-/// Forbids: a job that learns that it was cancelled does not see what the canceller did before.
+/// Forbids: a job sees that it was cancelled, but not what the canceller wrote before.
 #[test]
 fn cancel_publishes() {
     model(|| {
@@ -298,7 +299,7 @@ fn cancel_publishes() {
     });
 }
 
-/// Forbids: a job that learns that its pool shuts down does not see what was done before; or is not told.
+/// Forbids: a job does not see that its owner was stopped, or does not see what was written before the stop.
 #[test]
 fn stop_publishes() {
     model(|| {
@@ -320,8 +321,8 @@ fn stop_publishes() {
     });
 }
 
-/// Forbids: a job that a thread runs while it waits for it is run by a worker as well, or by neither; or the worker, which
-/// drops what it found in the queue, makes it believe that it was cancelled.
+/// Forbids: a thread waits for a job and runs it inline while a worker takes it, and the job runs twice or never; or
+/// the worker drops the stale entry, which cancels the job.
 #[test]
 fn inline_start() {
     model(|| {
@@ -334,8 +335,7 @@ fn inline_start() {
     });
 }
 
-/// Forbids: a job that runs in the thread that waits for it is told that it was cancelled, since its place in the queue
-/// has been thrown away.
+/// Forbids: a job that runs inline is told that it was cancelled, because its stale queue entry was dropped.
 #[test]
 fn inline_stale() {
     model(|| {
@@ -356,7 +356,7 @@ fn inline_stale() {
     });
 }
 
-/// Forbids: a job is said to have finished when its result is not there yet, or what it did cannot be seen.
+/// Forbids: `is_finished` is true, but the result is not there yet, or what the job wrote is not seen.
 #[test]
 fn is_finished() {
     model(|| {
@@ -372,7 +372,7 @@ fn is_finished() {
     });
 }
 
-/// Forbids: a job that runs is not told that it was cancelled, and goes on for ever.
+/// Forbids: a running job is not told that its handle was dropped, and goes on for ever.
 #[test]
 fn running_job_is_told() {
     model(|| {
@@ -388,7 +388,7 @@ fn running_job_is_told() {
     });
 }
 
-/// A job that waits until it is told to stop.
+/// A job that waits with a `CancelWatch` until it is cancelled.
 fn watching(home: &Home) -> (Queued, Job<()>) {
     job(
         || {
@@ -400,7 +400,7 @@ fn watching(home: &Home) -> (Queued, Job<()>) {
     )
 }
 
-/// Forbids: a job is cancelled as it comes to wait for that, and waits on.
+/// Forbids: a job is cancelled as it starts to wait for its cancellation, and waits on.
 #[test]
 fn watch_cancel() {
     model(|| {
@@ -412,7 +412,7 @@ fn watch_cancel() {
     });
 }
 
-/// Forbids: a job's executor is stopped as it comes to wait for that, and it waits on.
+/// Forbids: a job's owner is stopped as the job starts to wait for its cancellation, and the job waits on.
 #[test]
 fn watch_stop() {
     model(|| {
@@ -425,7 +425,7 @@ fn watch_stop() {
     });
 }
 
-/// Forbids: of two jobs that wait to be cancelled, the other one is woken, or the one forgets the other.
+/// Forbids: two jobs wait for their cancellation, and cancelling one wakes the wrong job, or removes the other's waker.
 #[test]
 fn watch_beside_another() {
     model_with(2, || {
@@ -440,11 +440,11 @@ fn watch_beside_another() {
     });
 }
 
-/// Forbids: the queue's side, as it throws out a job that its handle has just claimed, wakes whoever awaits that, or makes
-/// the job seem finished, before the closure has been dropped.
+/// Forbids: a queue drops the stale entry of a job that is being cancelled, and so wakes the handle's waker, or makes
+/// `is_finished` true, before the closure has been dropped.
 #[test]
 fn thrown_out_as_it_is_cancelled() {
-    /// Counts how often it is woken, which must not be before the note is written.
+    /// Counts its wakes, and fails if it is woken before the note is written.
     struct After(Note, std::sync::atomic::AtomicUsize);
     impl Wake for After {
         fn wake(self: StdArc<Self>) {

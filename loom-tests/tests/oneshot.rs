@@ -1,7 +1,7 @@
 //! Models of `src/primitives/oneshot.rs`: every way to end one side, against every way to end the other.
 //!
-//! What every model forbids: a value dropped twice or never, memory freed twice or never (`common::model` counts both),
-//! and a side that touches memory which the other one has freed.
+//! Every model also forbids a value dropped twice or never, memory freed twice or never (`common::model` counts the
+//! allocations), and an access to memory that the other side has freed.
 
 mod common;
 
@@ -13,7 +13,7 @@ use loom::thread;
 use offthread::internals::block_on;
 use offthread::oneshot::{self, Closed, Receiver, Sender, TryRecvError};
 
-/// Runs the sender's side in a thread and the receiver's side here; then the one value must have been dropped once.
+/// Runs the sender's side in a thread and the receiver's side here, then asserts that the value was dropped once.
 fn sides<S>(
     send: impl Fn(Sender<Counted>, Counted) -> S + Copy + Send + Sync + 'static,
     receive: impl Fn(Receiver<Counted>) + Copy + Send + Sync + 'static,
@@ -32,7 +32,7 @@ fn sides<S>(
     });
 }
 
-/// The sender's ways to end.
+/// Sends the value. Returns whether it was accepted.
 fn send(sender: Sender<Counted>, value: Counted) -> bool {
     match sender.send(value) {
         Ok(()) => true,
@@ -54,12 +54,12 @@ fn wait_for_close(mut sender: Sender<Counted>, value: Counted) -> bool {
     send(sender, value)
 }
 
-/// The receiver's ways to end.
+/// Awaits the value. Returns its number, or `None` if the channel closed.
 fn awaited(receiver: Receiver<Counted>) -> Option<usize> {
     block_on(receiver).ok().map(|value| value.number)
 }
 
-/// The number, or why there is none.
+/// The result of `try_recv`, with the value's number for the value.
 fn tried(receiver: &mut Receiver<Counted>) -> Result<usize, TryRecvError> {
     receiver.try_recv().map(|value| value.number)
 }
@@ -69,7 +69,7 @@ fn polled_then_dropped(mut receiver: Receiver<Counted>) {
     drop(receiver);
 }
 
-/// Polled until there is something to see: with one waker, then with another one.
+/// Polls once with one waker, then waits with another one.
 fn polled_twice(mut receiver: Receiver<Counted>) -> Option<usize> {
     let (first, old) = poll_once(&mut receiver);
     let result = match first {
@@ -86,31 +86,31 @@ fn send_poll() {
     sides(send, |receiver| assert_eq!(awaited(receiver), Some(7)), |sent| assert!(sent));
 }
 
-/// Forbids: the same, for a thread that blocks.
+/// Forbids: the same for a thread that blocks.
 #[test]
 fn send_recv_blocking() {
     sides(send, |receiver| assert_eq!(receiver.recv_blocking().map(|value| value.number), Ok(7)), |sent| assert!(sent));
 }
 
-/// Forbids: the waker that was replaced is woken in place of the new one.
+/// Forbids: the replaced waker is woken instead of the new one.
 #[test]
 fn replaced_waker() {
     sides(send, |receiver| assert_eq!(polled_twice(receiver), Some(7)), |sent| assert!(sent));
 }
 
-/// Forbids: the memory is freed while the sender is still at the waker that the receiver has left there.
+/// Forbids: a polled receiver is dropped, and the memory is freed while the sender still takes the receiver's waker.
 #[test]
 fn send_drop_after_poll() {
     sides(send, polled_then_dropped, drop);
 }
 
-/// Forbids: a receiver that is dropped as the value is sent forgets it.
+/// Forbids: the receiver is dropped as the value is sent, and the value is leaked.
 #[test]
 fn send_drop() {
     sides(send, drop, drop);
 }
 
-/// Forbids: a receiver that looks sees a value that is not there yet, or, having seen none, loses it.
+/// Forbids: `try_recv` returns a value that is not written yet, or returns `Empty` and the value is lost.
 #[test]
 fn send_try_recv() {
     sides(
@@ -129,7 +129,7 @@ fn send_try_recv() {
     );
 }
 
-/// Forbids: a value that was sent as the receiver closed is both received and given back, or neither.
+/// Forbids: a value that is sent as the receiver closes is both received and given back, or neither.
 #[test]
 fn send_close() {
     model(|| {
@@ -147,7 +147,7 @@ fn send_close() {
     });
 }
 
-/// Forbids: the same, with the receiver's waker still there.
+/// Forbids: the same with a registered waker, or the channel keeps that waker.
 #[test]
 fn send_poll_close() {
     model(|| {
@@ -171,19 +171,19 @@ fn send_poll_close() {
     });
 }
 
-/// Forbids: the receiver waits for a sender that was dropped.
+/// Forbids: the receiver waits for a dropped sender.
 #[test]
 fn drop_poll() {
     sides(drop_sender, |receiver| assert_eq!(awaited(receiver), None), drop);
 }
 
-/// Forbids: the same, for a thread that blocks.
+/// Forbids: the same for a thread that blocks.
 #[test]
 fn drop_recv_blocking() {
     sides(drop_sender, |receiver| assert!(receiver.recv_blocking().is_err()), drop);
 }
 
-/// Forbids: the same, for the waker that was registered last.
+/// Forbids: the same for a receiver whose waker was replaced.
 #[test]
 fn drop_replaced_waker() {
     sides(drop_sender, |receiver| assert_eq!(polled_twice(receiver), None), drop);
@@ -195,13 +195,13 @@ fn drop_drop() {
     sides(drop_sender, drop, drop);
 }
 
-/// Forbids: the same, with the sender still at the receiver's waker.
+/// Forbids: the same while the sender takes the receiver's waker.
 #[test]
 fn drop_drop_after_poll() {
     sides(drop_sender, polled_then_dropped, drop);
 }
 
-/// Forbids: a receiver that looks sees something else than nothing or the end.
+/// Forbids: `try_recv` returns `Empty` as the sender is dropped, and the receiver then waits for ever.
 #[test]
 fn drop_try_recv() {
     sides(
@@ -215,7 +215,7 @@ fn drop_try_recv() {
     );
 }
 
-/// Forbids: closing a channel whose sender is being dropped leaves it open.
+/// Forbids: the receiver closes while the sender is dropped, and `try_recv` does not return `Closed`.
 #[test]
 fn drop_close() {
     sides(
@@ -228,7 +228,7 @@ fn drop_close() {
     );
 }
 
-/// Forbids: a sender that waits for the receiver to close is not woken by it, or can send after it.
+/// Forbids: a close does not wake a sender in `closed`, or the sender can still send.
 #[test]
 fn closed_close() {
     model(|| {
@@ -238,26 +238,26 @@ fn closed_close() {
         let waiting = thread::spawn(move || wait_for_close(sender, value));
         receiver.close();
         assert!(!waiting.join().unwrap());
-        // Only now, since being dropped closes too.
+        // The receiver must live until here, because dropping it closes the channel too.
         assert_eq!(awaited(receiver), None);
         assert_eq!(drops.count(), 1);
     });
 }
 
-/// Forbids: the same, for a receiver that is dropped; or it frees the memory while the sender waits.
+/// Forbids: the same for a dropped receiver; or the memory is freed while the sender waits.
 #[test]
 fn closed_drop() {
     sides(wait_for_close, drop, |sent| assert!(!sent));
 }
 
-/// Forbids: the same, for one that is dropped after it has been polled.
+/// Forbids: the same for a receiver that is dropped after a poll.
 #[test]
 fn closed_drop_after_poll() {
     sides(wait_for_close, polled_then_dropped, |sent| assert!(!sent));
 }
 
-/// Forbids: a sender that gives up waiting for the close leaves its waker behind, or loses its right to send; whichever way
-/// the receiver waits for the value.
+/// Forbids: a sender drops its `closed` future, and the channel keeps the waker, or the value does not arrive. Checked
+/// for each way to wait for the value.
 #[test]
 fn cancelled_closed() {
     let receivers: [fn(Receiver<Counted>) -> Option<usize>; 4] = [
@@ -284,7 +284,7 @@ fn cancelled_closed() {
     }
 }
 
-/// Forbids: a sender that knows that the receiver has closed does not see what was done before.
+/// Forbids: a sender sees that the receiver has closed, but not what the receiver wrote before.
 #[test]
 fn close_publishes() {
     model(|| {
@@ -305,7 +305,7 @@ fn close_publishes() {
     });
 }
 
-/// Forbids: a receiver that sees the end does not see what the sender did before.
+/// Forbids: a receiver sees that the sender was dropped, but not what the sender wrote before.
 #[test]
 fn drop_publishes() {
     model(|| {
@@ -328,7 +328,7 @@ fn drop_publishes() {
     });
 }
 
-/// Forbids: a receiver's waker outlives the receiver, though its sender lives on.
+/// Forbids: the channel keeps the waker of a dropped receiver while the sender lives.
 #[test]
 fn dropped_receiver_leaves_no_waker() {
     model(|| {
@@ -342,7 +342,7 @@ fn dropped_receiver_leaves_no_waker() {
     });
 }
 
-/// Forbids: the wake-up of a sender that waits is lost although it polls with another waker in between.
+/// Forbids: a sender in `closed` replaces its waker, and the wake-up is lost.
 #[test]
 fn closed_with_another_waker() {
     model(|| {

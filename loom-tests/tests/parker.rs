@@ -1,4 +1,4 @@
-//! Models of `src/primitives/parker.rs`: each wake is followed by a poll that sees what came before the wake.
+//! Models of `src/primitives/parker.rs`: each wake is followed by a poll that sees what was written before the wake.
 
 mod common;
 
@@ -15,7 +15,7 @@ use loom::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use loom::thread;
 use offthread::internals::{Blocking, ThreadHandle, block_on, poll_until, set_blocking_hook};
 
-/// Something to wait for: a flag and a value. A look with `Relaxed` relies on the wake alone to order both.
+/// An event to wait for: a flag and a value. If the flag is read with `Relaxed`, only the wake orders the two reads.
 #[derive(Clone)]
 struct Event(Arc<(AtomicBool, UnsafeCell<u32>)>);
 
@@ -24,11 +24,11 @@ impl Event {
         Self(Arc::new((AtomicBool::new(false), UnsafeCell::new(0))))
     }
 
-    /// A thread that makes it come true and wakes.
+    /// Starts a thread that writes the value, sets the flag, and wakes `waker`.
     fn happen(&self, waker: Waker) -> thread::JoinHandle<()> {
         let event = self.clone();
         thread::spawn(move || {
-            // SAFETY: nobody reads it before `happened` is true.
+            // SAFETY: `happened` reads the value only after it has seen the flag, which is set below.
             event.0.1.with_mut(|value| unsafe { *value = 7 });
             event.0.0.store(true, Release);
             waker.wake();
@@ -36,13 +36,14 @@ impl Event {
     }
 
     fn happened(&self, look: Ordering) -> bool {
-        // SAFETY: written before the flag was set; loom checks that the wake, or the look, has ordered it.
+        // SAFETY: the value is written before the flag is set; loom checks that the wake, or `Acquire`, orders the
+        // accesses.
         self.0.0.load(look) && self.0.1.with(|value| unsafe { *value }) == 7
     }
 }
 
-/// Waits for an event that a thread, started by the first poll, makes come true. With `look` `Relaxed`, that thread alone
-/// may wake this one.
+/// Waits for the event of a thread that the first poll starts. With `look` `Relaxed`, each later poll must see the
+/// event; so nothing else may wake this thread.
 fn wait_for_thread(deadline: Option<Instant>, look: Ordering) -> (Option<()>, thread::JoinHandle<()>) {
     let event = Event::new();
     let mut other = None;
@@ -60,7 +61,8 @@ fn wait_for_thread(deadline: Option<Instant>, look: Ordering) -> (Option<()>, th
     (done, other.unwrap())
 }
 
-/// Forbids: the poll after a wake does not see what came before it; or the wake is lost between the poll and the sleep.
+/// Forbids: the poll after a wake does not see what was written before the wake; or a wake between poll and sleep is
+/// lost.
 #[test]
 fn wake_publishes() {
     model(|| {
@@ -113,7 +115,7 @@ fn wake_during_poll() {
     });
 }
 
-/// Forbids: a sleeping thread that is woken for no reason takes it for a wake-up.
+/// Forbids: a spurious return from sleep is taken for a wake-up.
 #[test]
 fn spurious_wake_ups() {
     model(|| {
@@ -126,8 +128,8 @@ fn spurious_wake_ups() {
     });
 }
 
-/// Forbids: a waker of an earlier call, firing during a later one on the same thread, does harm; or the later call's
-/// own wake-up is lost because of it.
+/// Forbids: a waker of an earlier call fires during a later call on the same thread, and the later call loses its
+/// wake-up.
 #[test]
 fn stale_waker() {
     model(|| {
@@ -145,8 +147,8 @@ fn stale_waker() {
     });
 }
 
-/// Forbids: a wake that comes as the deadline passes is neither seen nor left for later; or the time-out leaves the
-/// parker so that the next call hangs.
+/// Forbids: a wake comes as the deadline passes, and a poll after that wake does not see the event; or the next call
+/// hangs.
 #[test]
 fn deadline_against_wake() {
     model(|| {
@@ -161,7 +163,7 @@ fn deadline_against_wake() {
     });
 }
 
-/// Forbids: a call waits on although its deadline has passed.
+/// Forbids: a call waits on after its deadline has passed.
 #[test]
 fn deadline_alone() {
     model(|| {
@@ -172,7 +174,7 @@ fn deadline_alone() {
     });
 }
 
-/// Forbids: a poll that is always woken again is never told that its deadline has passed.
+/// Forbids: a future that wakes itself at each poll keeps the call from returning at its deadline.
 #[test]
 fn deadline_with_ceaseless_wakes() {
     model(|| {
@@ -188,11 +190,11 @@ fn deadline_with_ceaseless_wakes() {
     });
 }
 
-/// Forbids: a call inside another call's poll takes the outer one's wake-up, or gives it its own.
+/// Forbids: a call inside another call's poll consumes the outer call's wake-up, or wakes the outer call.
 #[test]
 fn nested() {
     model(|| {
-        // As on any thread that has waited before: there is a parker to be taken from the cache.
+        // Puts a parker into this thread's cache, as on any thread that has waited before.
         assert!(poll_until(None, |cx| Poll::Ready(cx.waker().clone())).is_some());
         let outer = Event::new();
         let mut other = None;
@@ -211,7 +213,7 @@ fn nested() {
     });
 }
 
-/// Forbids: a thread sleeps for ever though its blocking hook has woken it.
+/// Forbids: a thread sleeps for ever although its blocking hook has woken it.
 #[test]
 fn woken_by_the_hook() {
     loom::thread_local! {

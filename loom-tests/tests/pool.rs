@@ -1,5 +1,5 @@
-//! Models of `src/pool/`: every job that is submitted runs or is cancelled, whatever the workers are about to do, and no more
-//! run at once than may.
+//! Models of `src/pool/`: every submitted job runs or is cancelled, whatever the workers are doing, and no more jobs
+//! run at once than the pool may run.
 
 mod common;
 
@@ -13,12 +13,12 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Wake};
 
-/// A pool's models have many steps: with three preemptions they take minutes.
+/// These models have many steps: with three preemptions they take minutes.
 fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(2, check);
 }
 
-/// What all models end with: nothing is queued, nothing runs, and all have been counted.
+/// Asserts that no job is queued, and that each submitted job has been counted as succeeded, panicked or cancelled.
 fn assert_at_rest(pool: &ThreadPool) {
     let stats = pool.stats();
     assert_eq!(stats.queued, 0);
@@ -37,7 +37,7 @@ fn submit_idle() {
     });
 }
 
-/// Forbids: a job whose handle has resolved is not counted yet, or is counted twice.
+/// Forbids: a job is not counted when its handle resolves, or is counted twice.
 #[test]
 fn counted_when_it_resolves() {
     model(|| {
@@ -52,8 +52,7 @@ fn counted_when_it_resolves() {
     });
 }
 
-/// Forbids: two threads that submit at once each think that the other one's job gets the only idle worker, or the room
-/// for a new one.
+/// Forbids: two threads submit at once, each relies on the same worker for its job, and one job does not run.
 #[test]
 fn two_submitters() {
     model(|| {
@@ -67,8 +66,8 @@ fn two_submitters() {
     });
 }
 
-/// Forbids: two jobs, of which the first waits for the second, get one idle worker between them, though the pool may have
-/// two.
+/// Forbids: two jobs, of which the first waits for the second, are left to one idle worker, although the pool may have
+/// two threads.
 #[test]
 fn two_jobs_two_threads() {
     model(|| {
@@ -82,8 +81,7 @@ fn two_jobs_two_threads() {
     });
 }
 
-/// Forbids: a job that is submitted as soon as the one before has resolved gets a thread of its own, though that one's is
-/// free.
+/// Forbids: a job that is submitted as soon as the job before it has resolved starts a second thread.
 #[test]
 fn one_after_another() {
     model(|| {
@@ -94,11 +92,10 @@ fn one_after_another() {
     });
 }
 
-/// Forbids: a job is left to a worker that is about to look for one, but drops a result first, and that `Drop` waits for
-/// the very job.
+/// Forbids: a job is left to a searching worker that first drops a result, and the result's `Drop` waits for that job.
 #[test]
 fn result_whose_drop_waits_for_the_next_job() {
-    /// Not by a blocking call of this crate, which the pool would hear of.
+    /// Its `Drop` spins: a blocking call of this crate would let the pool start a spare thread.
     struct Waits(Arc<AtomicBool>);
     impl Drop for Waits {
         fn drop(&mut self) {
@@ -118,14 +115,14 @@ fn result_whose_drop_waits_for_the_next_job() {
                 Waits(done)
             }
         });
-        // Only then, so that the result is dropped in the worker.
+        // The job ends after the detach, so that the worker drops the result.
         first.detach();
         go.send(()).unwrap();
         block_on(pool.spawn(move || done.store(true, Relaxed)));
     });
 }
 
-/// Forbids: dropping the last handle leaves a queued job behind, or a worker asleep.
+/// Forbids: after the last handle is dropped, a queued job does not run, or a worker sleeps for ever.
 #[test]
 fn last_handle() {
     model(|| {
@@ -143,7 +140,7 @@ fn last_handle() {
     });
 }
 
-/// Forbids: a job that owns the last handle of its own pool hangs, or keeps its worker.
+/// Forbids: a job drops the last handle of its own pool, and hangs, or its worker never ends.
 #[test]
 fn last_handle_in_a_job() {
     model(|| {
@@ -155,11 +152,11 @@ fn last_handle_in_a_job() {
     });
 }
 
-/// Forbids: a job that is submitted at the moment when the only worker's time is up is left behind.
+/// Forbids: a job is submitted just as the only worker times out, and does not run.
 #[test]
 fn submit_timeout() {
     model(|| {
-        // Time is up as soon as it has begun.
+        // Every idle wait of the worker times out at once.
         let pool = ThreadPool::builder().threads(1).on_thread_start(|| ThreadHandle::current().time_out()).build();
         block_on(pool.spawn(|| ()));
         assert_eq!(block_on(pool.spawn(|| 2)), 2);
@@ -167,7 +164,7 @@ fn submit_timeout() {
     });
 }
 
-/// Forbids: a worker that wakes up for no reason takes that for a call, and the real one is lost.
+/// Forbids: an idle worker takes a spurious wake-up for a real one, and the real one is lost.
 #[test]
 fn spurious_wake_up() {
     model(|| {
@@ -187,8 +184,8 @@ fn spurious_wake_up() {
     });
 }
 
-/// Forbids: a job that is submitted as the pool shuts down neither runs nor is cancelled; or `shutdown` returns while it
-/// runs.
+/// Forbids: a job that is submitted as the pool shuts down neither runs nor is cancelled; or runs after `shutdown` has
+/// returned.
 #[test]
 fn submit_shutdown() {
     model(|| {
@@ -216,7 +213,8 @@ fn submit_shutdown() {
     });
 }
 
-/// Forbids: many jobs that are submitted in one go as the pool shuts down are left in its queue; or run after that.
+/// Forbids: a batch from `spawn_many` that is submitted as the pool shuts down is left in the queue, or runs
+/// afterwards.
 #[test]
 fn submit_many_shutdown() {
     model(|| {
@@ -236,8 +234,8 @@ fn submit_many_shutdown() {
     });
 }
 
-/// Forbids: a job that waits while another one runs is run by a pool that shuts down, is dropped under a lock, or before it
-/// has been counted; or the one that runs is not told.
+/// Forbids: a shutdown runs a queued job, or drops it under the lock or before it has been counted; or the running job
+/// is not told to stop.
 #[test]
 fn shutdown_queued() {
     struct UsesInDrop(ThreadPool);
@@ -265,7 +263,7 @@ fn shutdown_queued() {
     });
 }
 
-/// Forbids: of two threads that shut a pool down, one returns while the other has yet to resolve a job.
+/// Forbids: two threads shut a pool down, and one returns before the other has resolved all jobs.
 #[test]
 fn two_shutdowns() {
     model(|| {
@@ -282,7 +280,7 @@ fn two_shutdowns() {
     });
 }
 
-/// Forbids: `drain` returns before a job that was taken in has run, or cancels it.
+/// Forbids: `drain` returns before an accepted job has run, or cancels that job.
 #[test]
 fn submit_drain() {
     model(|| {
@@ -345,7 +343,7 @@ fn two_drains_join() {
     });
 }
 
-/// Forbids: two jobs that drain their own pool at the same time wait for one another.
+/// Forbids: two jobs that drain their own pool at the same time wait for each other.
 #[test]
 fn two_jobs_drain() {
     model(|| {
@@ -356,13 +354,13 @@ fn two_jobs_drain() {
         });
         drop(pool);
         for job in jobs {
-            // One may come too late, and is refused.
+            // The second job may be cancelled: the first may close the pool before it is submitted.
             assert!(matches!(job.wait(), Ok(()) | Err(JoinError::Cancelled)));
         }
     });
 }
 
-/// Forbids: a job that is cancelled as a worker takes it runs as well, or is counted as both, or as neither.
+/// Forbids: a job that is cancelled as a worker takes it runs as well, or is counted as both or as neither.
 #[test]
 fn cancel_start() {
     model(|| {
@@ -383,7 +381,7 @@ fn cancel_start() {
     });
 }
 
-/// Forbids: `drain` waits for ever for a job that was cancelled meanwhile.
+/// Forbids: a job is cancelled while `drain` waits for it, and `drain` waits for ever.
 #[test]
 fn cancel_drain() {
     model(|| {
@@ -399,7 +397,7 @@ fn cancel_drain() {
     });
 }
 
-/// Forbids: the last handle, dropped while a job runs, hangs, or ends the thread under the job.
+/// Forbids: the last handle is dropped while a job runs, and the drop hangs, or the job does not finish.
 #[test]
 fn last_handle_running() {
     model(|| {
@@ -413,8 +411,8 @@ fn last_handle_running() {
     });
 }
 
-/// Forbids: in a pool of one thread, a job that blocks keeps the very job that it waits for from running; or two run at once
-/// when it is back.
+/// Forbids: in a pool of one thread, a blocked job keeps the job that it waits for from running; or two jobs run at
+/// once after the blocked worker has returned.
 #[test]
 fn spare_thread() {
     model(|| {
@@ -424,7 +422,8 @@ fn spare_thread() {
         let second = pool.spawn(|| sender.send(7));
         assert_eq!(block_on(first), Ok(7));
         assert_eq!(block_on(second), Ok(()));
-        // Both are back, though perhaps neither thread knows of the other yet. The jobs are ordered by the pool alone.
+        // The blocked worker has returned, but the spare thread may still be there. Only the pool orders these two
+        // jobs.
         let note = Note::new();
         let jobs = [(); 2].map(|()| {
             let note = note.clone();
@@ -434,7 +433,7 @@ fn spare_thread() {
     });
 }
 
-/// Forbids: a job that comes as the only worker blocks is left to that worker.
+/// Forbids: a job is submitted as the only worker blocks, and is left to that worker.
 #[test]
 fn submit_block() {
     model(|| {
@@ -450,7 +449,7 @@ fn submit_block() {
     });
 }
 
-/// Forbids: a job that another one waits for, and runs itself, is run by a worker as well, or is counted twice.
+/// Forbids: a job that another job runs inline is run by a worker as well, or is counted twice.
 #[test]
 fn inline_wait() {
     model(|| {
@@ -467,13 +466,13 @@ fn inline_wait() {
     });
 }
 
-/// Forbids: of two jobs that come while two workers are idle, of which the first waits for the second by other means than
-/// this crate's, the second is left to the worker that has the first: the woken worker has to wake the next.
+/// Forbids: two workers are idle, two jobs come, the first spins until the second has run, and only one worker is
+/// woken. The woken worker must wake the next one.
 #[test]
 fn woken_worker_wakes_the_next() {
     model(|| {
         let pool = ThreadPool::new(2);
-        // In the first round they may still be about to start; in the second they are idle, or about to be.
+        // In the first round the workers may still be starting; in the second they are idle, or searching.
         for _ in 0..2 {
             let go = Arc::new(AtomicBool::new(false));
             let gone = go.clone();
@@ -489,9 +488,9 @@ fn woken_worker_wakes_the_next() {
     });
 }
 
-/// Forbids: a thread that runs jobs in the place of a blocked one goes on with the next job when that one is back.
+/// Forbids: a spare thread takes another job after the blocked worker has returned.
 #[test]
-fn spare_in_a_crowd() {
+fn surplus_thread_takes_no_job() {
     model(|| {
         let pool = ThreadPool::new(1);
         let (sender, receiver) = oneshot::channel();
@@ -505,7 +504,7 @@ fn spare_in_a_crowd() {
             }
         });
         let waking = pool.spawn(|| sender.send(()));
-        // This one may still run beside the one that is back, but it is the last that does.
+        // This job may still run beside the worker that has returned; `next` may not.
         let beside = pool.spawn(move || {
             while !is_back.load(Relaxed) {
                 thread::yield_now();
@@ -519,8 +518,7 @@ fn spare_in_a_crowd() {
     });
 }
 
-/// Forbids: a job is left to a worker that is about to look for one, but blocks in the waker of whoever awaited the job
-/// before.
+/// Forbids: a job is left to a searching worker that first blocks in a waker, and that waker waits for this job.
 #[test]
 fn waker_that_waits() {
     struct Waits(ThreadPool, Mutex<Option<oneshot::Sender<()>>>);
@@ -543,8 +541,7 @@ fn waker_that_waits() {
     });
 }
 
-/// Forbids: a job is left to a worker that runs a waker, though that waits for the very job, and not by a call of this
-/// crate.
+/// Forbids: a job is left to a searching worker that first runs a waker, and that waker spins until this job has run.
 #[test]
 fn waker_that_spins() {
     struct Spins(Arc<(AtomicBool, AtomicBool)>);
@@ -571,7 +568,7 @@ fn waker_that_spins() {
     });
 }
 
-/// Forbids: a job is left to a thread that is starting, though its start hook waits for that very job.
+/// Forbids: a job is left to a thread that is starting, and the thread's start hook waits for that job.
 #[test]
 fn start_hook_that_waits() {
     model(|| {

@@ -1,7 +1,6 @@
 //! Models of `src/primitives/spsc.rs`: what the two ends can do at once, in channels for one item and for two.
 //!
-//! What every model forbids, besides what it says: an item that is dropped twice or never, and a slot that both ends
-//! touch at once.
+//! Every model also forbids an item that is dropped twice or never, and a slot that both ends access at once.
 
 mod common;
 
@@ -14,8 +13,7 @@ use loom::thread;
 use offthread::internals::{ThreadHandle, block_on};
 use offthread::spsc::{self, Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError};
 
-/// A channel whose `items` items are sent by a thread as `send` does it, and received here as `receive` does it. Then
-/// each must have been dropped once.
+/// Runs `send` with `items` items in a thread, and `receive` here; then asserts that each item was dropped once.
 fn ends<S: 'static>(
     max_size: usize,
     items: usize,
@@ -32,7 +30,7 @@ fn ends<S: 'static>(
     });
 }
 
-/// The sender's thread, to be joined when the receiving side has done its part.
+/// The sender's thread, which the receiving side joins.
 struct Sending<S>(thread::JoinHandle<S>);
 
 impl<S> Sending<S> {
@@ -41,7 +39,7 @@ impl<S> Sending<S> {
     }
 }
 
-/// Sends all; how many were accepted.
+/// Sends all items. Returns how many were accepted.
 fn send_all(mut sender: Sender<Counted>, values: Vec<Counted>) -> usize {
     let mut accepted = 0;
     for value in values {
@@ -54,7 +52,7 @@ fn send_all(mut sender: Sender<Counted>, values: Vec<Counted>) -> usize {
     accepted
 }
 
-/// Receives until the end; the numbers must come in order.
+/// Receives until the end and checks the order. Returns how many items came.
 fn receive_all(receiver: &mut Receiver<Counted>) -> usize {
     let mut received = 0;
     while let Some(value) = receiver.recv_blocking() {
@@ -64,7 +62,7 @@ fn receive_all(receiver: &mut Receiver<Counted>) -> usize {
     received
 }
 
-/// Forbids: an item is received before it is in its slot, out of order, or never.
+/// Forbids: an item is received before it is in its slot, out of order, or not at all.
 #[test]
 fn send_recv() {
     ends(2, 2, send_all, |mut receiver, sending| {
@@ -73,7 +71,7 @@ fn send_recv() {
     });
 }
 
-/// Forbids: with room for one, so that both ends sleep in turn, a wake-up is lost.
+/// Forbids: in a channel for one item, where both ends sleep in turn, a wake-up is lost.
 #[test]
 fn both_sleep_in_turn() {
     ends(1, 3, send_all, |mut receiver, sending| {
@@ -82,7 +80,7 @@ fn both_sleep_in_turn() {
     });
 }
 
-/// Forbids: the same, for two that await.
+/// Forbids: the same for ends that await.
 #[test]
 fn both_await_in_turn() {
     ends(
@@ -109,7 +107,7 @@ fn both_await_in_turn() {
     );
 }
 
-/// Forbids: the sender writes into a slot that the receiver has not left yet.
+/// Forbids: the sender writes into a slot before the receiver has taken the item out.
 #[test]
 fn slots_are_reused() {
     ends(
@@ -140,7 +138,7 @@ fn slots_are_reused() {
     );
 }
 
-/// Forbids: a batch that is handed back as one leaves a sleeping sender asleep, or loses an item.
+/// Forbids: `recv_many`, which hands back several slots at once, does not wake the sender, or loses an item.
 #[test]
 fn recv_many() {
     ends(2, 3, send_all, |mut receiver, sending| {
@@ -163,7 +161,7 @@ fn send_close() {
     }
 }
 
-/// Forbids: the same, after an item was received.
+/// Forbids: the same after an item was received.
 #[test]
 fn send_recv_close() {
     ends(1, 3, send_all, |mut receiver, sending| {
@@ -176,7 +174,7 @@ fn send_recv_close() {
     });
 }
 
-/// Forbids: a sender that waits for room sleeps on when the receiver closes, or its item is lost.
+/// Forbids: the receiver closes, and a sender that waits for room sleeps on, or an accepted item is lost.
 #[test]
 fn close_wakes_sender() {
     ends(1, 2, send_all, |mut receiver, sending| {
@@ -187,7 +185,7 @@ fn close_wakes_sender() {
     });
 }
 
-/// Forbids: the same, for a receiver that is dropped; and items in the ring are forgotten.
+/// Forbids: the same for a dropped receiver; or the items in the ring are leaked.
 #[test]
 fn send_drop() {
     for max_size in [1, 2] {
@@ -198,7 +196,7 @@ fn send_drop() {
     }
 }
 
-/// Forbids: a receiver that waits for an item sleeps on when the sender is dropped.
+/// Forbids: the sender is dropped, and a receiver that waits for an item sleeps on.
 #[test]
 fn drop_wakes_receiver() {
     ends(
@@ -232,7 +230,7 @@ fn close_after_send() {
     );
 }
 
-/// Forbids: both ends closing at once, one of them asleep a moment ago, confuses either.
+/// Forbids: both ends close at once, and one does not see the close, or an accepted item is lost.
 #[test]
 fn close_close() {
     ends(
@@ -253,7 +251,7 @@ fn close_close() {
     );
 }
 
-/// Forbids: a cancelled `recv` takes an item with it, or leaves its waker behind.
+/// Forbids: a cancelled `recv` loses an item, or leaves its waker behind.
 #[test]
 fn cancelled_recv() {
     ends(1, 2, send_all, |mut receiver, sending| {
@@ -299,7 +297,7 @@ fn cancelled_send() {
     );
 }
 
-/// Forbids: a cancelled `recv` or `send` leaves its waker behind, when nobody comes to wake it.
+/// Forbids: a cancelled `recv` or `send` leaves its waker behind although no wake follows.
 #[test]
 fn cancelled_attempts_leave_no_waker() {
     model(|| {
@@ -319,7 +317,7 @@ fn cancelled_attempts_leave_no_waker() {
     });
 }
 
-/// Forbids: the waker that `poll_recv` was given first is woken in place of the last one.
+/// Forbids: `poll_recv` gets a second waker, and only the first one is woken.
 #[test]
 fn replaced_waker() {
     ends(1, 1, send_all, |mut receiver, sending| {
@@ -335,7 +333,7 @@ fn replaced_waker() {
     });
 }
 
-/// Forbids: a `send_timeout` whose time is up as the room appears loses its item, or sends it twice.
+/// Forbids: `send_timeout` times out just as there is room, and its item is lost, or both sent and given back.
 #[test]
 fn timeout_against_recv() {
     model(|| {
@@ -363,7 +361,7 @@ fn timeout_against_recv() {
     });
 }
 
-/// Forbids: an end that sees that the other has closed does not see what that one did before.
+/// Forbids: an end sees that the other end has closed, but not what was written before the close.
 #[test]
 fn close_publishes() {
     for sender_closes in [true, false] {
@@ -385,7 +383,7 @@ fn close_publishes() {
                     receiver.close();
                     receiver
                 });
-                // The second one waits for room.
+                // One of the two fails, because there is room for one item; the second call waits for room.
                 if sender.try_send(()).is_err() || sender.send_blocking(()).is_err() {
                     assert!(note.is_written());
                 } else {
@@ -397,7 +395,7 @@ fn close_publishes() {
     }
 }
 
-/// Forbids: an end that is moved to another thread while the other one sleeps takes the wake-up with it.
+/// Forbids: the sender is moved to another thread while the receiver may be asleep, and a wake-up is lost.
 #[test]
 fn moved_between_threads() {
     ends(
@@ -417,7 +415,7 @@ fn moved_between_threads() {
     );
 }
 
-/// Forbids: a deadline of the past makes a blocked sender wait.
+/// Forbids: `send_timeout` with a zero time-out waits.
 #[test]
 fn timeout_alone() {
     model(|| {
@@ -431,15 +429,16 @@ fn timeout_alone() {
     });
 }
 
-/// What the sender's side of the matrix does with its items; which ones were accepted.
+/// One way to use the sender with the given items. Returns the numbers of the accepted ones.
 type SenderSide = fn(Sender<Counted>, Vec<Counted>) -> Vec<usize>;
 
-/// What the receiver's side does; which items it has got, or `None` if it was dropped with what was in the channel.
+/// One way to use the receiver. Returns the numbers of the received items, or `None` if the receiver was dropped
+/// unread.
 type ReceiverSide = fn(Receiver<Counted>) -> Option<Vec<usize>>;
 
-/// Every way to use one end against every way to use the other, in channels for one item and for two.
+/// One way to use the sender against every way to use the receiver, in channels for one item and for two.
 ///
-/// Forbids: an item whose sending succeeded is not received, one whose sending failed is; and either side hangs.
+/// Forbids: an accepted item is not received, a rejected one is received, or either side hangs.
 fn matrix(send: SenderSide) {
     fn drain(receiver: &mut Receiver<Counted>) -> Vec<usize> {
         receiver.iter().map(|value| value.number).collect()
@@ -460,7 +459,7 @@ fn matrix(send: SenderSide) {
             Some(first.into_iter().chain(drain(&mut receiver)).collect())
         },
         |mut receiver| {
-            // Polled by hand, so that the waker is still there when this end closes.
+            // `poll_recv` instead of `recv`, so that the waker is still registered when this end closes.
             let (_, waker) = CountingWaker::new();
             let polled = receiver.poll_recv(&mut Context::from_waker(&waker));
             let first = if let Poll::Ready(Some(value)) = polled { Some(value.number) } else { None };

@@ -1,4 +1,5 @@
-//! Models of `src/primitives/waker_slot.rs`: the waiter's second look sees the event, or its last waker is woken.
+//! Models of `src/primitives/waker_slot.rs`: the look after `register` sees the event, or the waker registered last is
+//! woken.
 
 mod common;
 
@@ -11,7 +12,7 @@ use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
 use offthread::internals::WakerSlot;
 
-/// A slot, and something to wait for. The event is relaxed: only the slot orders it.
+/// A slot, and an event to wait for. The event is relaxed, so only the slot can order it.
 #[derive(Clone)]
 struct Place(Arc<(WakerSlot, AtomicBool)>);
 
@@ -24,7 +25,7 @@ impl Place {
         self.0.0.register(waker);
     }
 
-    /// A thread that makes the event come true and wakes.
+    /// Starts a thread that sets the event and then wakes the slot.
     fn happen(&self) -> thread::JoinHandle<()> {
         let place = self.clone();
         thread::spawn(move || {
@@ -38,7 +39,7 @@ impl Place {
     }
 }
 
-/// Forbids: an event that comes during the registration is neither seen nor brings a wake-up.
+/// Forbids: an event comes during the registration, and is neither seen afterwards nor causes a wake-up.
 #[test]
 fn event_or_wake() {
     model(|| {
@@ -52,7 +53,7 @@ fn event_or_wake() {
     });
 }
 
-/// Forbids: the waker in the slot is not the one that was put there before.
+/// Forbids: a wake does not find the waker that was registered before, or leaves the waker in the slot.
 #[test]
 fn registered_waker_is_woken() {
     model(|| {
@@ -67,8 +68,8 @@ fn registered_waker_is_woken() {
     });
 }
 
-/// Forbids: a wake that meets the replacing of a waker goes to the old one alone, with the event unseen; or the old
-/// waker is kept.
+/// Forbids: a wake comes while a waker is being replaced, wakes only the old one, and the event is not seen; or the old
+/// waker is leaked.
 #[test]
 fn replaced_waker_or_event() {
     model(|| {
@@ -86,7 +87,7 @@ fn replaced_waker_or_event() {
     });
 }
 
-/// Forbids: a registration that follows a take finds the cell as it was before, or does not see that take's event.
+/// Forbids: a registration after a take finds the waker still in the cell, or does not see the event of that take.
 #[test]
 fn register_again_after_take() {
     model(|| {
@@ -102,7 +103,7 @@ fn register_again_after_take() {
     });
 }
 
-/// Forbids: a take leaves the slot locked, so that the next waiter is turned away, and wakes itself over and over.
+/// Forbids: a take leaves the slot locked, so that each later registration fails and wakes its own waker.
 #[test]
 fn quiet_after_take() {
     model(|| {
@@ -110,7 +111,7 @@ fn quiet_after_take() {
         place.happen().join().unwrap();
         let (wakes, waker) = CountingWaker::new();
         place.register(&waker);
-        assert_eq!(wakes.wakes(), 0, "woken for nothing");
+        assert_eq!(wakes.wakes(), 0, "woken by its own registration");
         place.happen().join().unwrap();
         assert_eq!(wakes.wakes(), 1);
     });
@@ -131,7 +132,8 @@ fn two_takers() {
     });
 }
 
-/// Forbids: a taker finds a cell that another taker's mark has made the registering thread empty, in an older state.
+/// Forbids: a `register` takes its waker back because of a taker's mark, and a later `take` or `register` does not see
+/// the empty cell.
 #[test]
 fn two_registrations_two_takes() {
     model(|| {
@@ -149,8 +151,8 @@ fn two_registrations_two_takes() {
     });
 }
 
-/// Forbids: the slot drops a waker while it is locked, so that a waker whose `Drop` registers another one finds it
-/// locked by its own thread.
+/// Forbids: the slot drops a waker while it is locked, and that waker's `Drop` registers another waker, which then
+/// fails.
 #[test]
 fn waker_that_registers_in_drop() {
     struct Registers {

@@ -7,7 +7,7 @@
 //! # What can go wrong
 //! There is no synchronisation of its own here.
 //! * A task is handed in while the loop closes, and is lost or runs twice: `call_soon_close`.
-//! * A task that another thread has handed in before runs later than this one: `handed_in_before`.
+//! * A task that another thread has handed in before runs later than this one: `callbacks_run_in_order_of_submission`.
 #![forbid(unsafe_code)]
 
 use std::fmt;

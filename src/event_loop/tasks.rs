@@ -25,7 +25,7 @@
 //! # What can go wrong
 //! There is no synchronisation here.
 //! * A waker of an earlier task polls the slot's next task: `stale_waker`; or a task that has ended: `wake_as_it_ends`.
-//! * A task handed in earlier by another thread runs after one that was spawned later: `handed_in_before`.
+//! * A task handed in earlier by another thread runs after one that was spawned later: `callbacks_run_in_order_of_submission`.
 //! * The loop closes while tasks are left, or on their way: `wake_as_the_loop_closes`, `call_soon_close`.
 #![forbid(unsafe_code)]
 

@@ -29,7 +29,7 @@
 //! * A pool is closed by several at once: `two_shutdowns`; by its own jobs: `two_jobs_drain`; its last handle is dropped in
 //!   a job, or beside one: `last_handle_in_a_job`, `last_handle_running`.
 //! * A worker blocks while the job that it waits for comes: `submit_block`; and comes back to the thread that was started in
-//!   its place: `spare_thread`, `spare_in_a_crowd`.
+//!   its place: `spare_thread`, `surplus_thread_takes_no_job`.
 //! * A job is run where it is waited for, and taken by a worker: `inline_wait`.
 #![forbid(unsafe_code)]
 

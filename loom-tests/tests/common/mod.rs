@@ -1,4 +1,4 @@
-//! What all models share.
+//! Helpers of the models.
 #![allow(dead_code, reason = "no model file uses all of it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,31 +19,33 @@ pub fn model_with(preemptions: usize, check: impl Fn() + Send + Sync + 'static) 
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     let nothing_leaked = || assert_eq!(BIG_ONES.get(), 0, "memory with a `Counted` in it was leaked, or freed twice");
     builder.check(move || {
-        // Of the execution before this one: a thread is joined before loom has freed all that it was started with.
+        // Checks the execution before: when a thread has been joined, loom may not yet have freed its closure.
         nothing_leaked();
         check();
     });
     nothing_leaked();
 }
 
-/// Counts the allocations that hold a [`Counted`] in place: nothing else is aligned so.
+/// Counts the allocations that hold a [`Counted`] inline, recognised by their alignment.
 struct Counting;
 
 thread_local! {
-    /// How many there are. loom runs all threads of a model on one of the system's, and tests on several.
+    /// How many such allocations are live. loom runs all threads of a model on one OS thread; several tests run in
+    /// parallel.
     static BIG_ONES: Cell<isize> = const { Cell::new(0) };
 }
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: it is the system's allocator, but for the counting.
+// SAFETY: each call is forwarded to `System` unchanged. The counter needs no destructor, so setting it does not
+// allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() >= align_of::<Counted>() {
             BIG_ONES.set(BIG_ONES.get() + 1);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which `System` shares.
         unsafe { System.alloc(layout) }
     }
 
@@ -51,12 +53,12 @@ unsafe impl GlobalAlloc for Counting {
         if layout.align() >= align_of::<Counted>() {
             BIG_ONES.set(BIG_ONES.get() - 1);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `memory` comes from `alloc` above, hence from `System`, with the same layout.
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
-/// A value whose drops are counted. So are the allocations that it lives in: see [`model`].
+/// A value whose drops are counted. [`model`] fails if an allocation that holds one is leaked or freed twice.
 #[repr(align(512))]
 #[derive(Debug)]
 pub struct Counted {
@@ -84,7 +86,7 @@ impl Drop for Counted {
     }
 }
 
-/// A waker that only counts, and does so without ordering anything, so that it cannot hide a missing edge.
+/// A waker that only counts its wakes. The counter is not loom's, so it adds no edge that could hide a missing one.
 #[derive(Debug, Default)]
 pub struct CountingWaker(AtomicUsize);
 
@@ -105,20 +107,20 @@ impl Wake for CountingWaker {
     }
 }
 
-/// Polls a future once, with a waker of its own, which is returned beside the result.
+/// Polls a future once with a new waker. Returns the result and the counter of that waker.
 pub fn poll_once<F: Future + Unpin>(future: &mut F) -> (Poll<F::Output>, Arc<CountingWaker>) {
     let (wakes, waker) = CountingWaker::new();
     (Pin::new(future).poll(&mut Context::from_waker(&waker)), wakes)
 }
 
-/// Something that one thread writes and another one reads afterwards. loom fails the model if nothing orders the two.
+/// A cell that one thread writes and another thread reads. loom fails the model if no edge orders the two accesses.
 #[derive(Clone, Debug)]
 pub struct Note(loom::sync::Arc<NoteCell>);
 
 #[derive(Debug)]
 struct NoteCell(loom::cell::UnsafeCell<bool>);
 
-// SAFETY: loom checks each access.
+// SAFETY: loom's `UnsafeCell` fails the model when two accesses are not ordered.
 unsafe impl Sync for NoteCell {}
 
 impl Note {
@@ -127,12 +129,12 @@ impl Note {
     }
 
     pub fn write(&self) {
-        // SAFETY: loom checks that it is ordered.
+        // SAFETY: loom fails the model if another thread's access is not ordered with this one.
         self.0.0.with_mut(|written| unsafe { *written = true });
     }
 
     pub fn is_written(&self) -> bool {
-        // SAFETY: loom checks that it is ordered.
+        // SAFETY: loom fails the model if another thread's access is not ordered with this one.
         self.0.0.with(|written| unsafe { *written })
     }
 }

@@ -1,11 +1,10 @@
-//! The faults that are written by hand, and the weakened orderings that no model can catch.
+//! The hand-written faults in the logic, and the weakened orderings that no model can catch.
 //!
 //! Weakened orderings are not listed here: `scan.rs` finds every one of them in the source.
 //!
-//! To add a logic fault, copy the text to break out of the source into `find` (it may span lines, and must occur exactly
-//! once in the file), write into `replace` what a tired programmer might have written instead (it must compile; a
-//! warning does not matter), and name the model that is to fail. The list goes stale loudly: a `find` that is gone or no
-//! longer unique, and a `model` that does not exist, stop the run.
+//! To add a logic fault, copy the source text to break into `find`. It may span lines, and must occur exactly once in
+//! the file. Write a plausible mistake into `replace`; it must compile, but may cause warnings. Name the model that is
+//! to fail. A `find` that is gone or no longer unique, or a `model` that does not exist, stops the run.
 //!
 //! ```text
 //! Logic {
@@ -13,13 +12,13 @@
 //!     name: "send does not wake the receiver",
 //!     find: "waker.wake();",
 //!     replace: "drop(waker);",
-//!     model: "send_wakes_a_waiting_receiver",
+//!     model: "send_poll",
 //! },
 //! ```
 //!
-//! An ordering that survives its weakening is stronger than it needs to be, or lacks a model: weaken it, or write the
-//! model. Where neither is possible it goes into [`ALLOWED`] with the reason. The run still plants it: an entry whose
-//! fault is caught after all has to go.
+//! If a weakened ordering survives, the original is stronger than necessary, or a model is missing: weaken the
+//! ordering, or write the model. If neither is possible, add the fault to [`ALLOWED`] with the reason. The run still
+//! plants the fault, and reports an entry whose fault is caught.
 //!
 //! ```text
 //! Allowed {
@@ -37,11 +36,11 @@ pub(crate) struct Logic {
     pub(crate) file: &'static str,
     /// What is broken: "send does not wake the receiver".
     pub(crate) name: &'static str,
-    /// The source text to replace; occurs exactly once in the file.
+    /// The source text to replace, which occurs exactly once in the file.
     pub(crate) find: &'static str,
-    /// What stands there instead.
+    /// The replacement.
     pub(crate) replace: &'static str,
-    /// The model that is to catch it. Another one that does is reported, and is no failure.
+    /// The model that is to catch the fault. If another model catches it, the run reports that model and still passes.
     pub(crate) model: &'static str,
 }
 
@@ -49,13 +48,14 @@ pub(crate) struct Logic {
 pub(crate) struct Allowed {
     /// The source file, as in [`Logic::file`].
     pub(crate) file: &'static str,
-    /// The function that the ordering stands in.
+    /// The function that contains the ordering.
     pub(crate) function: &'static str,
     /// A piece of the source, within the lines from the name of the operation to the ordering.
     pub(crate) text: &'static str,
-    /// The fault as the table prints it: "Acquire->Relaxed", "failure Acquire->Relaxed", "Acquire->none" for a fence.
+    /// The fault as the table prints it: "Acquire->Relaxed", "failure Acquire->Relaxed", or "Acquire->none" for a
+    /// fence.
     pub(crate) fault: &'static str,
-    /// Why no model can catch it, though the ordering is needed.
+    /// Why no model can catch the fault, although the ordering is needed.
     pub(crate) why: &'static str,
 }
 
@@ -63,21 +63,21 @@ pub(crate) struct Allowed {
 pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/waker_slot.rs",
-        name: "a mark left during a registration is forgotten",
+        name: "a registration ignores the mark that a taker left",
         find: "        if self.state.compare_exchange(REGISTERING, IDLE, Release, Relaxed).is_err() {",
         replace: "        self.state.store(IDLE, Release);\n        if false {",
         model: "event_or_wake",
     },
     Logic {
         file: "src/primitives/waker_slot.rs",
-        name: "a registration that is turned away wakes nobody",
+        name: "a registration that fails does not wake its waker",
         find: "            thread::yield_now();\n            wake(waker);\n            return;",
         replace: "            return;",
         model: "register_again_after_take",
     },
     Logic {
         file: "src/primitives/waker_slot.rs",
-        name: "a waker that meets a take stays in the slot",
+        name: "a registration that finds a taker's mark leaves its waker in the slot",
         find: "            let own = self.waker.with_mut(|cell| unsafe { &mut *cell }.take());",
         replace: "            let own: Option<Waker> = None;",
         model: "event_or_wake",
@@ -91,14 +91,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/waker_slot.rs",
-        name: "a taker that finds a registration going on takes all the same",
+        name: "a taker takes the waker during a registration",
         find: "        if self.state.fetch_or(TAKING, AcqRel) != IDLE {\n            return None;\n        }",
         replace: "        self.state.fetch_or(TAKING, AcqRel);",
         model: "event_or_wake",
     },
     Logic {
         file: "src/primitives/waker_slot.rs",
-        name: "a taker does not look whether another one is at work",
+        name: "a taker does not check for another taker",
         find: "        if self.state.fetch_or(TAKING, AcqRel) != IDLE {",
         replace: "        if self.state.fetch_or(TAKING, AcqRel) & REGISTERING != 0 {",
         model: "two_takers",
@@ -119,7 +119,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/waker_slot.rs",
-        name: "the new waker is not put in if there is one already",
+        name: "a registration does not replace the waker in the slot",
         find: "|cell| mem::swap(unsafe { &mut *cell }, &mut waker));",
         replace: "|cell| if unsafe { &*cell }.is_none() { mem::swap(unsafe { &mut *cell }, &mut waker) });",
         model: "replaced_waker_or_event",
@@ -154,28 +154,28 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "the peer does not look again after it has registered",
+        name: "an end does not look again after it has registered",
         find: "        self.word.fetch_or(WAITING, Relaxed) & !WAITING == seen",
         replace: "        self.word.fetch_or(WAITING, Relaxed);\n        let _ = seen;\n        true",
         model: "both_sleep_in_turn",
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "a full channel has room for one more",
+        name: "a full channel accepts one more item",
         find: "        self.tail.wrapping_sub(self.head) < self.shared.full()",
         replace: "        self.tail.wrapping_sub(self.head) <= self.shared.full()",
         model: "slots_are_reused",
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "a closed channel takes an item",
+        name: "a closed channel accepts an item",
         find: "        if before.is_closed() {\n            self.closed = true;",
         replace: "        if before.is_closed() && false {\n            self.closed = true;",
         model: "send_close",
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "a sender that waits for room is not told of the close",
+        name: "a close does not wake a sender that waits for room",
         find: "        let head = self.shared.head.close();\n        self.shared.head.notify(head);\n",
         replace: "",
         model: "close_wakes_sender",
@@ -189,21 +189,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "a receiver that has closed goes on looking at `tail`",
+        name: "a receiver that has closed still reads `tail`",
         find: "if self.known() < wanted && !closed {",
         replace: "if self.known() < wanted {",
         model: "send_close",
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "items in the ring are forgotten",
+        name: "items in the ring are leaked",
         find: "        drain.drain();\n    }",
         replace: "        let _ = std::mem::ManuallyDrop::new(drain);\n    }",
         model: "send_drop",
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "a cancelled attempt leaves its waker",
+        name: "a cancelled attempt leaves its waker in the slot",
         find: "        self.0.unwatch();\n    }\n}\n\nimpl<T> Watch for Sender<T>",
         replace: "    }\n}\n\nimpl<T> Watch for Sender<T>",
         model: "cancelled_attempts_leave_no_waker",
@@ -217,7 +217,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "the slot is handed back before the item is out",
+        name: "a slot is handed back before its item is read",
         find: "        let item = self.read();\n        self.hand_back(self.batch);\n        item",
         replace: "        self.shared.head.advance(1);\n        self.handed_back = self.handed_back.wrapping_add(ONE);\n        self.read()",
         model: "slots_are_reused",
@@ -231,7 +231,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/iterable/mod.rs",
-        name: "a stream that was closed makes another item",
+        name: "a closed stream makes another item",
         find: "                items.close();\n",
         replace: "",
         model: "close_queued_again",
@@ -245,7 +245,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/iterable/source.rs",
-        name: "a separate iterator goes on when the channel is closed",
+        name: "an iterator goes on when its channel is closed or its pool is stopped",
         find: "            if !wants_more(&self.sender) {\n                return Turn::Over;\n            }\n",
         replace: "",
         model: "shutdown_stops",
@@ -259,49 +259,49 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "notify sets nothing",
+        name: "notify does not set NOTIFIED",
         find: "        if self.state.swap(NOTIFIED, Release) == PARKED {",
         replace: "        if self.state.fetch_or(0, Release) == PARKED {",
         model: "wake_publishes",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "a wake before the sleep is overlooked",
+        name: "a wake before the sleep is lost",
         find: "        let _ = self.state.compare_exchange(EMPTY, PARKED, Relaxed, Relaxed);",
         replace: "        self.state.swap(PARKED, Relaxed);",
         model: "wake_publishes",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "a return from sleep is taken for a wake-up",
+        name: "a spurious return from sleep is taken for a wake-up",
         find: "            sync::sleep(deadline);\n        }\n",
         replace: "            sync::sleep(deadline);\n            if deadline.is_none() {\n                self.state.store(EMPTY, Relaxed);\n                return true;\n            }\n        }\n",
         model: "spurious_wake_ups",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "a notification is used twice",
+        name: "a notification is not consumed",
         find: "            self.state.swap(EMPTY, Acquire);\n            true",
         replace: "            self.state.fetch_or(0, Acquire);\n            true",
         model: "stale_waker",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "the deadline is not looked at",
+        name: "the deadline is not checked",
         find: "            if deadline.is_some_and(sync::is_past) {\n                // ORDERING",
         replace: "            if false {\n                // ORDERING",
         model: "deadline_alone",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "the deadline is taken for a wake-up",
+        name: "a time-out is taken for a wake-up",
         find: "                return self.state.swap(EMPTY, Acquire) == NOTIFIED;",
         replace: "                self.state.swap(EMPTY, Acquire);\n                return true;",
         model: "deadline_against_wake",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "wake-ups that never cease keep the deadline off",
+        name: "the deadline is not checked after a wake-up",
         find: "            is_late = deadline.is_some_and(sync::is_past);\n",
         replace: "",
         model: "deadline_with_ceaseless_wakes",
@@ -315,21 +315,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "a thread sleeps though its blocking hook has woken it",
+        name: "a wake by the blocking hook is lost",
         find: "        let notified = unparker.sleep(deadline);",
         replace: "        unparker.state.swap(EMPTY, Acquire);\n        let notified = unparker.sleep(deadline);",
         model: "woken_by_the_hook",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "nobody is told that a thread sleeps",
+        name: "the blocking hook is not called before a sleep",
         find: "        tell(Blocking::Enter);\n",
         replace: "",
         model: "spare_thread",
     },
     Logic {
         file: "src/primitives/parker.rs",
-        name: "nobody is told that a thread is awake again",
+        name: "the blocking hook is not called after a sleep",
         find: "        tell(Blocking::Exit);\n",
         replace: "",
         model: "spare_thread",
@@ -343,14 +343,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "a sender that is dropped does not wake the receiver",
+        name: "a dropped sender does not wake the receiver",
         find: "        if State(self.state.fetch_or(State::CLOSED.0, Release)).has(State::WAITING) {",
         replace: "        if State(self.state.fetch_or(State::CLOSED.0, Release)).has(State::VALUE) {",
         model: "drop_poll",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "send overrides a close",
+        name: "send ignores a close",
         find: "                Err(now) if State(now).has(State::UNWANTED) => {",
         replace: "                Err(now) if State(now).has(State::VALUE) => {",
         model: "send_close",
@@ -371,14 +371,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "a receiver that gives up forgets the value",
+        name: "a receiver that gives up leaks the value",
         find: "            Poll::Ready(Ok(value)) => Some(value),\n            _ => None,",
         replace: "            Poll::Ready(Ok(value)) => {\n                std::mem::forget(value);\n                None\n            }\n            _ => None,",
         model: "send_drop",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "the receiver's waker is kept when it gives up",
+        name: "a receiver that gives up leaves its waker",
         find: "        let waker = core.receiver.take();\n",
         replace: "        let waker = None;\n",
         model: "dropped_receiver_leaves_no_waker",
@@ -399,21 +399,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "a receiver that is dropped does not wake the sender",
+        name: "a dropped receiver does not wake the sender",
         find: "            channel.head.wake();\n            drop(unwanted);",
         replace: "            let _ = &channel.head;\n            drop(unwanted);",
         model: "closed_drop",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "closed does not look after it has registered",
+        name: "`closed` does not look again after it has registered",
         find: "            if waiting.0.core.is_closed() { Poll::Ready(()) } else { Poll::Pending }",
         replace: "            Poll::<()>::Pending",
         model: "closed_close",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "a value that comes back is dropped by the channel too",
+        name: "a value that is given back is also dropped by the channel",
         find: "                    return Err(self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));",
         replace: "                    drop(self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));\n                    return Err(self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));",
         model: "send_drop",
@@ -448,42 +448,42 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a running job is not told",
+        name: "a running job is not told that it was cancelled",
         find: "        (self.0.fetch_or(CLAIMED | CANCELLED, Release) & CLAIMED == 0).then_some(Claim(()))",
         replace: "        (self.0.fetch_or(CLAIMED, Release) & CLAIMED == 0).then_some(Claim(()))",
         model: "running_job_is_told",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a running job is not told that its pool stops",
+        name: "a running job is not told that its owner was stopped",
         find: "        self.head.state.is_cancelled() || self.head.owner.stop().is_set()",
         replace: "        self.head.state.is_cancelled()",
         model: "stop_publishes",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a job that is refused is not resolved",
+        name: "a refused job is not resolved",
         find: "        self.resolve(claim, Err(error), &mut |_| {});\n",
         replace: "        let _ = (claim, error);\n",
         model: "drop_queued",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a job that is given up keeps its closure",
+        name: "a job that will not run leaks its closure",
         find: "        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));",
         replace: "        let dropped = catch_unwind(AssertUnwindSafe(|| std::mem::forget(func)));",
         model: "cancel_start",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "the handle of a cancelled job resolves before its closure is gone",
+        name: "the handle of a cancelled job resolves before its closure is dropped",
         find: "        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));\n        self.resolve(claim, Err(error), &mut |_| {});\n",
         replace: "        self.resolve(claim, Err(error), &mut |_| {});\n        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));\n",
         model: "cancelled_is_finished",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "the result is forgotten when nobody wants it",
+        name: "a result without a handle is leaked",
         find: "                catch_and_discard(|| drop(unwanted));",
         replace: "                std::mem::forget(unwanted);",
         model: "drop_run",
@@ -497,7 +497,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a dropped handle forgets the result",
+        name: "a dropped handle leaks the result",
         find: "            job.cancel();\n            drop(unwanted);",
         replace: "            job.cancel();\n            std::mem::forget(unwanted);",
         model: "drop_run",
@@ -518,35 +518,35 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a job runs where it is waited for without the claim",
+        name: "a job runs inline without the claim",
         find: "        let mut claim = self.head.state.claim()?;\n        owner.started_inline();",
         replace: "        let mut claim = self.head.state.claim().unwrap_or(Claim(()));\n        owner.started_inline();",
         model: "inline_start",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "nobody runs a job where it is waited for, but it is claimed",
+        name: "a job is claimed to run inline, but does not run",
         find: "        owner.started_inline();\n        let (how, result) = self.call(&mut claim);\n        owner.ended_inline(how);\n        Some(result)",
         replace: "        let _ = &mut claim;\n        None",
         model: "inline_start",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a worker is told of the end too late",
+        name: "a worker is told that the job ended only after the handle has resolved",
         find: "        tell(how);\n        self.resolve(claim, result, tell);\n",
         replace: "        self.resolve(claim, result, tell);\n        tell(how);\n",
         model: "one_after_another",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a worker is not told that a result is dropped",
+        name: "a worker is not told before it drops a result",
         find: "                tell(Progress::UserCode);\n                catch_and_discard(|| drop(unwanted));",
         replace: "                catch_and_discard(|| drop(unwanted));",
         model: "result_whose_drop_waits_for_the_next_job",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a worker is not told that a waker runs",
+        name: "a worker is not told before it runs a waker",
         find: "                tell(Progress::UserCode);\n                catch_and_discard(|| waker.wake());",
         replace: "                catch_and_discard(|| waker.wake());",
         model: "waker_that_spins",
@@ -560,49 +560,49 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "the owner is not told of a job that is cancelled",
+        name: "the owner is not told of a cancelled job",
         find: "        self.head.owner.cancelled();\n",
         replace: "",
         model: "cancel_start",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "the owner is told of a job that may still run",
+        name: "the owner is told that a job was cancelled although it may run",
         find: "        let Some(claim) = self.head.state.cancel() else {\n",
         replace: "        let Some(claim) = self.head.state.cancel() else {\n            self.head.owner.cancelled();\n",
         model: "cancel_start",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a queued job that is dropped is not resolved",
+        name: "dropping a queued job does not resolve it",
         find: "        drop(self.take_claimed());",
         replace: "        drop(self.0.take());",
         model: "drop_queued",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "a claimed job that is dropped is not resolved",
+        name: "dropping a claimed job does not resolve it",
         find: "        self.take_refused(JoinError::Cancelled);",
         replace: "        drop(self.0.take());",
         model: "drop_queued",
     },
     Logic {
         file: "src/primitives/job.rs",
-        name: "cancelling wakes nobody who waits for it",
+        name: "cancelling a job does not wake its watch",
         find: "            self.stop().wake((self as &dyn Running).id());\n",
         replace: "",
         model: "watch_cancel",
     },
     Logic {
         file: "src/primitives/cancel.rs",
-        name: "stopping wakes nobody who waits for it",
+        name: "stopping the owner wakes no watch",
         find: "        self.wake_where(|_| true);\n",
         replace: "",
         model: "watch_stop",
     },
     Logic {
         file: "src/primitives/cancel.rs",
-        name: "cancelling forgets the other jobs that wait",
+        name: "cancelling a job removes the watches of the others",
         find: "        watches.waiting = waiting;\n",
         replace: "        let _: Vec<Watch> = waiting;\n",
         model: "watch_beside_another",
@@ -616,49 +616,49 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "nobody is woken",
+        name: "no idle worker is woken",
         find: "            Next::Wake(condvar) => condvar.notify(),",
         replace: "            Next::Wake(condvar) => drop(condvar),",
         model: "submit_idle",
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "nobody is started",
+        name: "no worker is started",
         find: "            Next::Start(threads) => (0..threads).for_each(|_| Worker::start(this)),",
         replace: "            Next::Start(_) => {}",
         model: "submit_idle",
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "a submitter that relied on a finishing worker does not look again",
+        name: "a submitter that relied on a searching worker does not check again",
         find: "            if matches!(next, Next::Recheck) {\n                next = this.state.lock().next(false);\n            }\n",
         replace: "",
         model: "waker_that_spins",
     },
     Logic {
         file: "src/pool/stats.rs",
-        name: "a job that ends is not counted",
+        name: "a job that ended is not counted",
         find: "        counter.fetch_add(1, Relaxed);",
         replace: "        let _ = counter;",
         model: "counted_when_it_resolves",
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "a pool that closes wakes nobody",
+        name: "closing a pool wakes no worker",
         find: "            condvar.notify();\n",
         replace: "            drop(condvar);\n",
         model: "last_handle",
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "the last handle does not close",
+        name: "dropping the last handle does not close the pool",
         find: "        self.shared.close();\n    }\n}\n\nimpl fmt::Debug for ThreadPool",
         replace: "    }\n}\n\nimpl fmt::Debug for ThreadPool",
         model: "last_handle",
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "a shutdown leaves the queue as it is",
+        name: "a shutdown does not clear the queue",
         find: "if state.closing.shut_down { state.queue.pop(ready) } else { state.take_orphan(ready) }",
         replace: "state.take_orphan(ready)",
         model: "shutdown_queued",
@@ -672,7 +672,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "jobs that a shutdown cancels are not counted before they are dropped",
+        name: "jobs that a shutdown cancels are not counted",
         find: "            state.counters.cancelled += u64::from(!entry.is_turn());\n",
         replace: "",
         model: "shutdown_queued",
@@ -686,7 +686,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "jobs that drain their pool wait for one another",
+        name: "jobs that drain their pool wait for each other",
         find: "            worker.become_exempt();\n",
         replace: "            drop(worker);\n",
         model: "two_jobs_drain",
@@ -700,21 +700,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "a job that runs past the queue stays counted as queued",
+        name: "a job that runs inline stays counted as queued",
         find: "        state.counters.ran_inline += 1;\n",
         replace: "",
         model: "inline_wait",
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a woken worker wakes nobody",
+        name: "a woken worker does not wake the next",
         find: "                let next = state.next(false);\n                self.has_more",
         replace: "                let next = Next::Leave;\n                self.has_more",
         model: "woken_worker_wakes_the_next",
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a closed pool's worker ends before its queue does",
+        name: "a worker of a closed pool ends before the queue is empty",
         find: "            if let Some(job) = state.queue.take(&mut ready) {",
         replace: "            ready.paused |= state.closing.closed;\n            if let Some(job) = state.queue.take(&mut ready) {",
         model: "last_handle",
@@ -728,7 +728,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a spare thread takes jobs when the blocked one is back",
+        name: "a surplus thread takes jobs from the queue",
         find: "            state.pause_surplus(&mut ready);\n            if let Some(job)",
         replace: "            ready.paused = false;\n            if let Some(job)",
         model: "spare_thread",
@@ -742,42 +742,42 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "a drain from inside does not wait for a turn that is queued",
+        name: "a drain by a job does not wait for a queued turn",
         find: "left == 0 && self.queue.len() == 0 && (",
         replace: "left == 0 && (",
         model: "drain_in_a_job",
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "those that wait for the pool to finish are not woken",
+        name: "threads that wait for the pool to finish are not woken",
         find: "        mem::take(&mut self.closing.waiters).into_iter().for_each(Waker::wake);",
         replace: "        drop(mem::take(&mut self.closing.waiters));",
         model: "submit_drain",
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "a closed pool takes a job",
+        name: "a closed pool accepts a job",
         find: "            state.counters.cancelled += 1;\n            drop(state);\n            drop(job);",
         replace: "            state.queue.push(job);\n            Self::added(this, state);",
         model: "submit_shutdown",
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "a closed pool takes many jobs",
+        name: "a closed pool accepts a batch of jobs",
         find: "            state.counters.cancelled += queued.len() as u64;\n            drop(state);\n            drop(queued);",
         replace: "            state.queue.push_many(queued);\n            Shared::added(shared, state);",
         model: "submit_many_shutdown",
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "a pool is said to have finished while jobs are being refused",
+        name: "a pool counts as finished while jobs are being refused",
         find: " && (refusing.is_empty() || refusing.contains(&thread::current().id()))",
         replace: " && (true || refusing.is_empty())",
         model: "two_shutdowns",
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "nobody is told that jobs have been refused",
+        name: "waiters are not woken when jobs have been refused",
         find: "map(|at| refusing.swap_remove(at));\n            state.wake_waiters();\n",
         replace: "map(|at| refusing.swap_remove(at));\n",
         model: "two_shutdowns",
@@ -791,35 +791,35 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/queue.rs",
-        name: "`submitted` is not looked at",
+        name: "jobs in `submitted` are not taken",
         find: "            mem::swap(&mut self.submitted, &mut ready.jobs);\n",
         replace: "",
         model: "submit_idle",
     },
     Logic {
         file: "src/pool/queue.rs",
-        name: "a spare thread goes on with the next job when the blocked one is back",
+        name: "a surplus thread takes jobs from `ready`",
         find: "        if self.paused {\n            return None;\n        }\n",
         replace: "",
-        model: "spare_in_a_crowd",
+        model: "surplus_thread_takes_no_job",
     },
     Logic {
         file: "src/pool/workers.rs",
-        name: "the worker that is woken stays in the list of idle ones",
+        name: "a woken worker stays in the idle list",
         find: "        if let Some(condvar) = self.idle.pop() {",
         replace: "        if let Some(condvar) = self.idle.last().cloned() {",
         model: "submit_idle",
     },
     Logic {
         file: "src/pool/workers.rs",
-        name: "a worker that has been woken is not the only one to come",
+        name: "waking one worker removes the others from the idle list",
         find: "            self.recount(Stage::Idle, Stage::Woken);\n            return",
         replace: "            self.recount(Stage::Idle, Stage::Woken);\n            self.idle.clear();\n            return",
         model: "two_jobs_two_threads",
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a worker that arrives is still to come",
+        name: "a woken worker stays counted as idle",
         find: "            self.stage.set(Stage::Woken);\n",
         replace: "            self.stage.set(Stage::Idle);\n",
         model: "two_jobs_two_threads",
@@ -833,28 +833,28 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a worker that is back still counts as blocked",
+        name: "a worker that has returned still counts as blocked",
         find: "            worker.recount(&mut state, Stage::Active);\n            state.pause_surplus(&mut ready);\n        }\n",
         replace: "            state.pause_surplus(&mut ready);\n        }\n",
         model: "spare_thread",
     },
     Logic {
         file: "src/pool/workers.rs",
-        name: "a worker whose time is up stays in the list of idle ones",
+        name: "a worker that timed out stays in the idle list",
         find: "        self.idle.retain(|idle| !Arc::ptr_eq(idle, condvar));\n",
         replace: "        let _ = condvar;\n",
         model: "submit_timeout",
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a worker is never counted as something else",
+        name: "a worker that ended a job does not count as searching",
         find: "                self.recount(&mut shared.state.lock(), Stage::Searching);\n",
         replace: "                self.recount(&mut shared.state.lock(), Stage::Active);\n",
         model: "one_after_another",
     },
     Logic {
         file: "src/pool/workers.rs",
-        name: "nobody comes for a turn with priority while all are busy",
+        name: "no thread is started for a priority turn while all workers are busy",
         find: ".max(spare)",
         replace: "",
         model: "close_pause_while_all_are_busy",
@@ -868,14 +868,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "jobs that wait are left to a worker that runs user code, or that blocks",
+        name: "queued jobs are left to a worker that runs user code or blocks",
         find: "        state.wake_waiters();\n        let next = state.next(false);\n        drop(state);",
         replace: "        state.wake_waiters();\n        let next = Next::Leave;\n        drop(state);",
         model: "result_whose_drop_waits_for_the_next_job",
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "the pool does not hear that a job blocks",
+        name: "a worker installs no blocking hook",
         find: "        set_blocking_hook(Some(blocking_hook));\n",
         replace: "",
         model: "spare_thread",
@@ -896,7 +896,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a worker that wakes up for no reason takes that for a wake",
+        name: "a worker takes a spurious wake-up for a real one",
         find: "            while state.workers.is_idle(condvar) {\n                if deadline.is_some_and(sync::is_past) {",
         replace: "            let mut waits = 0;\n            while state.workers.is_idle(condvar) && waits < 1 {\n                waits += 1;\n                if deadline.is_some_and(sync::is_past) {",
         model: "spurious_wake_up",
@@ -910,28 +910,28 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "a wake while it runs is forgotten",
+        name: "a wake of a running stream is lost",
         find: "        state.woken = true;\n        if state.stage != Stage::Paused {\n            return None;\n        }\n",
         replace: "        if state.stage != Stage::Paused {\n            return None;\n        }\n",
         model: "pause_take",
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "it pauses without a look whether it was woken",
+        name: "a stream pauses without checking whether it was woken",
         find: "        } else if woken {\n            Self::resume(this)\n        } else {",
         replace: "        } else {",
         model: "pause_take",
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "it pauses without a look whether it was closed",
+        name: "a stream pauses without checking whether it was closed",
         find: "        if closed {\n            Self::submit_end(this)\n        } else if woken {",
         replace: "        let _ = closed;\n        if woken {",
         model: "close_pause_while_all_are_busy",
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "a close waits in the queue",
+        name: "the last turn of a closed stream is queued behind other jobs",
         find: "            pool.queue.push_priority(turn);",
         replace: "            pool.queue.push(turn);",
         model: "close_pause_while_all_are_busy",
@@ -945,21 +945,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "the end is told before the iterator is dropped",
+        name: "the consumer sees the end before the iterator is dropped",
         find: "        let dropped = self.inside(&mut parts, |source| source.drop_iterator());\n",
         replace: "        let dropped = Ok(());\n",
         model: "close_completion",
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "a worker is counted on while it drops the iterator of a closed pool",
+        name: "a worker still counts as searching while it drops an iterator",
         find: "                tell(Progress::UserCode);\n                drop(turn);",
         replace: "                drop(turn);",
         model: "iterator_whose_drop_waits_for_the_next_job",
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "a stream that has room again keeps its thread though others wait",
+        name: "a stream that has room again keeps its thread although jobs are queued",
         find: "            if others_wait {\n                // To the end of the queue.",
         replace: "            if turn == Turn::Enough && others_wait {\n                // To the end of the queue.",
         model: "gives_way_when_there_is_room_again",
@@ -973,7 +973,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/stream.rs",
-        name: "a stop looks like the end",
+        name: "a stop by the pool looks like the iterator's own end",
         find: "        let stopped = self.shared.stop.is_set() && !self.state.lock().closed;",
         replace: "        let stopped = false;",
         model: "shutdown_stops",
@@ -994,70 +994,70 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/inbox.rs",
-        name: "messages are left in the inbox as the loop closes",
+        name: "messages stay in the inbox when the loop closes",
         find: "        let rest = mem::take(&mut state.messages);\n",
         replace: "        let rest = ();\n",
         model: "sync_wait_close",
     },
     Logic {
         file: "src/event_loop/inbox.rs",
-        name: "a loop that is about to sleep does not look at the inbox again",
+        name: "a loop registers its waker without checking the inbox again",
         find: "        state.messages.is_empty()\n",
         replace: "        true\n",
         model: "wake_as_it_falls_asleep",
     },
     Logic {
         file: "src/event_loop/inbox.rs",
-        name: "the loop leaves no waker",
+        name: "the loop does not register its waker",
         find: "        state.waker = Some(waker.clone());\n",
         replace: "        let _ = waker;\n",
         model: "call_soon_wakes",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a new task is not taken in after those that were sent before",
+        name: "a new task is added before tasks that were sent earlier",
         find: "        if self.drain() { self.add(task) } else { self.drop_later(task) }\n",
         replace: "        self.add(task);\n",
-        model: "handed_in_before",
+        model: "callbacks_run_in_order_of_submission",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a task that is woken before it is taken in is not queued",
+        name: "a task that was woken before it was added is not queued",
         find: "        if task.shared.state().is_queued() {\n",
         replace: "        if false {\n",
         model: "earlier_timer_from_a_thread",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "the loop sleeps though tasks are queued",
+        name: "the loop sleeps although tasks are queued",
         find: "        if self.run_queue.borrow().is_empty() {\n",
         replace: "        {\n",
         model: "wake_during_its_poll",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "the loop sleeps without a look at the inbox",
+        name: "a turn does not drain the inbox",
         find: "        self.drain();\n        wake_all(due);\n",
         replace: "        wake_all(due);\n",
         model: "wake_as_it_falls_asleep",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a task that has ended still has a slot",
+        name: "a removed task keeps the number of its slot",
         find: "        task.set_slot(NO_SLOT);\n",
         replace: "",
         model: "stale_waker",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "tasks are left in the loop as it closes",
+        name: "a loop that closes leaks its tasks",
         find: "        for task in slots.all.into_iter().flatten() {\n            self.drop_later(task);\n        }\n",
         replace: "        std::mem::forget(slots);\n",
         model: "wake_as_the_loop_closes",
     },
     Logic {
         file: "src/event_loop/state.rs",
-        name: "a wake sets nothing",
+        name: "a wake does not set QUEUED",
         find: "        self.bits.fetch_or(QUEUED, Release) & QUEUED == 0",
         replace: "        self.bits.fetch_or(0, Release) & QUEUED == 0",
         model: "woken_twice",
@@ -1078,7 +1078,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/state.rs",
-        name: "a task that was cancelled yields its output",
+        name: "a task that was cancelled while it was polled returns its output",
         find: "        self.bits.fetch_or(ENDED, Relaxed) & CANCELLED == 0",
         replace: "        self.bits.fetch_or(ENDED, Relaxed) & CANCELLED != 64",
         model: "cancel_as_it_ends",
@@ -1099,21 +1099,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/state.rs",
-        name: "a detached task keeps the waker that it had",
+        name: "detaching a task keeps the registered waker",
         find: "        self.bits.fetch_or(DETACHED, Relaxed);\n        self.forget_waker();\n",
         replace: "        self.bits.fetch_or(DETACHED, Relaxed);\n",
         model: "foreign_detach",
     },
     Logic {
         file: "src/event_loop/state.rs",
-        name: "a detached task keeps the waker that it gets",
+        name: "a poll after `detach` leaves its waker registered",
         find: "            if self.bits.load(Relaxed) & DETACHED != 0 {\n                self.forget_waker();\n            }\n",
         replace: "",
         model: "foreign_detach",
     },
     Logic {
         file: "src/event_loop/task.rs",
-        name: "the loop is not told that a task was cancelled",
+        name: "cancelling does not wake the loop",
         find: "            None => wake(),\n",
         replace: "            None => drop(wake),\n",
         model: "cancel_of_a_sleeper",
@@ -1127,54 +1127,54 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/foreign.rs",
-        name: "another runtime is not told that a task was cancelled",
+        name: "cancelling does not wake the other runtime",
         find: "            Message::Wake(task) => task.state().wake_runtime(),\n",
         replace: "            Message::Wake(_) => {}\n",
         model: "foreign_cancel",
     },
     Logic {
         file: "src/event_loop/frames.rs",
-        name: "a loop is not ended with its call",
+        name: "the end of a `block_on` call does not end its loop",
         find: "            end_loop(&tasks);\n",
         replace: "            let _ = tasks;\n",
         model: "sync_wait_close_while_it_waits",
     },
     Logic {
         file: "src/time.rs",
-        name: "a timer fires though it has been cancelled",
+        name: "a cancelled timer fires",
         find: "            if guard.0.claim() {\n",
         replace: "            if guard.0.claim() | true {\n",
         model: "cancel_as_it_fires",
     },
     Logic {
         file: "src/time.rs",
-        name: "a timer is cancelled though it has fired",
+        name: "a timer that has fired can be cancelled",
         find: "        let is_cancelled = self.once.claim();",
         replace: "        let is_cancelled = self.once.claim() | true;",
         model: "cancel_as_it_fires",
     },
     Logic {
         file: "src/sync_await.rs",
-        name: "a thread that waits does not hear that its job is cancelled",
+        name: "a waiting thread does not learn that its job was cancelled",
         find: "        Poll::Pending => watch.poll(cx).map(|()| Err(SyncWaitError::Cancelled)),",
         replace: "        Poll::Pending => {\n            let _ = watch;\n            Poll::Pending\n        }",
         model: "sync_wait_cancel",
     },
     Logic {
         file: "src/gather.rs",
-        name: "a branch that is woken wakes nobody",
+        name: "a woken branch does not wake the parent task",
         find: "            self.parent.wake();\n",
         replace: "",
         model: "branches_woken_at_once",
     },
     Logic {
         file: "src/gather.rs",
-        name: "a branch that has been polled still counts as listed",
+        name: "a polled branch still counts as listed",
         find: "            list.listed[branch] = false;",
         replace: "            list.listed[branch] = true;",
         model: "branches_woken_at_once",
     },
 ];
 
-/// The orderings that stay although no model notices their weakening. Each entry matches exactly one fault.
+/// The orderings that are needed although no model catches their weakening. Each entry matches exactly one fault.
 pub(crate) const ALLOWED: &[Allowed] = &[];
