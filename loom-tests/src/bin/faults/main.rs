@@ -1,9 +1,8 @@
-//! Shows that the loom models catch what they are there to catch: breaks the crate in one place after another, and
-//! reports for each fault the model that fails.
+//! Shows that the loom models catch faults: breaks the crate in one place after another, and reports which model fails.
 //!
-//! The faults are every `Acquire`, `Release`, `AcqRel` and `SeqCst` of the source, weakened (found by `scan.rs`, so that
-//! a new one cannot be forgotten), and the mistakes in the logic that `list.rs` writes down. Each is planted in a copy of
-//! the workspace under the target folder; the folders to build it in stay there, so that loom itself is built only once.
+//! The faults are every `Acquire`, `Release`, `AcqRel` and `SeqCst` of the source, weakened (found by `scan.rs`, so
+//! that none is missed), and the mistakes in the logic that `list.rs` lists. Each fault is planted in a copy of the
+//! workspace under the target folder. The build folders are kept there, so that loom itself is built only once.
 //!
 //! ```sh
 //! cargo run --release -p offthread-loom-tests --bin faults
@@ -52,7 +51,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None`: help is asked for.
+    /// `None`: the user asks for help.
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let mut options =
@@ -98,7 +97,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well.
+/// Plants the selected faults, or lists them. True: every fault is caught, except those that may survive.
 fn plant_all(options: &Options) -> Result<bool, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
     let mut faults = find_faults(root)?;
@@ -164,7 +163,7 @@ fn plant_all(options: &Options) -> Result<bool, String> {
         |fault, (outcome, time, output)| {
             tried += 1;
             eprintln!("[{tried}/{}] {fault}: {outcome}, {:.1} s", faults.len(), time.as_secs_f64());
-            // One fault alone is somebody asking why.
+            // With a single fault, the user probably wants to see why.
             if faults.len() == 1 {
                 eprintln!("{output}");
             }
@@ -175,7 +174,7 @@ fn plant_all(options: &Options) -> Result<bool, String> {
     Ok(report(results))
 }
 
-/// The faults of all files, in order, or everything that is wrong with the lists.
+/// The faults of all files, in order; or all errors in the lists.
 fn find_faults(root: &Path) -> Result<Vec<Fault>, String> {
     let mut files = Vec::new();
     source_files(&root.join("src"), "src", &mut files)
@@ -210,7 +209,7 @@ fn find_faults(root: &Path) -> Result<Vec<Fault>, String> {
     if errors.is_empty() { Ok(faults) } else { Err(format!("list.rs is stale:\n{}", errors.join("\n"))) }
 }
 
-/// The files under `folder`, named from the workspace root, but for the one that only puts loom in std's place.
+/// The source files under `folder`, named from the workspace root, except `sync.rs`, which replaces std by loom.
 fn source_files(folder: &Path, name: &str, files: &mut Vec<(String, String)>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -224,7 +223,7 @@ fn source_files(folder: &Path, name: &str, files: &mut Vec<(String, String)>) ->
     Ok(())
 }
 
-/// Lets the workers take one item after another; hands each result to `done`, whose error ends it all.
+/// Lets the workers take one item after another, and passes each result to `done`. An error of `done` ends the run.
 fn share<T: Send, R: Send>(
     workers: &[Worker],
     items: impl Iterator<Item = T> + Send,
@@ -251,7 +250,8 @@ fn share<T: Send, R: Send>(
     })
 }
 
-/// Prints the table, and whether every fault was caught, and none that is allowed to survive.
+/// Prints the table. Returns whether every fault was caught, except those that may survive, and none of these was
+/// caught.
 fn report(mut results: Vec<(&Fault, Outcome, Duration)>) -> bool {
     results.sort_by(|(a, ..), (b, ..)| (&a.file, a.line, &a.name).cmp(&(&b.file, b.line, &b.name)));
     let (allowed, faults): (Vec<_>, Vec<_>) = results.iter().partition(|(fault, ..)| fault.allowed.is_some());

@@ -9,8 +9,7 @@ use std::{env, fmt, fs, io, thread};
 
 use crate::scan::Fault;
 
-/// Quick to build, and loom itself quick to run. Quicker still to build would be no optimisation at all, but then the
-/// models' small stacks overflow.
+/// Builds quickly, and runs loom quickly. Without any optimisation the models' small stacks overflow.
 const PROFILE: &str = "
 [profile.faults]
 inherits = 'dev'
@@ -30,21 +29,21 @@ opt-level = 3
 pub(crate) struct Binary {
     pub(crate) name: String,
     pub(crate) models: Vec<String>,
-    /// Built from the source as it is.
+    /// The binary of the unchanged source.
     unbroken: PathBuf,
-    /// How long each model takes on the source as it is.
+    /// How long each model takes on the unchanged source.
     baseline: OnceLock<Result<Vec<Duration>, String>>,
 }
 
-/// What became of a fault.
+/// The result of planting a fault.
 pub(crate) enum Outcome {
     /// This model failed.
     Caught { binary: String, model: String },
-    /// All passed.
+    /// All models passed.
     Survived,
-    /// None failed, and this one did not end.
+    /// No model failed, and this one did not end.
     TimedOut(String),
-    /// It does not compile, say.
+    /// The models could not be run: the fault does not compile, for example.
     Broken(String),
 }
 
@@ -59,27 +58,27 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What became of one run of one model.
+/// The result of one run of one model.
 enum Run {
     Passed,
     Failed,
     TimedOut,
 }
 
-/// A copy of the workspace, and a folder to build it in.
+/// A copy of the workspace, and its build folder.
 pub(crate) struct Worker {
     tree: PathBuf,
     build: PathBuf,
-    /// What the last model said.
+    /// The file with the output of the last model.
     output: PathBuf,
-    /// For the compiler.
+    /// How many threads the compiler may use.
     threads: usize,
-    /// For all models of one binary.
+    /// How long all models of one binary may take together.
     limit: Duration,
 }
 
 impl Worker {
-    /// Makes the copy. The folder to build in stays from run to run.
+    /// Makes the copy. The build folder is kept from run to run.
     pub(crate) fn new(root: &Path, target: &Path, number: usize, threads: usize, limit: Duration) -> io::Result<Self> {
         let folder = target.join("faults").join(number.to_string());
         let tree = folder.join("tree");
@@ -88,7 +87,7 @@ impl Worker {
         }
         copy(root, &tree, &|path| {
             let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            // Were this tool part of the copy, each fault would build it anew.
+            // Without this tool, which would otherwise be rebuilt for each fault.
             hidden || path == target || path == root.join("target") || path.ends_with("loom-tests/src/bin")
         })?;
         fs::create_dir_all(tree.join(".cargo"))?;
@@ -96,7 +95,7 @@ impl Worker {
         Ok(Self { tree, build: folder.join("build"), output: folder.join("output.txt"), threads, limit })
     }
 
-    /// Keeps the binaries that were just built without a fault in the folder `unbroken`, and lists their models.
+    /// Builds the binaries without a fault, copies them into the folder `unbroken`, and lists their models.
     pub(crate) fn binaries(&self, unbroken: &Path) -> Result<Vec<Binary>, String> {
         let failed = |error: io::Error| format!("the models cannot be listed: {error}");
         fs::create_dir_all(unbroken).map_err(failed)?;
@@ -112,7 +111,7 @@ impl Worker {
         Ok(binaries)
     }
 
-    /// Runs the models of one binary on the source as it is, once in a run of the tool; says how long each takes.
+    /// How long each model of a binary takes on the unchanged source. Measured once in a run of the tool.
     pub(crate) fn baseline<'a>(&self, binary: &'a Binary) -> Result<&'a [Duration], String> {
         let run = |model: &String| {
             let started = Instant::now();
@@ -149,12 +148,13 @@ impl Worker {
             let started = Instant::now();
             let mut timed_out = None;
             for (model, time) in models {
-                // One model that becomes endless must not use up the time of another that fails.
+                // A model that becomes endless must not use up the time of a model that would fail.
                 let limit = self.limit.saturating_sub(started.elapsed()).min((*time * 10).max(Duration::from_secs(10)));
                 match self.run(executable, model, limit) {
                     Run::Passed => {}
                     Run::Failed => {
-                        // As the first thing that goes wrong this proves nothing: the stacks of loom's threads are small.
+                        // A stack overflow without an earlier panic proves nothing, because loom's threads have small
+                        // stacks.
                         let overflow = "overflowed its stack";
                         if self.output().split("panicked").next().is_some_and(|start| start.contains(overflow)) {
                             return Err(format!("{}::{model} {overflow}", binary.name));
@@ -171,11 +171,11 @@ impl Worker {
         Ok(Outcome::Survived)
     }
 
-    /// Builds one test binary, or all of them; gives their names and paths.
+    /// Builds one test binary, or all. Returns their names and paths.
     pub(crate) fn build(&self, binary: Option<&str>) -> Result<BTreeMap<String, PathBuf>, String> {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.build);
-        // An import that is no longer used must not fail the build.
+        // A fault may leave an import unused, which must not fail the build.
         let flags = env::var("RUSTFLAGS").unwrap_or_default();
         cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", format!("{flags} --cap-lints=allow"));
         cargo.args(["test", "--no-run", "--quiet", "--message-format=json-render-diagnostics", "--profile=faults"]);
@@ -192,7 +192,7 @@ impl Worker {
         for message in String::from_utf8_lossy(&output.stdout).lines() {
             let after = |key: &str| message.split_once(key).and_then(|(_, value)| value.split_once('"'));
             if let Some((path, _)) = after("\"executable\":\"") {
-                // The name of the target, not of the package, which has its own key.
+                // The name of the target, not that of the package.
                 let name = after("\"kind\":[\"test\"]").and_then(|(_, target)| target.split_once("\"name\":\""));
                 let name = name.and_then(|(_, name)| name.split_once('"')).ok_or("cargo names no target")?.0;
                 executables.insert(name.to_owned(), PathBuf::from(path.replace("\\\\", "\\")));
@@ -201,7 +201,7 @@ impl Worker {
         Ok(executables)
     }
 
-    /// Runs one model in a process of its own: it may abort, or never end.
+    /// Runs one model in its own process, because the model may abort or never end.
     fn run(&self, executable: &Path, model: &str, limit: Duration) -> Run {
         let started = Instant::now();
         let mut command = Command::new(executable);
@@ -215,7 +215,7 @@ impl Worker {
                 Some(status) if status.success() => return Run::Passed,
                 Some(_) => return Run::Failed,
                 None if started.elapsed() >= limit => {
-                    // It may have ended by itself just now.
+                    // An error is ignored: the process may just have ended by itself.
                     _ = child.kill();
                     _ = child.wait();
                     return Run::TimedOut;
@@ -225,24 +225,24 @@ impl Worker {
         }
     }
 
-    /// What the last model said.
+    /// The output of the last model.
     pub(crate) fn output(&self) -> String {
         fs::read(&self.output)
             .map_or_else(|error| error.to_string(), |text| String::from_utf8_lossy(&text).into_owned())
     }
 }
 
-/// How deep loom searches.
+/// loom's limit of preemptions.
 pub(crate) fn preemptions() -> String {
     env::var("LOOM_MAX_PREEMPTIONS").unwrap_or("2".to_owned())
 }
 
-/// Whether the models of this file are those of the source file: they share its name, or its folder's.
+/// Whether a binary has the models of a source file: it has the name of the file, or of the file's folder.
 pub(crate) fn is_own(file: &str, binary: &Binary) -> bool {
     file.trim_end_matches(".rs").rsplit('/').take(2).any(|name| name == binary.name)
 }
 
-/// Copies a folder, but for what is to be skipped.
+/// Copies a folder, except the paths for which `skip` returns true.
 fn copy(from: &Path, to: &Path, skip: &dyn Fn(&Path) -> bool) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -15,11 +15,11 @@ pub(crate) struct Fault {
     replace: String,
     /// For a logic fault, the model that is to catch it.
     pub(crate) model: Option<&'static str>,
-    /// For an ordering: what [`Allowed`] tells it by.
+    /// For an ordering: the fields that [`Allowed`] compares.
     function: String,
     weakening: String,
     lines: String,
-    /// Why it may survive.
+    /// Why the fault may survive.
     pub(crate) allowed: Option<&'static str>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn orderings(file: &str, source: &str) -> Vec<Fault> {
         // `compare_exchange(.., success, failure)` and `fetch_update(success, failure, ..)`
         let failure = call.starts_with("compare_exchange") && argument == 3 || call == "fetch_update" && argument == 1;
         let weaker: &[&str] = match (word, call) {
-            // A relaxed fence is an error.
+            // A `Relaxed` fence is invalid, so the fence is removed.
             ("Acquire" | "Release", "fence") => &["none"],
             ("Acquire" | "Release", _) => &["Relaxed"],
             ("AcqRel", _) => &["Acquire", "Release"],
@@ -91,7 +91,7 @@ pub(crate) fn orderings(file: &str, source: &str) -> Vec<Fault> {
     faults
 }
 
-/// The fault that an entry of the list describes, or what is wrong with the entry.
+/// The fault that an entry of the list describes, or an error in the entry.
 pub(crate) fn logic(entry: &'static Logic, source: &str) -> Result<Fault, String> {
     let Logic { file, name, find, replace, model } = entry;
     let found = source.matches(find).count();
@@ -113,8 +113,8 @@ pub(crate) fn logic(entry: &'static Logic, source: &str) -> Result<Fault, String
     })
 }
 
-/// The source with all that is not code of the library turned into spaces, so that every offset stays:
-/// comments, literals, `use` items, and items under `#[cfg(test)]`, told apart by the layout that rustfmt gives them.
+/// The source with everything that is not code of the library replaced by spaces, so that offsets stay valid: comments,
+/// literals, `use` items, and items under `#[cfg(test)]`. Relies on rustfmt's layout.
 fn code(source: &str) -> String {
     let mut code = String::with_capacity(source.len());
     let mut rest = source;
@@ -125,7 +125,7 @@ fn code(source: &str) -> String {
         code += &if blank > 0 { blanks(piece) } else { piece.to_owned() };
         rest = after;
     }
-    // The indentation of the test that these lines belong to.
+    // The indentation of the `#[cfg(test)]` item that contains the line, if any.
     let mut test = None;
     let lines = code.split_inclusive('\n').map(|line| {
         let indentation = line.len() - line.trim_start().len();
@@ -149,12 +149,12 @@ fn code(source: &str) -> String {
     code
 }
 
-/// As many bytes of white space, with the lines kept.
+/// Replaces each byte by a space, except line ends.
 fn blanks(text: &str) -> String {
     text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
 }
 
-/// How long the comment, string or character is that `rest` starts with; 0 if it starts with none.
+/// The length of the comment, string or character at the start of `rest`, or 0.
 fn comment_or_literal(rest: &str) -> usize {
     let until = |from: usize, end: &str| rest[from..].find(end).map_or(rest.len(), |len| from + len + end.len());
     if rest.starts_with("//") {
@@ -169,7 +169,7 @@ fn comment_or_literal(rest: &str) -> usize {
     let mut chars = rest[quote..].chars();
     match (chars.next(), hashes) {
         (Some('"'), Some(hashes)) => until(quote + 1, &format!("\"{}", "#".repeat(hashes))),
-        // Else it is a lifetime.
+        // Another `'` starts a lifetime.
         (Some(c), None) if c == '"' || c == '\'' && (chars.next() == Some('\\') || chars.next() == Some('\'')) => {
             let mut escaped = false;
             let end = rest[quote + 1..].find(|next| {
@@ -183,13 +183,13 @@ fn comment_or_literal(rest: &str) -> usize {
     }
 }
 
-/// The call that an ordering is an argument of.
+/// The call that has an ordering as an argument.
 struct Call<'a> {
     /// The method or function; "" if the ordering is no argument.
     name: &'a str,
-    /// Where its path starts: `atomic::fence`; the ordering's own place if it is no argument.
+    /// Where the path of the function starts, as in `atomic::fence`; the ordering's own offset if it is no argument.
     start: usize,
-    /// How many arguments stand before the ordering.
+    /// How many arguments precede the ordering.
     argument: usize,
 }
 
@@ -215,7 +215,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The name of the function that the end of `before` stands in.
+/// The name of the function that contains the end of `before`.
 fn function(before: &str) -> &str {
     let words: Vec<_> = words(before).collect();
     // `fn` may also start a type, `fn(usize)`: a name follows after one space.
@@ -223,13 +223,14 @@ fn function(before: &str) -> &str {
     name.map_or("", |pair| pair[1].1)
 }
 
-/// Where the statement starts that `at` is in, with the comment above it, but not the one behind the statement before.
+/// Where the statement that contains `at` starts, with the comment above it, but without a comment behind the statement
+/// before.
 fn statement(code: &str, at: usize) -> usize {
     let end_before = code[..at].rfind([';', '{', '}']).map_or(0, |end| end + 1);
     end_before + code[end_before..at].find('\n').unwrap_or(0)
 }
 
-/// The ids, like ` [S1]`, of the edges that the comments of a statement name.
+/// The ids of the edges, like ` [S1]`, in the comments of a statement.
 fn tags(statement: &str) -> String {
     let comments = statement.lines().filter_map(|line| line.split_once("//"));
     let brackets =
@@ -247,7 +248,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Every word and where it starts.
+/// Every word, with its offset.
 fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
     let offset = |word: &str| word.as_ptr() as usize - code.as_ptr() as usize;
     code.split(|c| !is_word(c)).filter(|word| !word.is_empty()).map(move |word| (offset(word), word))
