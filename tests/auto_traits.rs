@@ -1,8 +1,8 @@
-//! Which public type is `Send`, `Sync`, `Unpin`, `Debug`, an error, or none of it: for contents that may be shared
-//! (`i32`), contents that may be sent alone (`Cell`), and contents that must stay where they are (`Rc`).
+//! Which public types are `Send`, `Sync`, `Unpin`, `Debug` or errors: for contents that are `Send` and `Sync` (`i32`),
+//! `Send` only (`Cell`), and neither (`Rc`).
 //!
-//! A bound that is too wide is unsound (known bug 38), one that is too narrow makes a type useless in a task that
-//! moves between threads.
+//! A missing bound is unsound (known bug 38); a superfluous bound makes a type useless in a task that moves between
+//! threads.
 
 #![forbid(unsafe_code)]
 
@@ -17,16 +17,16 @@ use std::future::{Future, IntoFuture};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Whether a type has a trait, as a value: so that a false one fails the test of its name and no other.
+/// Whether a type implements a trait, as a value, so that a wrong answer fails one test instead of the build.
 macro_rules! has {
     ($type:ty: $($bound:tt)+) => {{
-        #[allow(dead_code, reason = "one of the two constants is not used: that is the answer")]
+        #[allow(dead_code, reason = "only one of the two constants is used: it is the answer")]
         trait Otherwise {
             const HAS: bool = false;
         }
         impl<T> Otherwise for T {}
         struct Probe<T>(std::marker::PhantomData<T>);
-        // A constant of the type itself comes before one of a trait, where its bound holds.
+        // If the bound holds, this inherent constant takes precedence over the trait's constant.
         #[allow(dead_code, reason = "as above")]
         impl<T: $($bound)+> Probe<T> {
             const HAS: bool = true;
@@ -35,7 +35,7 @@ macro_rules! has {
     }};
 }
 
-/// Send, Sync.
+/// Whether a type is `Send`, and whether it is `Sync`.
 macro_rules! threads {
     ($type:ty) => {
         (has!($type: Send), has!($type: Sync))
@@ -49,7 +49,7 @@ type Local = Rc<i32>;
 const ALL: (bool, bool) = (true, true);
 const NONE: (bool, bool) = (false, false);
 
-/// The probe itself, on types whose answers are known.
+/// Tests the probe itself, on types whose answers are known.
 #[test]
 fn the_probe_tells_the_truth() {
     assert_eq!(threads!(Shared), ALL);
@@ -60,10 +60,10 @@ fn the_probe_tells_the_truth() {
     assert!(has!(std::fmt::Error: Error) && !has!(Shared: Error));
 }
 
-/// Not even `Debug`.
+/// A type without `Debug`.
 struct Opaque;
 
-/// The same for a stream and its items.
+/// A stream is `Send` and `Sync` if its items are `Send`, and always `Debug` and `Unpin`.
 #[test]
 fn an_iterable_is_send_and_sync_where_its_items_are_send() {
     assert_eq!(threads!(IteratorWrapper<Shared>), ALL);
@@ -74,7 +74,7 @@ fn an_iterable_is_send_and_sync_where_its_items_are_send() {
     assert!(!has!(IteratorWrapper<Shared>: Clone));
 }
 
-/// An end has its items to itself: no method that takes `&self` hands one out. So what may be sent is enough.
+/// No method that takes `&self` hands out a value, so `T: Send` is enough for both traits.
 #[test]
 fn the_ends_of_a_oneshot_are_send_and_sync_where_the_value_is_send() {
     assert_eq!(threads!(oneshot::Sender<Shared>), ALL);
@@ -85,7 +85,7 @@ fn the_ends_of_a_oneshot_are_send_and_sync_where_the_value_is_send() {
     assert_eq!(threads!(oneshot::Receiver<Local>), NONE);
 }
 
-/// As above.
+/// No method that takes `&self` hands out an item, so `T: Send` is enough for both traits.
 #[test]
 fn the_ends_of_a_channel_are_send_and_sync_where_the_items_are_send() {
     assert_eq!(threads!(spsc::Sender<Shared>), ALL);
@@ -125,9 +125,9 @@ fn errors_of_channels_are_as_their_items() {
     assert_eq!(threads!(spsc::SendTimeoutError<Local>), NONE);
 }
 
-/// The contents of a panic need not be `Sync`; a `Panic` is all the same, "so `?` works with any error box".
+/// A panic's payload need not be `Sync`; `Panic` still is, "so `?` works with any error box".
 #[test]
-fn what_holds_nothing_of_the_users_may_go_anywhere() {
+fn types_without_user_values_are_send_and_sync() {
     assert_eq!(threads!(spsc::TryRecvError), ALL);
     assert_eq!(threads!(spsc::RecvTimeoutError), ALL);
     assert_eq!(threads!(oneshot::TryRecvError), ALL);
@@ -146,7 +146,7 @@ fn a_threaded_call_is_as_its_function() {
     assert_eq!(threads!(Threaded<Local>), NONE);
 }
 
-/// Names and bounds of the design: the values that are not delivered need not be `Debug`, nor even `Send`.
+/// The undelivered value in an error need not be `Debug` or `Send`.
 #[test]
 fn every_error_is_an_error() {
     assert!(has!(spsc::SendError<Opaque>: Error));
@@ -163,7 +163,7 @@ fn every_error_is_an_error() {
     assert!(has!(spsc::TrySendError<Opaque>: Into<Box<dyn Error + Send + Sync>>));
 }
 
-/// Named types, with contents that are neither `Debug` nor `Unpin`.
+/// Public types are `Debug` even if their contents are not.
 #[test]
 fn every_named_type_is_debug() {
     assert!(has!(oneshot::Sender<Opaque>: Debug));
@@ -187,7 +187,7 @@ fn every_named_type_is_debug() {
     assert!(has!(Elapsed: Debug));
 }
 
-/// None of the handles holds its contents in place.
+/// No handle stores its contents inline, so the contents need not be `Unpin`.
 #[test]
 fn every_named_type_is_unpin() {
     type Pinned = std::marker::PhantomPinned;
@@ -226,7 +226,7 @@ fn the_futures_have_the_outputs_that_the_design_names() {
     assert!(has!(Threaded<fn() -> Sendable>: IntoFuture<IntoFuture = Job<Sendable>>));
 }
 
-/// An executor of many threads takes the futures of `async fn`s only if they are `Send`.
+/// A multi-threaded executor accepts a future only if it is `Send`.
 #[test]
 fn the_futures_of_async_functions_are_send_where_their_contents_are() {
     fn is_send(future: impl Send) {
@@ -245,9 +245,9 @@ fn the_futures_of_async_functions_are_send_where_their_contents_are() {
     is_send(async { offthread::threaded(|| Cell::new(1)).await });
 }
 
-/// Known bug 38: no bound is wider than it may be, nor narrower than it need be.
+/// Known bug 38: no bound is missing, and none is superfluous.
 #[test]
-fn what_the_event_loop_has_is_as_its_contents() {
+fn event_loop_types_are_send_and_sync_where_their_contents_allow() {
     fn is_send(future: impl Send) {
         drop(future);
     }

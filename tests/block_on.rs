@@ -1,5 +1,5 @@
-//! `block_on`, and with it every call that blocks a thread: wake-ups that nothing eats, nesting, and what a wait costs in
-//! allocations and in CPU time.
+//! `block_on` and every other call that blocks a thread: no wake-up is lost, calls nest, and a wait costs few
+//! allocations and little CPU time.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
-/// The system's allocator, which counts what each thread asks of it.
+/// The system's allocator, with a count of each thread's allocations.
 struct Counting;
 
 thread_local! {
@@ -32,29 +32,29 @@ thread_local! {
 }
 
 fn count(bytes: usize) {
-    // A thread that is ending, its variables gone, has nobody who asks.
+    // Nobody reads the count of a thread whose thread-locals have been destroyed.
     let _ = ALLOCATED.try_with(|counter| {
         let (times, sum) = counter.get();
         counter.set((times + 1, sum + bytes));
     });
 }
 
-// SAFETY: every call goes on to the system's allocator as it came; the counter allocates nothing.
+// SAFETY: each call is forwarded to `System` unchanged. The counter needs no destructor, so counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
-        // SAFETY: the caller's promises are those that `System` asks for.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which `System` shares.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
+        // SAFETY: `pointer` comes from `System`, with the same layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count(new_size);
-        // SAFETY: as above.
+        // SAFETY: `pointer` comes from `System`, with the same layout; the caller answers for `new_size`.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
 }
@@ -62,7 +62,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What some code gives, with the number of its allocations on this thread and their bytes.
+/// The result of `code`, and the number and bytes of its allocations on this thread.
 fn counted<R>(code: impl FnOnce() -> R) -> (R, usize, usize) {
     let (times, bytes) = ALLOCATED.get();
     let result = code();
@@ -70,12 +70,12 @@ fn counted<R>(code: impl FnOnce() -> R) -> (R, usize, usize) {
     (result, times_after - times, bytes_after - bytes)
 }
 
-/// How often some code allocates on this thread.
+/// How often `code` allocates on this thread.
 fn allocations(code: impl FnOnce()) -> usize {
     counted(code).1
 }
 
-/// A future that wakes itself, and so is never asleep, a number of times.
+/// A future that wakes itself `times` times before it is ready.
 fn wakes_itself(times: usize) -> impl Future<Output = usize> {
     let mut polls = 0;
     poll_fn(move |cx| {
@@ -88,7 +88,7 @@ fn wakes_itself(times: usize) -> impl Future<Output = usize> {
     })
 }
 
-/// Takes this thread's park token away, if there is one, without waiting.
+/// Consumes this thread's park token, if there is one, without waiting.
 fn eat_the_park_token() {
     thread::current().unpark();
     thread::park();
@@ -120,7 +120,7 @@ fn a_future_may_borrow_and_stay_on_its_thread() {
 }
 
 #[test]
-fn whatever_becomes_a_future() {
+fn any_into_future_is_accepted() {
     struct Later(i32);
     impl IntoFuture for Later {
         type Output = i32;
@@ -133,7 +133,7 @@ fn whatever_becomes_a_future() {
     assert_eq!(block_on(threaded(|| 4)), 4);
 }
 
-/// It polls on the calling thread, and not once more than it has to.
+/// `block_on` polls on the calling thread, once for each wake-up.
 #[test]
 fn each_wake_up_is_one_poll() {
     let _watchdog = watchdog();
@@ -181,7 +181,7 @@ fn woken_from_another_thread() {
     let other = thread::spawn(move || {
         for (number, (waker, done)) in take.into_iter().enumerate() {
             done.store(true, Ordering::SeqCst);
-            // Each of the ways to wake.
+            // Every way to wake.
             match number % 3 {
                 0 => waker.wake(),
                 1 => waker.wake_by_ref(),
@@ -211,7 +211,7 @@ fn woken_from_another_thread() {
     other.join().unwrap();
 }
 
-/// Many threads wake at once and over and over; the last of them is heard, whenever it comes.
+/// Many threads wake at once, again and again; the last wake-up is not lost.
 #[test]
 fn woken_by_many_threads() {
     let _watchdog = watchdog();
@@ -238,7 +238,7 @@ fn woken_by_many_threads() {
     });
 }
 
-/// A wake-up that comes after the end, or from an earlier `block_on`, does no harm; nor does it stand in for one.
+/// A wake-up by a waker of an earlier `block_on` does no harm, and does not replace a real wake-up.
 #[test]
 fn a_late_wake_up_is_harmless() {
     let _watchdog = watchdog();
@@ -248,7 +248,7 @@ fn a_late_wake_up_is_harmless() {
         let mut receiver = pin!(receiver);
         let mut sender = Some(sender);
         let result = block_on(poll_fn(|cx| {
-            // From the inside, while the future of now waits, and each time it is polled.
+            // Wakes the old wakers at each poll of the current future.
             wakers.iter().for_each(Waker::wake_by_ref);
             wakers.truncate(5);
             wakers.push(cx.waker().clone());
@@ -262,7 +262,7 @@ fn a_late_wake_up_is_harmless() {
     }
 }
 
-/// The waker of a thread that has ended.
+/// A waker may be used after its thread has ended.
 #[test]
 fn a_waker_may_outlive_its_thread() {
     let _watchdog = watchdog();
@@ -274,9 +274,9 @@ fn a_waker_may_outlive_its_thread() {
     drop(waker);
 }
 
-/// Somebody else's unparks are no wake-ups: what is not ready is not taken for ready.
+/// An `unpark` by other code is not taken for a wake-up.
 #[test]
-fn foreign_unparks_are_survived() {
+fn foreign_unparks_are_ignored() {
     let _watchdog = watchdog();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -295,14 +295,14 @@ fn foreign_unparks_are_survived() {
         }
         stop.store(true, Ordering::SeqCst);
     });
-    // And what they leave behind is no result either.
+    // Nor is the park token that they leave behind.
     thread::current().unpark();
     let (sender, receiver) = oneshot::channel::<()>();
     thread::spawn(move || drop(sender));
     assert!(receiver.recv_blocking().is_err());
 }
 
-/// Known bug 34: code in the poll takes the token that the wake-up has left.
+/// Known bug 34: code in the poll consumes the park token, and the wake-up is still not lost.
 #[test]
 fn the_park_token_may_be_eaten_in_the_poll() {
     let _watchdog = watchdog();
@@ -326,7 +326,7 @@ fn the_park_token_may_be_eaten_in_the_poll() {
     }
 }
 
-/// Known bug 34, in the form that programs give it: blocking in std inside a poll, while the wake-up comes.
+/// Known bug 34, as it occurs in programs: a poll blocks in std while the wake-up comes.
 #[test]
 fn the_park_token_may_be_eaten_by_blocking_std_calls() {
     let _watchdog = watchdog();
@@ -343,7 +343,7 @@ fn the_park_token_may_be_eaten_by_blocking_std_calls() {
                 waker.wake();
                 woken.send(()).unwrap();
             });
-            // These wait by parking this very thread.
+            // These calls wait by parking this thread.
             wait.recv().unwrap();
             thread::scope(|scope| scope.spawn(|| ()).join().unwrap());
             other.join().unwrap();
@@ -352,7 +352,7 @@ fn the_park_token_may_be_eaten_by_blocking_std_calls() {
     }
 }
 
-/// A token that lay there before `block_on` was called.
+/// A park token from before the call is not taken for a wake-up.
 #[test]
 fn a_park_token_from_before_is_no_wake_up() {
     let _watchdog = watchdog();
@@ -378,7 +378,7 @@ fn a_park_token_from_before_is_no_wake_up() {
 
 // --- nesting --------------------------------------------------------------------------------------------------------
 
-/// Blocking calls inside a poll stop everything else on the thread, but they work.
+/// Blocking calls inside a poll work, although they block everything else on the thread.
 #[test]
 fn blocking_calls_inside_a_poll() {
     let _watchdog = watchdog();
@@ -401,7 +401,7 @@ fn blocking_calls_inside_a_poll() {
     assert_eq!(sum, 15);
 }
 
-/// The wake-up of the outer future comes while the thread blocks in the inner call: it is not lost in there.
+/// A wake-up of the outer future is not lost when it comes during an inner blocking call.
 #[test]
 fn an_outer_wake_up_during_an_inner_wait_is_kept() {
     let _watchdog = watchdog();
@@ -425,9 +425,9 @@ fn an_outer_wake_up_during_an_inner_wait_is_kept() {
     }
 }
 
-/// The wake-up of the inner wait is no wake-up of the outer future, which goes on waiting for its own.
+/// A wake-up of the inner call does not wake the outer future.
 #[test]
-fn an_inner_wake_up_is_no_outer_one() {
+fn an_inner_wake_up_does_not_wake_the_outer_future() {
     let _watchdog = watchdog();
     for round in 0..100 {
         let (to_outer, outer) = oneshot::channel();
@@ -451,7 +451,7 @@ fn an_inner_wake_up_is_no_outer_one() {
     }
 }
 
-/// "In a job it is allowed", on the threads of a pool as on any other.
+/// "In a job it is allowed": also on a thread of a pool.
 #[test]
 fn block_on_in_a_job() {
     let _watchdog = watchdog();
@@ -470,7 +470,7 @@ fn block_on_in_a_job() {
     assert_eq!(block_on(job), 21);
 }
 
-/// A blocking call in the `Drop` of the future, which runs inside `block_on` or right after it.
+/// The `Drop` of the future may block.
 #[test]
 fn blocking_in_the_futures_drop() {
     struct Waits(Option<oneshot::Receiver<i32>>, Rc<Cell<i32>>);
@@ -494,7 +494,7 @@ fn blocking_in_the_futures_drop() {
     assert_eq!(seen.get(), 5);
 }
 
-/// Whatever the crate keeps for each thread may be gone already when a thread's variables are dropped.
+/// A blocking call works in the destructor of a thread-local, even after the crate's own thread-locals were destroyed.
 #[test]
 fn blocking_while_the_thread_ends() {
     struct Blocks(RefCell<Option<mpsc::Sender<usize>>>);
@@ -511,7 +511,7 @@ fn blocking_while_the_thread_ends() {
         static BLOCKS: Blocks = const { Blocks(RefCell::new(None)) };
     }
     let _watchdog = watchdog();
-    // Which of the two is dropped first depends on which was used first.
+    // The order of first use decides the order of destruction.
     for used_before in [false, true] {
         let (report, reported) = mpsc::channel();
         let other = thread::spawn(move || {
@@ -528,7 +528,7 @@ fn blocking_while_the_thread_ends() {
     }
 }
 
-/// Each thread waits for itself alone.
+/// Threads that block at the same time do not disturb each other.
 #[test]
 fn many_threads_at_once() {
     let _watchdog = watchdog();
@@ -536,7 +536,7 @@ fn many_threads_at_once() {
     let barrier = Barrier::new(threads);
     let ends: Vec<_> = (0..threads).map(|_| spsc::channel(1)).collect();
     let (mut senders, receivers): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
-    // Everyone hears from the one before: a ring in which a number goes round.
+    // A ring: each thread receives the number from the thread before it.
     senders.rotate_left(1);
     thread::scope(|scope| {
         for (place, (mut sender, mut receiver)) in senders.into_iter().zip(receivers).enumerate() {
@@ -548,7 +548,7 @@ fn many_threads_at_once() {
                 }
                 for _ in 0..200 {
                     let number = if place % 2 == 0 { block_on(receiver.recv()) } else { receiver.recv_blocking() };
-                    // The last to hear it may find the next one gone.
+                    // In the last round the next thread may have ended.
                     let _ = sender.send_blocking(number.unwrap() + 1);
                 }
             });
@@ -558,7 +558,7 @@ fn many_threads_at_once() {
 
 // --- what it costs --------------------------------------------------------------------------------------------------
 
-/// "A ready future costs no allocation", but for the first call of its thread, which makes the thread's waker.
+/// "A ready future costs no allocation", after the thread's first call.
 #[test]
 fn a_ready_future_costs_no_allocation() {
     assert_eq!(block_on(ready(5)), 5);
@@ -567,7 +567,7 @@ fn a_ready_future_costs_no_allocation() {
     }
 }
 
-/// "No allocation per call": the waker of a thread is made once.
+/// "No allocation per call": a thread makes its waker once.
 #[test]
 fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
     let _watchdog = watchdog();
@@ -577,7 +577,7 @@ fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
     }
 }
 
-/// The same for a thread that really sleeps, in each of the blocking calls.
+/// The same for a thread that sleeps, in each blocking call.
 #[test]
 fn blocking_costs_no_allocation_but_the_first_of_its_thread() {
     let _watchdog = watchdog();
@@ -616,7 +616,7 @@ fn blocking_costs_no_allocation_but_the_first_of_its_thread() {
     other.join().unwrap();
 }
 
-/// The same for a call inside another one's poll, on a thread that has made such calls before.
+/// The same for a call inside another call's poll, on a thread that has made such calls before.
 #[test]
 fn nested_blocking_costs_no_allocation() {
     let _watchdog = watchdog();
@@ -627,7 +627,7 @@ fn nested_blocking_costs_no_allocation() {
             other_to.send_blocking(number + 1).unwrap();
         }
     });
-    // The first that waits at each depth allocates; there_and_back need not wait.
+    // The first wait at each depth allocates. `there_and_back` may not have to wait, so it cannot warm up.
     block_on(async {
         wakes_itself(1).await;
         let (mut full, _receiver) = spsc::channel(1);
@@ -667,7 +667,7 @@ fn a_oneshot_is_one_allocation() {
     assert_eq!(used, 0);
 }
 
-/// The ring is made at the start, in full.
+/// The whole ring is allocated when the channel is made.
 #[test]
 fn a_channel_in_use_does_not_allocate() {
     let (mut sender, mut receiver) = spsc::channel(3);
@@ -688,12 +688,12 @@ fn a_channel_in_use_does_not_allocate() {
     assert_eq!(used, 0);
 }
 
-/// "A job is one allocation", of "≤ 128 bytes", on both threads together; whichever way it is waited for.
+/// "A job is one allocation", of "≤ 128 bytes", on both threads together, for every way to wait for it.
 #[test]
 fn a_job_is_one_allocation() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
-    // Starts the thread, and lets the queue grow as far as it will be needed.
+    // Starts the thread, and lets the queue grow to its largest size in this test.
     let warm_up = || {
         let (open, gate) = mpsc::channel();
         let blocker = pool.spawn(move || gate.recv().unwrap());
@@ -719,7 +719,7 @@ fn a_job_is_one_allocation() {
         assert_eq!(made, 1, "by way of threaded");
         assert_eq!(job.wait(), round);
     }
-    // The worker's side. Once it is idle, it has given back what the warm-up took.
+    // The worker's side. A worker that goes idle shrinks the queue, so the count starts when it is idle.
     while pool.stats().idle == 0 {
         thread::yield_now();
     }
@@ -731,7 +731,7 @@ fn a_job_is_one_allocation() {
     assert_eq!(on_the_worker(), before);
 }
 
-/// Neither of them needs to ask for memory in order to be forgotten.
+/// Neither `cancel` nor dropping the handle allocates.
 #[test]
 fn cancelling_costs_no_allocation() {
     let _watchdog = watchdog();
@@ -754,17 +754,17 @@ fn a_call_on_this_thread_costs_no_allocation() {
     assert_eq!(allocations(|| assert_eq!(threaded(|| 1).sync_call(), 1)), 0);
 }
 
-/// "A thread that waits for long jobs must not burn CPU": five waits of 200 ms, in each of the ways to wait, cost less
-/// than 10 ms of it.
+/// "A thread that waits for long jobs must not burn CPU": five waits of 200 ms take less than 10 ms of CPU time, for
+/// every way to wait.
 #[cfg(target_os = "linux")]
 #[test]
 fn waiting_takes_no_cpu_time() {
-    /// The CPU time of this thread so far. The kernel counts it in nanoseconds.
+    /// This thread's CPU time so far, which the kernel counts in nanoseconds.
     fn cpu_time() -> Duration {
         let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
         Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
-    /// A piece of code, five times, against the clock of its thread.
+    /// Waits five times and checks the CPU time of this thread.
     fn check(name: &str, mut wait: impl FnMut()) {
         let before = cpu_time();
         (0..5).for_each(|_| wait());
@@ -773,7 +773,7 @@ fn waiting_takes_no_cpu_time() {
     }
     let _watchdog = watchdog();
     let pool = ThreadPool::new(6);
-    // The long job itself.
+    // The long job.
     let long = || thread::sleep(Duration::from_millis(200));
     thread::scope(|scope| {
         scope.spawn(|| check("wait", || pool.spawn(long).wait()));
@@ -810,7 +810,7 @@ fn waiting_takes_no_cpu_time() {
                     long();
                     assert!(receiver.recv_blocking().is_some());
                 }
-                // Back to where it waits: dropped in here, it could close too early.
+                // Returned, because dropping the receiver here could close the channel too early.
                 receiver
             });
             check("send_blocking", || sender.send_blocking(1).unwrap());

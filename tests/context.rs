@@ -1,4 +1,4 @@
-//! Context variables: what is set somewhere is seen there, and nowhere else.
+//! Context variables: a value that is set in a context is seen in that context only.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -22,14 +22,14 @@ use std::{array, mem, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
-/// Ends by a panic that the panic hook does not print.
+/// Panics without calling the panic hook, so that nothing is printed.
 fn panic_silently(payload: &'static str) -> ! {
     resume_unwind(Box::new(payload))
 }
 
-/// The payload of the panic that `f` ends by.
+/// The payload of the panic in `f`.
 fn panic_of(f: impl FnOnce()) -> Option<&'static str> {
-    let payload = catch_unwind(AssertUnwindSafe(f)).expect_err("there was to be a panic");
+    let payload = catch_unwind(AssertUnwindSafe(f)).expect_err("it did not panic");
     payload.downcast_ref().copied()
 }
 
@@ -41,7 +41,7 @@ fn on_a_thread<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| scope.spawn(f).join().unwrap_or_else(|payload| resume_unwind(payload)))
 }
 
-/// Calls a function when it is dropped. Clones share it: the last one calls.
+/// Calls a function when the last clone is dropped.
 #[derive(Clone)]
 struct OnDrop(#[allow(dead_code, reason = "it is there to be dropped")] Arc<Caller>);
 
@@ -86,9 +86,9 @@ fn a_variable_has_the_value_that_was_set_last() {
     assert!(VAR.with(|value| value.is_none()));
 }
 
-/// Also where nothing is in them, and wherever they stand.
+/// Also for zero-sized values, in arrays, and in leaked memory.
 #[test]
-fn no_two_variables_are_the_same() {
+fn variables_are_distinct() {
     static ONE: ContextVar<()> = ContextVar::new();
     static TWO: ContextVar<()> = ContextVar::new();
     static LIST: [ContextVar<()>; 2] = [const { ContextVar::new() }; 2];
@@ -121,7 +121,7 @@ fn threads_do_not_see_each_others_values() {
     assert_eq!(VAR.get(), Some(1));
 }
 
-/// Whether it is the last copy of the context that is replaced, or one of several.
+/// `get` clones the value; `set` and `clear` clone it only if another context still has it.
 #[test]
 fn a_value_is_copied_only_where_it_must_be() {
     static COPIES: AtomicUsize = AtomicUsize::new(0);
@@ -136,7 +136,7 @@ fn a_value_is_copied_only_where_it_must_be() {
     assert!(VAR.set(value()).is_some());
     assert!(VAR.clear().is_some());
     VAR.set(value());
-    assert_eq!(copies(), 0, "nobody else had it");
+    assert_eq!(copies(), 0, "no other context had the value");
 
     let context = Context::current();
     let another = context.clone();
@@ -148,7 +148,7 @@ fn a_value_is_copied_only_where_it_must_be() {
     assert!(VAR.get().is_some());
     assert_eq!(copies(), 1);
     assert!(VAR.set(value()).is_some());
-    assert_eq!(copies(), 1, "the other context has it still");
+    assert_eq!(copies(), 1, "another context still has the value");
     context.run(|| assert!(VAR.clear().is_some()));
     assert_eq!(copies(), 1);
     drop(context);
@@ -180,14 +180,14 @@ fn a_copy_does_not_see_what_is_set_later() {
 }
 
 #[test]
-fn what_is_set_in_a_run_does_not_leak_out() {
+fn changes_in_a_run_stay_inside() {
     static VAR: ContextVar<u8> = ContextVar::new();
     VAR.set(1);
     let context = Context::current();
     VAR.set(2);
     for _ in 0..2 {
         let inner = context.run(|| {
-            assert_eq!(VAR.get(), Some(1), "neither into the context");
+            assert_eq!(VAR.get(), Some(1), "the context was changed");
             assert_eq!(VAR.set(3), Some(1));
             Context::default().run(|| {
                 assert_eq!(VAR.get(), None);
@@ -196,7 +196,7 @@ fn what_is_set_in_a_run_does_not_leak_out() {
             assert_eq!(VAR.get(), Some(3));
             Context::current()
         });
-        assert_eq!(VAR.get(), Some(2), "nor into the caller's");
+        assert_eq!(VAR.get(), Some(2), "the caller's context was changed");
         assert_eq!(inner.run(|| VAR.get()), Some(3));
     }
     context.run(|| VAR.clear());
@@ -245,14 +245,14 @@ fn a_context_is_one_word() {
 
 // --- futures with a context -----------------------------------------------------------------------------------------
 
-/// Pending once, if polled before it is ready.
+/// Returns `Pending` once.
 async fn once_pending() {
     let mut polled = false;
     poll_fn(|_| if mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 #[test]
-fn what_a_wrapped_future_sets_lasts_from_poll_to_poll_and_does_not_leak_out() {
+fn changes_of_a_wrapped_future_last_between_polls_and_stay_inside() {
     static VAR: ContextVar<u8> = ContextVar::new();
     VAR.set(1);
     let context = Context::current();
@@ -322,7 +322,7 @@ fn a_poll_that_panics_gives_the_pollers_context_back() {
     assert_eq!(VAR.get(), Some(1));
 }
 
-/// However it comes to its end.
+/// However the future ends.
 #[test]
 fn a_wrapped_future_is_dropped_in_its_context() {
     static VAR: ContextVar<u8> = ContextVar::new();
@@ -389,7 +389,7 @@ fn a_wrapped_futures_drop_may_panic() {
     assert_eq!(VAR.get(), Some(1));
 }
 
-/// Even if the future in there would not.
+/// Even if the inner future would not panic.
 #[test]
 #[should_panic = "polled again after it had given its result"]
 fn a_wrapped_future_is_not_polled_after_its_end() {
@@ -399,7 +399,7 @@ fn a_wrapped_future_is_not_polled_after_its_end() {
 }
 
 #[test]
-fn a_wrapped_future_lets_its_context_go_when_it_is_ready() {
+fn a_wrapped_future_drops_its_context_when_it_is_ready() {
     static VAR: ContextVar<Arc<()>> = ContextVar::new();
     let value = Arc::new(());
     VAR.set(value.clone());
@@ -425,7 +425,7 @@ fn a_wrapped_future_can_be_awaited() {
 // --- users' code inside ---------------------------------------------------------------------------------------------
 
 #[test]
-fn what_a_look_sees_does_not_change_under_its_hands() {
+fn a_value_does_not_change_while_with_reads_it() {
     static VAR: ContextVar<String> = ContextVar::new();
     VAR.set("one".into());
     VAR.with(|value| {
@@ -456,7 +456,7 @@ fn a_clone_may_use_the_variable_that_is_being_copied() {
     };
     VAR.set(value());
     assert!(VAR.get().is_some());
-    assert_eq!(clones(), 2, "the copy, and the one of the value that was replaced while it was being looked at");
+    assert_eq!(clones(), 2, "one clone for the copy, and one of the value that was replaced while `with` read it");
 
     VAR.set(value());
     let context = Context::current();
@@ -465,7 +465,7 @@ fn a_clone_may_use_the_variable_that_is_being_copied() {
     context.run(|| {
         assert!(VAR.clear().is_some());
         assert_eq!(clones(), 1);
-        assert!(VAR.clear().is_some(), "the copying set it again");
+        assert!(VAR.clear().is_some(), "the clone set the variable again");
     });
 }
 
@@ -478,7 +478,7 @@ fn a_clone_that_panics_leaves_the_change_done() {
     let context = Context::current();
     assert_eq!(panic_of(|| _ = VAR.get()), Some("in a clone"));
     assert_eq!(panic_of(|| _ = VAR.set(OnClone(|| ()))), Some("in a clone"));
-    assert!(VAR.get().is_some(), "it was replaced");
+    assert!(VAR.get().is_some(), "the value was not replaced");
     context.run(|| {
         assert_eq!(panic_of(|| _ = VAR.clear()), Some("in a clone"));
         assert!(VAR.with(|value| value.is_none()));
@@ -486,7 +486,8 @@ fn a_clone_that_panics_leaves_the_change_done() {
     });
 }
 
-/// The last copy of a context goes at the end of a run, with the wrapped future, by itself, or with a thread.
+/// Whether the last copy of a context is dropped at the end of a run, with a wrapped future, on its own, or with a
+/// thread.
 #[test]
 fn a_drop_may_use_any_variable() {
     static VAR: ContextVar<OnDrop> = ContextVar::new();
@@ -538,9 +539,9 @@ fn a_drop_may_use_any_variable() {
     assert_eq!(taken(), [None], "the thread's context is gone");
 }
 
-/// Neither in the middle of another panic nor with others of its kind.
+/// Also during another panic, and if several values panic.
 #[test]
-fn a_drop_that_panics_in_a_context_is_contained() {
+fn a_panic_in_the_drop_of_a_contexts_value_is_discarded() {
     static BOMBS: [ContextVar<OnDrop>; 2] = [const { ContextVar::new() }; 2];
     static VAR: ContextVar<u8> = ContextVar::new();
     static DROPS: AtomicUsize = AtomicUsize::new(0);
@@ -574,12 +575,12 @@ fn a_drop_that_panics_in_a_context_is_contained() {
     drop(future);
     assert_eq!((drops(), VAR.get()), (2, Some(1)), "in a wrapped future");
 
-    // At the end of a thread, a panic would end the process.
+    // A panic at the end of a thread would abort the process.
     on_a_thread(set_bombs);
     assert_eq!(drops(), 2, "in a thread");
 }
 
-/// As any value's would: who takes it out drops it.
+/// The caller of `set` or `clear` drops the old value, so the panic comes out there.
 #[test]
 fn a_replaced_values_drop_panics_where_it_is_dropped() {
     static VAR: ContextVar<OnDrop> = ContextVar::new();
@@ -593,7 +594,7 @@ fn a_replaced_values_drop_panics_where_it_is_dropped() {
     assert!(VAR.get().is_none());
 }
 
-/// A value that is dropped with the thread's context, when that is gone, can still call everything.
+/// A value that is dropped with the thread's context may still call every function, but finds no context.
 #[test]
 fn at_a_threads_end_there_is_no_context() {
     static VAR: ContextVar<OnDrop> = ContextVar::new();
@@ -623,16 +624,16 @@ fn at_a_threads_end_there_is_no_context() {
 
 // --- what the types are ---------------------------------------------------------------------------------------------
 
-/// Whether a type has a trait, as a value.
+/// Whether a type implements a trait, as a value.
 macro_rules! has {
     ($type:ty: $bound:path) => {{
-        #[allow(dead_code, reason = "one of the two constants is not used: that is the answer")]
+        #[allow(dead_code, reason = "only one of the two constants is used: it is the answer")]
         trait Otherwise {
             const HAS: bool = false;
         }
         impl<T> Otherwise for T {}
         struct Probe<T>(std::marker::PhantomData<T>);
-        // A constant of the type itself comes before one of a trait, where its bound holds.
+        // If the bound holds, this inherent constant takes precedence over the trait's constant.
         #[allow(dead_code, reason = "as above")]
         impl<T: $bound> Probe<T> {
             const HAS: bool = true;
@@ -651,7 +652,7 @@ fn types_are_send_and_sync_where_their_contents_are() {
 }
 
 #[test]
-fn types_are_unpin_and_debug_whatever_is_in_them() {
+fn types_are_unpin_and_debug_for_any_contents() {
     assert!(has!(Context: Unpin) && has!(Context: Debug));
     assert!(has!(ContextVar<PhantomPinned>: Unpin) && has!(ContextVar<OnClone>: Debug));
     assert!(has!(WithContext<PhantomPinned>: Unpin) && has!(WithContext<OnClone>: Debug));
@@ -660,7 +661,7 @@ fn types_are_unpin_and_debug_whatever_is_in_them() {
 }
 
 #[test]
-fn debug_says_what_can_be_said() {
+fn debug_shows_the_type_and_the_number_of_variables() {
     static VAR: ContextVar<u8> = ContextVar::new();
     let context = Context::default().run(|| {
         VAR.set(1);
@@ -679,25 +680,25 @@ fn debug_says_what_can_be_said() {
 
 static VARS: [ContextVar<Number>; 3] = [const { ContextVar::new() }; 3];
 
-/// Knows how many of its kind there are.
+/// A value that is counted while it lives.
 #[derive(Clone, Debug)]
 struct Number {
     number: u32,
     _living: Arc<()>,
 }
 
-/// What is in a context.
+/// The values of a context, by variable.
 type Model = HashMap<usize, u32>;
 
 #[derive(Clone, Debug)]
 enum Op {
     Set(usize, u32),
     Clear(usize),
-    /// Sets the variable while it is being looked at.
+    /// Sets the variable inside `with`.
     SetInWith(usize, u32),
-    /// Copies the current context to the list of contexts.
+    /// Adds a copy of the current context to the list of contexts.
     Copy,
-    /// These refer to contexts of the list, where there are any.
+    /// `Forget` and `Run` refer to a context of the list, if there is one.
     Forget(usize),
     Run {
         context: usize,
@@ -705,9 +706,9 @@ enum Op {
         panics: bool,
         on_a_thread: bool,
     },
-    /// A future that goes through these one a poll, to the list of futures. And whether each poll ends by a panic.
+    /// Adds a future to the list of futures. Each poll runs one of these programs, and panics afterwards if told to.
     Wrap(usize, Vec<(Vec<Op>, bool)>),
-    /// These refer to futures of the list, where there are any.
+    /// `Poll` and `Drop` refer to a future of the list, if there is one.
     Poll {
         future: usize,
         on_a_thread: bool,
@@ -737,23 +738,23 @@ fn op() -> impl Strategy<Value = Op> {
     })
 }
 
-/// What a program works on. Its locks are not held while anything runs.
+/// The state of a program. No lock is held while code of the program runs.
 #[derive(Default)]
 struct World {
     contexts: Mutex<Vec<(Context, Model)>>,
     futures: Mutex<Vec<Wrapped>>,
     living: Arc<()>,
-    /// What went wrong where a panic would end the process.
+    /// Errors found where a panic would abort the process.
     wrong: Mutex<Vec<String>>,
 }
 
 struct Wrapped {
     future: WithContext<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Of each poll to come, whether it panics; in the one after these it is ready.
+    /// Whether each remaining poll panics; after these the future is ready.
     panics: std::vec::IntoIter<bool>,
 }
 
-/// Compares the context with the model when it is dropped.
+/// Compares the current context with the model in its `Drop`.
 struct Dropped {
     world: Arc<World>,
     model: Model,
@@ -768,14 +769,14 @@ impl Drop for Dropped {
     }
 }
 
-/// What a program panics with.
+/// The payload of a planned panic.
 struct Planned;
 
 fn seen() -> Model {
     VARS.iter().enumerate().filter_map(|(var, value)| Some((var, value.get()?.number))).collect()
 }
 
-/// Runs this here or on a thread, and expects it to panic or not to. Panics that were not planned go through.
+/// Runs `run` here or on a thread, and checks whether it panics. An unplanned panic is resumed.
 fn expect(panics: bool, on_a_thread: bool, run: impl FnOnce() + Send) {
     let run = || catch_unwind(AssertUnwindSafe(run));
     let result = if on_a_thread { thread::scope(|scope| scope.spawn(run).join().unwrap()) } else { run() };
@@ -784,7 +785,7 @@ fn expect(panics: bool, on_a_thread: bool, run: impl FnOnce() + Send) {
             resume_unwind(payload);
         }
     });
-    assert_eq!(panicked.is_err(), panics, "panics go through");
+    assert_eq!(panicked.is_err(), panics, "whether it panicked");
 }
 
 impl World {
@@ -803,7 +804,7 @@ impl World {
         Some(futures.swap_remove(at))
     }
 
-    /// Runs a program in the current context, which `model` is the model of.
+    /// Runs a program in the current context, whose model is `model`.
     fn run(self: &Arc<Self>, ops: &[Op], model: &mut Model) {
         for op in ops {
             self.step(op, model);
@@ -900,13 +901,13 @@ proptest! {
         drop(futures);
         prop_assert_eq!(&*world.wrong.lock().unwrap(), &Vec::<String>::new());
         world.contexts.lock().unwrap().clear();
-        prop_assert_eq!(Arc::strong_count(&world.living), 1, "a value is left over");
+        prop_assert_eq!(Arc::strong_count(&world.living), 1, "a value was leaked");
     }
 }
 
 // --- jobs -----------------------------------------------------------------------------------------------------------
 
-/// Every way to run a job, given a name for the message.
+/// Every way to run a job, with its name for the assertion messages.
 fn ways_to_run<R: Send + 'static>(pool: &ThreadPool, job: fn() -> R) -> [(&'static str, Job<R>); 4] {
     let many = pool.spawn_many([job]).pop().unwrap();
     [
@@ -917,8 +918,8 @@ fn ways_to_run<R: Send + 'static>(pool: &ThreadPool, job: fn() -> R) -> [(&'stat
     ]
 }
 
-/// Forbids: a job sees another context than the one it was started in, whatever is set before it runs, or what it sets is
-/// seen outside.
+/// Forbids: a job sees a change that was made between its submission and its start, or its own changes are seen
+/// outside.
 #[test]
 fn a_job_gets_a_copy_taken_where_it_was_started() {
     static NUMBER: ContextVar<u32> = ContextVar::new();
@@ -936,7 +937,7 @@ fn a_job_gets_a_copy_taken_where_it_was_started() {
     assert_eq!(NUMBER.get(), Some(2));
 }
 
-/// Forbids: a job without variables sees those of the job that ran on its thread before, also if that one panicked.
+/// Forbids: a job sees variables of the job that ran on its thread before, whether or not that job panicked.
 #[test]
 fn nothing_is_left_on_a_thread() {
     static NUMBER: ContextVar<u32> = ContextVar::new();
@@ -955,7 +956,8 @@ fn nothing_is_left_on_a_thread() {
     }
 }
 
-/// Forbids: a job that runs inside the one that waits for it sees what that one has set since, or changes it.
+/// Forbids: a job that runs inline sees what the waiting job has set since the submission, or changes the waiting job's
+/// context.
 #[test]
 fn a_job_inside_another_has_its_own_context() {
     static NUMBER: ContextVar<u32> = ContextVar::new();
@@ -966,13 +968,13 @@ fn a_job_inside_another_has_its_own_context() {
         let inner = inside.spawn(|| NUMBER.set(10));
         NUMBER.set(2);
         let outer_thread = thread::current().id();
-        assert_eq!(inside.spawn(|| thread::current().id()).wait(), outer_thread, "it did not run inside");
+        assert_eq!(inside.spawn(|| thread::current().id()).wait(), outer_thread, "the job did not run inline");
         (inner.wait(), NUMBER.get())
     });
     assert_eq!(outer.wait(), (Some(1), Some(2)));
 }
 
-/// Forbids: a job that is cancelled, refused or done keeps the values that were copied into it.
+/// Forbids: a job that was cancelled or has finished keeps the values of its context.
 #[test]
 fn a_job_drops_its_copy() {
     static SHARED: ContextVar<Arc<()>> = ContextVar::new();

@@ -1,9 +1,9 @@
-//! Context variables in all that a loop starts: each job, task, call and branch has a copy of its own, and the current
-//! loop travels in it. The variables themselves are in `context.rs`.
+//! Context variables in everything that a loop starts: each job, task, callback and branch has its own copy of the
+//! context, and the current loop is part of the context. `context.rs` tests the variables themselves.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
-#![allow(clippy::async_yields_async, reason = "a handle often is what is to get out")]
+#![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 
 mod loop_helpers;
 
@@ -22,18 +22,18 @@ static VALUE: ContextVar<Arc<()>> = ContextVar::new();
 
 type Seen = Pin<Box<dyn Future<Output = Option<u32>>>>;
 
-/// What a place sees at its start; then it sets the variable, sees that again after others have run, and ends.
+/// Returns the value of `ID` at the start. In between, sets `ID` and checks it after other code has run.
 async fn visits(new: u32) -> Option<u32> {
     let before = ID.get();
     ID.set(new);
     for _ in 0..3 {
         yield_now().await;
-        assert_eq!(ID.get(), Some(new), "it did not last from poll to poll");
+        assert_eq!(ID.get(), Some(new), "the value did not last from poll to poll");
     }
     before
 }
 
-/// The same, blocking.
+/// The same in blocking code.
 fn visit(new: u32) -> Option<u32> {
     let before = ID.get();
     ID.set(new);
@@ -41,7 +41,7 @@ fn visit(new: u32) -> Option<u32> {
     before
 }
 
-/// Starts something in every way there is; each gives what it has seen.
+/// Starts code in every way there is. Each future returns the value that the code saw.
 fn start_everything() -> Vec<(&'static str, Seen)> {
     fn boxed(seen: impl Future<Output = Option<u32>> + 'static) -> Seen {
         Box::pin(seen)
@@ -81,32 +81,32 @@ fn start_everything() -> Vec<(&'static str, Seen)> {
     started
 }
 
-/// Nothing that is started misses the context of its start, takes a later one, or lets its changes out.
+/// Everything that is started sees the context at its start, not a later one, and its changes are not seen outside.
 #[test]
 fn everything_has_a_copy_of_its_own() {
     let _watchdog = watchdog();
     block_on(async {
         ID.set(100);
         let started = start_everything();
-        // Too late for those.
+        // Not seen by what has been started.
         ID.set(200);
         for (name, seen) in started {
             assert_eq!(seen.await, Some(100), "{name}");
-            assert_eq!(ID.get(), Some(200), "{name} has let it out");
+            assert_eq!(ID.get(), Some(200), "the change of {name} is seen outside");
         }
         turns().await;
         assert_eq!(ID.get(), Some(200));
-        // And where there was nothing, nothing is found.
+        // Without a value, no value is seen.
         ID.clear();
         for (name, seen) in start_everything() {
             assert_eq!(seen.await, None, "{name}");
-            assert_eq!(ID.get(), None, "{name} has let it out");
+            assert_eq!(ID.get(), None, "the change of {name} is seen outside");
         }
     });
     assert_eq!(ID.get(), None);
 }
 
-/// Threads that the loop does not know bring their own context, not the loop's.
+/// What another thread submits runs in that thread's context, not in the loop's.
 #[test]
 fn the_context_is_the_starters_not_the_loops() {
     let _watchdog = watchdog();
@@ -130,7 +130,7 @@ fn the_context_is_the_starters_not_the_loops() {
     });
 }
 
-/// The main future changes nothing outside, from call to call either, and `into_future` is inside.
+/// The changes of the main future, and of its `into_future`, are not seen outside, nor in the next call.
 #[test]
 fn the_main_future_has_a_copy() {
     struct Sets;
@@ -157,7 +157,7 @@ fn the_main_future_has_a_copy() {
         assert_eq!(ID.get(), Some(1));
     }
     ID.clear();
-    // A task keeps the context of its start, whatever the later calls are made in.
+    // A task keeps the context of its start, whatever context a later `block_on` is called in.
     let task = Context::current().run(|| {
         ID.set(6);
         event_loop.block_on(async { spawn(visits(7)) })
@@ -167,7 +167,7 @@ fn the_main_future_has_a_copy() {
     assert_eq!(event_loop.block_on(async { ID.get() }), Some(8));
 }
 
-/// Three requests in one `gather` never see each other's id, in the function or in the macro.
+/// The branches of one `gather` never see each other's id, in the function and in the macro.
 #[test]
 fn each_branch_of_a_gather_has_a_copy() {
     async fn request(id: u32) -> u32 {
@@ -189,16 +189,16 @@ fn each_branch_of_a_gather_has_a_copy() {
         assert_eq!(ID.get(), Some(1000));
         assert_eq!(gather!(request(1), request(2), async { request(3).await }).await, (1, 2, 3));
         assert_eq!(ID.get(), Some(1000));
-        // Each argument of the macro may be whatever becomes a future.
+        // The arguments of the macro may be any `IntoFuture`.
         assert_eq!(gather!(threaded(|| visit(1)), visits(2)).await, (Some(1000), Some(1000)));
         assert_eq!(spawn(async { gather!(visits(1), visits(2)).await }).await, (Some(1000), Some(1000)));
-        // A `timeout` is no new place: what is set in it is set for its task.
+        // A `timeout` has no context of its own: a change in it is a change in its task.
         assert_eq!(timeout(LONG, visits(5)).await, Ok(Some(1000)));
         assert_eq!(ID.get(), Some(5));
     });
 }
 
-/// A job that `wait` runs right there does not see, nor change, what the waiting job has set.
+/// A job that `wait` runs inline neither sees nor changes what the waiting job has set since the submission.
 #[test]
 fn a_job_that_is_run_inline_has_its_own_context() {
     let _watchdog = watchdog();
@@ -212,11 +212,11 @@ fn a_job_that_is_run_inline_has_its_own_context() {
         ID.get()
     });
     assert_eq!(job.wait(), Some(3));
-    // The thread keeps nothing of it.
+    // The thread keeps no value.
     assert_eq!(pool.spawn(|| ID.get()).wait(), None);
 }
 
-/// No copy is kept longer than what it was made for.
+/// A copy of a context is dropped with the code that it was made for.
 #[test]
 fn nothing_is_left_of_a_context() {
     let _watchdog = watchdog();
@@ -234,7 +234,7 @@ fn nothing_is_left_of_a_context() {
         turns().await;
         VALUE.clear();
         until("all copies are gone", || living.count() == 0).await;
-        // Left to the loop's end.
+        // Dropped at the loop's end.
         VALUE.set(living.one());
         LoopHandle::current().call_later(LONG, || ());
         spawn(std::future::pending::<()>()).detach();
@@ -247,12 +247,12 @@ fn nothing_is_left_of_a_context() {
 
 // --- the current loop -----------------------------------------------------------------------------------------------
 
-/// The thread of the current loop.
+/// The id of the current loop's thread.
 async fn loops_thread() -> ThreadId {
     LoopHandle::current().spawn(async { thread::current().id() }).await
 }
 
-/// A context that is taken elsewhere takes its loop with it, and gives the other one back.
+/// A context that runs on another thread has its own loop current there; afterwards the former loop is current again.
 #[test]
 fn the_current_loop_travels_in_the_context() {
     let _watchdog = watchdog();
@@ -263,7 +263,7 @@ fn the_current_loop_travels_in_the_context() {
             assert!(LoopHandle::try_current().is_none());
             assert_eq!(context.run(|| LoopHandle::current().sync_wait(loops_thread()).unwrap()), here);
             assert!(LoopHandle::try_current().is_none());
-            // Polled by another loop, but with this one current.
+            // Polled by another loop, but with the context's loop current.
             block_on(async {
                 let other = thread::current().id();
                 assert_eq!(context.clone().wrap(loops_thread()).await, here);
@@ -272,15 +272,15 @@ fn the_current_loop_travels_in_the_context() {
             });
         })
         .await;
-        // The empty context has none.
+        // The empty context has no loop.
         Context::default().run(|| assert!(LoopHandle::try_current().is_none()));
         assert!(LoopHandle::try_current().is_some());
     });
 }
 
-/// What is handed to another loop belongs to that one, and has the variables of where it comes from.
+/// In a task or callback for another loop, that loop is current, but the variables are those of the submitter.
 #[test]
-fn what_a_loop_is_handed_has_it_current() {
+fn submitted_code_has_the_other_loop_current() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
@@ -299,7 +299,7 @@ fn what_a_loop_is_handed_has_it_current() {
         let (current, id) = from_other.await.unwrap();
         assert_eq!((current.spawn(async { thread::current().id() }).await, id), (here, Some(5)));
     });
-    // `enter` lays the loop over the context, for as long as it runs.
+    // `enter` changes the current loop only, and only while it runs.
     ID.set(6);
     let (is_some, id) = handle.enter(|| (LoopHandle::try_current().is_some(), ID.get()));
     assert_eq!((is_some, id, ID.get()), (true, Some(6), Some(6)));

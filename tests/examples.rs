@@ -1,4 +1,4 @@
-//! The examples that take no arguments: each asserts what it shows, and ends within a second.
+//! Runs the examples that take no arguments. Each asserts what it shows.
 
 #[path = "common/example.rs"]
 mod example;
@@ -9,14 +9,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// They have tests of their own, or take arguments.
+/// Examples that have their own tests, or take arguments.
 const OTHERS: [&str; 3] = ["bench", "http", "wc"];
 
-/// What a program printed, if it ended well.
+/// Runs an example to its end, and returns its output.
 fn run(name: &str) -> String {
     let start = Instant::now();
     let mut child = example(name).stdout(Stdio::piped()).spawn().expect("it starts");
-    // A second of its own time: the machine may be busy with other tests.
+    // An example takes about a second, but the machine may be busy with other tests.
     while child.try_wait().expect("its state").is_none() {
         if start.elapsed() > Duration::from_secs(20) {
             child.kill().expect("it can be ended");
@@ -44,7 +44,7 @@ fn each_example_says_that_it_holds() {
     }
 }
 
-/// What sleeps and calls later does so when it says it does.
+/// The output of the `event_loop` example shows the turns and the timers.
 #[test]
 fn the_event_loop_keeps_its_times() {
     let output = run("event_loop");

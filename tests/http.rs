@@ -1,7 +1,7 @@
-//! `examples/http.rs`, run as a process and asked over real sockets: what it serves, what it refuses, whom it gives up on,
-//! and how it stops.
+//! `examples/http.rs`, run as a process and used over real sockets: what the server serves and refuses, which clients
+//! it gives up on, and how it stops.
 //!
-//! Each server ends by the end of its stdin, and has to say nothing on stderr: no thread of it has panicked.
+//! A test stops its server by closing the server's stdin. An empty stderr shows that no thread has panicked.
 
 #![forbid(unsafe_code)]
 
@@ -25,20 +25,20 @@ use proptest::test_runner::{Config, TestRunner};
 
 // --- what is served -------------------------------------------------------------------------------------------------
 
-/// What lies beside the served directory. No answer may ever contain it.
+/// The content of a file beside the served directory. No response may contain it.
 const SECRET: &str = "the secret";
 
-/// More than the buffers of the system hold, on both ends together.
+/// More bytes than the socket buffers of both ends hold.
 const HUGE: u64 = 64 << 20;
 
-/// A folder of its own for a test, with the served one in it. Removed at its end.
+/// A test's own folder, which contains the served directory. Removed on drop.
 struct Tree {
     top: PathBuf,
 }
 
 impl Tree {
     fn new() -> Self {
-        // The first name that is free: tests run side by side.
+        // The first free name, because tests run in parallel.
         let top = (0..1000)
             .map(|number| env::temp_dir().join(format!("offthread-http-{}-{number}", process::id())))
             .find(|top| fs::create_dir(top).is_ok())
@@ -84,7 +84,7 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // Nothing depends on it, and a panic in here would hide the one that failed the test.
+        // An error is ignored: a panic here would hide the panic that failed the test.
         let _ = fs::remove_dir_all(&self.top);
     }
 }
@@ -125,7 +125,7 @@ impl Server {
         Self::start(tree, command)
     }
 
-    /// With as few descriptors as it can do with. (Where that can be said.)
+    /// With a low limit of file descriptors. (On Unix only.)
     fn with_few_files(tree: Tree, options: &[&str]) -> Self {
         if !cfg!(unix) {
             return Self::with(tree, options);
@@ -154,12 +154,12 @@ impl Server {
         Client::to(self.address)
     }
 
-    /// What a fresh connection is answered.
+    /// The response to a request on a new connection.
     fn get(&self, target: &str) -> Response {
         self.connect().get(target)
     }
 
-    /// Asks until there is an answer: one whose time-out is short may find this very client too slow.
+    /// Retries until there is a response: a server with a short time-out may find this client too slow.
     fn still_answers(&self) {
         until("the server answers", || {
             let mut client = self.connect();
@@ -168,17 +168,17 @@ impl Server {
         });
     }
 
-    /// It asks for no more connections: its listener is gone.
+    /// Whether the server's listener is gone.
     fn has_stopped_listening(&self) -> bool {
         TcpStream::connect(self.address).is_err()
     }
 
-    /// Ends its stdin.
+    /// Closes the server's stdin.
     fn ask_to_stop(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Stops it, waits until it has ended well, and returns what it said on stderr.
+    /// Stops the server, checks that it ended well, and returns its stderr.
     fn stop_with_stderr(mut self) -> String {
         self.ask_to_stop();
         let mut printed = [String::new(), String::new()];
@@ -198,7 +198,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Only after a failed test is it still there.
+        // The process still runs only if the test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -236,7 +236,7 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_ref()).expect("sending");
     }
 
-    /// Says that there is nothing more to come, though it listens on.
+    /// Shuts down the sending half of the connection.
     fn finish(&mut self) {
         self.0.get_mut().shutdown(Shutdown::Write).expect("a shutdown");
     }
@@ -260,7 +260,7 @@ impl Client {
         line.strip_suffix("\r\n").map(str::to_owned).ok_or(ErrorKind::UnexpectedEof.into())
     }
 
-    /// Reads the next answer, which has to be well-formed, and holds it against what all answers have in common.
+    /// Reads the next response, and checks what all responses have in common.
     fn try_response(&mut self, is_head: bool) -> io::Result<Response> {
         let line = self.line()?;
         let (version, rest) = line.split_at(9);
@@ -287,7 +287,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Waits for the end of the connection, up to which nothing may come.
+    /// Waits for the end of the connection, and asserts that nothing comes before it.
     fn expect_end(&mut self) {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).expect("an end in order");
@@ -295,7 +295,7 @@ impl Client {
     }
 }
 
-/// The end of the connection, whichever way.
+/// Reads to the end of the connection, and ignores errors.
 fn drain(stream: &mut impl Read) {
     let _ = io::copy(stream, &mut io::sink());
 }
@@ -348,7 +348,7 @@ fn directories_are_their_index() {
         let response = server.get(target);
         assert_eq!((response.status, response.header("Location")), (301, Some(location)), "{target}");
     }
-    // There is no listing; and a file is no directory.
+    // There is no listing, and a file is not a directory.
     for target in ["/sub/deeper/", "/plain.txt/", "/plain.txt/index.html", "/missing/", "/missing"] {
         assert_eq!(server.get(target).status, 404, "{target}");
     }
@@ -393,7 +393,7 @@ fn head_is_get_without_a_body() {
         assert_eq!(head.status, get.status);
         assert!(headers(head).eq(headers(get)), "{target}");
     }
-    // Neither has a refusal one.
+    // The response to a refused `HEAD` has no body either.
     client.send("HEAD / HTTP/1.1\r\n\r\n");
     assert_eq!(client.try_response(true).expect("a response").status, 400);
     client.expect_end();
@@ -422,12 +422,12 @@ fn dates_are_right() {
     ] {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let response = modified(time);
-        // Some file systems end before that.
+        // Some file systems cannot store this time.
         if fs::metadata(&path).and_then(|metadata| metadata.modified()).is_ok_and(|stored| stored == time) {
             assert_eq!(response.header("Last-Modified"), Some(text));
         }
     }
-    // The second may change between the two.
+    // The clock may advance by a second between the two calls.
     until("`Date` is now", || {
         let response = modified(SystemTime::now());
         response.header("Last-Modified") == response.header("Date")
@@ -467,7 +467,7 @@ fn requests_may_come_in_any_pieces() {
     let server = Server::new();
     let request =
         "GET /plain.txt HTTP/1.1\r\nhOsT:example.org\r\nX-Empty:\r\nX-\u{fc}: 1\r\n\r\n".replace('\u{fc}', "u");
-    // All at once, with the line end too many that some send.
+    // All at once, with an extra line end between requests, as some clients send.
     let mut client = server.connect();
     client.send(request.repeat(30) + "\r\nHEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + &request);
     for _ in 0..30 {
@@ -480,7 +480,7 @@ fn requests_may_come_in_any_pieces() {
         client.send([byte]);
     }
     assert_eq!(client.response().body, b"plain text");
-    // What was asked for before the client finished is answered.
+    // Requests that were sent before the client shut down its half are answered.
     client.send(request.repeat(2));
     client.finish();
     assert_eq!([client.response().status, client.response().status], [200, 200]);
@@ -518,17 +518,17 @@ fn no_more_are_served_than_allowed_and_the_others_wait() {
     for client in &mut busy {
         assert_eq!(client.get("/").status, 200);
     }
-    // They wait outside: there are not descriptors for all of them, and it does not complain.
+    // These connections wait in the listener's backlog; the server has no descriptors for them, and reports no error.
     let mut waiting: Vec<_> = (0..30).map(|_| server.connect()).collect();
     for client in &mut waiting {
         client.ask("GET", "/plain.txt");
     }
-    // That it is not answered shows only in time. Too little of it would not fail the test.
+    // A missing response shows only in time; a time that is too short cannot fail the test.
     waiting[0].0.get_mut().set_read_timeout(Some(Duration::from_millis(50))).expect("an option");
-    let error = waiting[0].0.fill_buf().expect_err("there is no place for it");
+    let error = waiting[0].0.fill_buf().expect_err("a response beyond the limit of connections");
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     waiting[0].0.get_mut().set_read_timeout(None).expect("an option");
-    // As one leaves, another one's turn comes.
+    // As one client leaves, another is served.
     let [first, mut second] = busy;
     drop(first);
     for mut client in waiting {
@@ -541,7 +541,7 @@ fn no_more_are_served_than_allowed_and_the_others_wait() {
 
 // --- hostile requests -----------------------------------------------------------------------------------------------
 
-/// Ways to say what must not be said.
+/// Targets that must not be served.
 const ESCAPES: &[&str] = &[
     "/../secret.txt",
     "/../../../../../../../../etc/passwd",
@@ -675,7 +675,7 @@ fn no_symbolic_link_leads_out() {
     ] {
         assert_eq!(server.get(target).status, 404, "{target}");
     }
-    // It leads out, and in again: a matter of where it ends.
+    // A link that leads out and in again is allowed: only the final path counts.
     assert_eq!(server.get("/up/site/plain.txt").body, b"plain text");
     for target in ["/inside.txt", "/inside/", "/here/sub/"] {
         assert_eq!(server.get(target).body, b"the index of sub", "{target}");
@@ -684,10 +684,10 @@ fn no_symbolic_link_leads_out() {
     server.stop();
 }
 
-/// Whoever opens a pipe waits for somebody at its other end.
+/// Opening a named pipe would block until another process opens its other end.
 #[cfg(unix)]
 #[test]
-fn what_is_no_file_is_not_opened() {
+fn only_regular_files_are_opened() {
     let _watchdog = watchdog();
     let server = Server::with(Tree::new(), &["--connections", "1"]);
     let made = Command::new("mkfifo").arg(server.tree.path("pipe")).status().expect("mkfifo");
@@ -767,9 +767,9 @@ fn random_paths_lead_to_what_lies_inside_or_nowhere() {
     server.stop();
 }
 
-/// Each is answered with this status and nothing else, and then the connection ends, whatever follows.
+/// Each bad request gets one response with the given status; then the connection ends, whatever follows.
 #[test]
-fn what_is_no_good_request_is_refused() {
+fn bad_requests_are_refused() {
     let _watchdog = watchdog();
     let server = Server::new();
     let field = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").into_bytes();
@@ -832,7 +832,7 @@ fn what_is_no_good_request_is_refused() {
         let shown = String::from_utf8_lossy(&request).into_owned();
         let mut client = server.connect();
         client.send(&request);
-        // It must not be taken for a second request.
+        // Must not be answered as a second request.
         client.send("GET /plain.txt HTTP/1.1\r\nHost: a\r\n\r\n");
         let response = client.response();
         assert_eq!((response.status, response.closes()), (status, true), "{shown:?}");
@@ -844,7 +844,7 @@ fn what_is_no_good_request_is_refused() {
     server.stop();
 }
 
-/// Where a body ends is what attackers want servers to disagree about. Here nothing behind one is ever read as a request.
+/// Request smuggling needs servers that disagree about the end of a body. Nothing after a body is read as a request.
 #[test]
 fn no_request_is_smuggled_in_a_body() {
     let _watchdog = watchdog();
@@ -890,7 +890,7 @@ fn no_request_is_smuggled_in_a_body() {
             client.expect_end();
         }
     }
-    // No body at all is none to be wary of.
+    // A request with an empty body keeps the connection.
     let mut client = server.connect();
     client.send("GET /plain.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".repeat(2));
     assert_eq!([client.response().closes(), client.response().closes()], [false, false]);
@@ -899,7 +899,7 @@ fn no_request_is_smuggled_in_a_body() {
 }
 
 #[test]
-fn what_is_too_long_is_refused() {
+fn requests_that_are_too_long_are_refused() {
     let _watchdog = watchdog();
     let server = Server::new();
     let long_line = |length: usize| {
@@ -929,7 +929,7 @@ fn what_is_too_long_is_refused() {
         let response = client.response();
         assert_eq!((response.status, response.closes()), (status, status != 200), "{} bytes", request.len());
     }
-    // A name that no file system takes.
+    // A name that is too long for any file system.
     assert_eq!(server.get(&format!("/{}", "a".repeat(5000))).status, 404);
     assert_eq!(server.get(&"/a".repeat(4000)).status, 404);
     server.still_answers();
@@ -944,7 +944,7 @@ fn clients_that_leave_in_the_middle_are_forgotten() {
     let server = Server::with(tree, &["--connections", "1", "--timeout", "3600"]);
     let request = "GET /huge.bin HTTP/1.1\r\nHost: a\r\n\r\n";
     for length in 0..request.len() {
-        // At once, and after having finished: then it may be told that this was no request.
+        // Drops the connection at once; then, on another one, shuts down its half and reads the response.
         let mut client = server.connect();
         client.send(&request[..length]);
         drop(client);
@@ -960,12 +960,12 @@ fn clients_that_leave_in_the_middle_are_forgotten() {
         client.send(request);
         client.0.read_exact(&mut vec![0; taken]).expect("a part of the answer");
     }
-    // The only place is free again.
+    // The only connection slot is free again.
     server.still_answers();
     server.stop();
 }
 
-/// A server with one place, and for those who are too slow.
+/// A server with one connection slot and a short time-out.
 fn impatient_server(timeout: Duration) -> Server {
     let tree = Tree::new();
     tree.huge();
@@ -973,24 +973,24 @@ fn impatient_server(timeout: Duration) -> Server {
 }
 
 #[test]
-fn whoever_says_or_takes_nothing_is_given_up() {
+fn clients_that_send_or_read_nothing_time_out() {
     let _watchdog = watchdog();
     let server = impatient_server(Duration::from_secs(1));
-    // Who says nothing is told nothing.
+    // A client that sends nothing gets no response.
     server.connect().expect_end();
     let mut client = server.connect();
     client.ask("GET", "/huge.bin");
     server.still_answers();
-    // It gets what has been on the way, and no more.
+    // The client gets what was already in the buffers.
     let mut taken = Vec::new();
     let _ = client.0.read_to_end(&mut taken);
     assert!((taken.len() as u64) < HUGE);
     server.stop();
 }
 
-/// Each byte comes in time. All together they do not.
+/// The time-out applies to the whole request, not to each byte.
 #[test]
-fn whoever_sends_a_byte_now_and_then_is_given_up() {
+fn clients_that_send_slowly_time_out() {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let _watchdog = watchdog();
     let server = impatient_server(TIMEOUT);
@@ -1007,7 +1007,7 @@ fn whoever_sends_a_byte_now_and_then_is_given_up() {
         let response = client.response();
         assert_eq!((response.status, response.closes()), (408, true));
         assert!(start.elapsed() >= TIMEOUT);
-        // Nor can it hold the place by going on now.
+        // The connection slot is free, although the client goes on sending.
         server.still_answers();
         drop(client);
         drip.join().expect("no panic");
@@ -1015,7 +1015,7 @@ fn whoever_sends_a_byte_now_and_then_is_given_up() {
     server.stop();
 }
 
-/// Garbage gets an answer or the end of the connection, in order; never silence, and no secret.
+/// A damaged request gets a response or the end of the connection, and never the secret.
 #[test]
 fn damaged_requests_are_answered_or_ended() {
     const NASTY: &[u8] = b"\r\n\0 :/%.\t\x80\xff,;?#\\\"*@0159AZaz";
@@ -1051,7 +1051,7 @@ fn damaged_requests_are_answered_or_ended() {
     server.stop();
 }
 
-/// A file that has become shorter than was promised: the end of the connection says so.
+/// If a file becomes shorter than its `Content-Length`, the connection ends.
 #[test]
 fn a_file_that_shrinks_ends_the_connection() {
     let _watchdog = watchdog();
@@ -1071,7 +1071,7 @@ fn a_file_that_shrinks_ends_the_connection() {
     server.stop();
 }
 
-/// The system refuses connections for a while. The server waits, and does not give up.
+/// The system refuses connections for a while; the server waits and goes on.
 #[cfg(unix)]
 #[test]
 fn too_many_open_files_are_survived() {
@@ -1105,16 +1105,16 @@ fn the_end_of_stdin_stops_it() {
     let (status, stdout, stderr) = run([tree.path("").as_os_str(), "0".as_ref()]);
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
     assert!(stdout.starts_with("listening on http://127.0.0.1:") && stdout.lines().count() == 1, "{stdout}");
-    // Without a connection; and what is written to it before means nothing.
+    // With an idle server, whose stdin may contain anything.
     let mut server = Server::new();
     server.child.stdin.as_mut().expect("a pipe").write_all(b"quit\n\x04\n").expect("writing");
     server.still_answers();
     server.stop();
 }
 
-/// Whoever waits, for a place or for a next request, or is in the middle of one, does not hold up the end.
+/// Connections that wait for a slot or for a request, or are in the middle of one, do not delay the end.
 #[test]
-fn idle_connections_end_with_it() {
+fn idle_connections_end_with_the_server() {
     let _watchdog = watchdog();
     let mut server = Server::with(Tree::new(), &["--connections", "4", "--timeout", "3600"]);
     let mut fresh = server.connect();
@@ -1153,13 +1153,13 @@ fn a_download_is_finished_before_the_end() {
     let response = client.response();
     assert_eq!((response.status, response.body.len() as u64), (200, HUGE));
     assert!(response.body == vec![0; response.body.len()]);
-    // The next request comes too late.
+    // The server does not wait for another request.
     client.expect_end();
     server.stop();
 }
 
 #[test]
-fn a_client_that_takes_nothing_holds_up_the_end_no_longer_than_its_time() {
+fn a_client_that_reads_nothing_delays_the_end_by_its_time_out_only() {
     let _watchdog = watchdog();
     let tree = Tree::new();
     tree.huge();
@@ -1173,7 +1173,7 @@ fn a_client_that_takes_nothing_holds_up_the_end_no_longer_than_its_time() {
 }
 
 #[test]
-fn it_stops_wherever_it_listens() {
+fn the_server_stops_on_every_address() {
     let _watchdog = watchdog();
     for (bind, reachable) in [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::1", "::1"), ("127.0.0.1", "127.0.0.1")] {
         let address: IpAddr = bind.parse().expect("an address");
@@ -1229,7 +1229,7 @@ fn what_cannot_be_served_is_reported() {
         let (status, stdout, stderr) = run([dir.as_os_str(), port.as_ref()]);
         assert_eq!((status, stdout.as_str(), stderr.lines().count()), (Some(1), "", 1), "{dir:?} {port}: {stderr}");
     }
-    // Even a time that no clock reaches.
+    // A time-out beyond the clock's range is accepted.
     let server = Server::with(Tree::new(), &["--timeout", "1e19"]);
     server.still_answers();
     server.stop();

@@ -1,10 +1,10 @@
-//! The house rules that a compiler does not check: who may import whom, where unsafe code may stand, and that the
-//! models which the core's comments name exist.
+//! Rules that the compiler does not check: which module may import which, where unsafe code is allowed, and that the
+//! models named in the file heads exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules from top to bottom: a lower one may use a higher one, never the other way round.
+/// The modules in order: a module may import only modules above it.
 const ORDER: &[&str] = &[
     "sync",
     "primitives::cache_padded",
@@ -38,7 +38,7 @@ const ORDER: &[&str] = &[
     "macros",
 ];
 
-/// Every source file, with its path below `src/`.
+/// Every source file: its path below `src/`, and its text.
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -57,7 +57,7 @@ fn sources() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// Where a module path stands in the list. `primitives` alone, and what is deeper than the list, count as their parent.
+/// The position of a module path in the list. A path below a listed module counts as that module.
 fn place(module: &str) -> Option<usize> {
     ORDER.iter().position(|known| module == *known || module.starts_with(&format!("{known}::")))
 }
@@ -68,7 +68,7 @@ fn module_of(path: &Path) -> String {
     parts.join("::").trim_end_matches("::mod").to_owned()
 }
 
-/// The code, without comments and without what follows `#[cfg(test)]`.
+/// The code without comment lines, and without everything after the first `#[cfg(test)]` item at the top level.
 fn code(text: &str) -> String {
     let code = text.split("\n#[cfg(test)]").next().unwrap();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |all, line| all + line + "\n")
@@ -98,7 +98,7 @@ fn imports_point_up() {
     for (path, text) in sources() {
         let module = module_of(&path);
         if module == "lib" || module == "primitives" {
-            continue; // they only list modules
+            continue; // These files only list modules.
         }
         let own = place(&module).unwrap_or_else(|| panic!("{}: not in the list of layers", path.display()));
         for import in imports(&code(&text)) {
@@ -130,7 +130,7 @@ fn unsafe_stays_in_the_core() {
         let trusted = path.starts_with("primitives") || path == Path::new("sync.rs");
         let forbids = text.lines().any(|line| line == "#![forbid(unsafe_code)]");
         if path == Path::new("lib.rs") {
-            continue; // its attributes would reach every module
+            continue; // Its attributes would apply to every module.
         }
         assert!(trusted || forbids, "{}: lacks `#![forbid(unsafe_code)]`", path.display());
         let is_unsafe = code(&text).split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
@@ -160,14 +160,14 @@ fn lib_lists_the_modules_in_order() {
     assert!(places.len() > 8 && places.is_sorted(), "{modules:?}");
 }
 
-/// Every `model` in a table of edges or a list of races in the head of a file with models is a test in the file's twin,
-/// and the table in `loom-tests/README.md` has each edge.
+/// Every model that a file head names, in the table of edges or the list of races, exists in the file's twin in
+/// `loom-tests`; and the table in `loom-tests/README.md` has each edge.
 #[test]
 fn named_models_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let twins = root.join("loom-tests/tests");
     if !twins.exists() {
-        return; // the packaged crate comes without its models
+        return; // The packaged crate has no models.
     }
     let table = fs::read_to_string(root.join("loom-tests/README.md")).unwrap();
     let mut checked = 0;
@@ -188,7 +188,7 @@ fn named_models_exist() {
         };
         let models = fs::read_to_string(twins.join(twin)).unwrap();
         for line in text.lines().take_while(|line| line.is_empty() || line.starts_with("//")) {
-            // The last column of a table, or what follows the last colon of a list.
+            // The last column of a table row, or the text after the last colon of a list item.
             let line = line.trim_start_matches(['/', '!', ' ']).trim_end_matches([' ', '|', '.']);
             let is_edge = line.starts_with("| ") && line[2..].starts_with(char::is_uppercase) && line.contains("| `");
             let named = if is_edge {

@@ -1,5 +1,5 @@
-//! The decorators `threaded!` and `threaded_separate!`: which functions they take, what becomes of them, and what they
-//! say to the others.
+//! The decorators `threaded!` and `threaded_separate!`: which functions they accept, what the decorated functions do,
+//! and the error messages for other functions.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::{env, fs};
 
-/// Runs what `call` returns in each of the four ways there are, and wants the same result each time.
+/// Runs the call that `call` returns in each of the four ways, and asserts the same result each time.
 #[track_caller]
 fn each_way<F, R>(call: impl Fn() -> Threaded<F>, expected: &R)
 where
@@ -247,7 +247,7 @@ fn generic_functions() {
     each_way(|| unsized_::<str>("text".into()), &"text".to_owned());
 }
 
-/// What is returned borrows nothing, whatever the lifetimes in the signature.
+/// The result borrows nothing, whatever lifetimes the signature has.
 #[test]
 fn the_result_borrows_nothing() {
     trait Named<'a> {
@@ -328,7 +328,7 @@ fn patterns() {
     each_way(|| argument(1, 2), &1);
 }
 
-/// What has been dropped, in which thread.
+/// The values that have been dropped, with the thread of each drop.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<(&'static str, ThreadId)>>>);
 
@@ -346,7 +346,7 @@ impl Log {
     }
 }
 
-/// Notes that it is dropped.
+/// Adds an entry to the log when it is dropped.
 struct Noted(&'static str, Log);
 
 impl Drop for Noted {
@@ -360,7 +360,7 @@ struct Two {
     right: Noted,
 }
 
-/// The same functions twice: as they are, and decorated.
+/// Defines the same functions twice: plain and decorated.
 macro_rules! plain_and_decorated {
     ($($function:tt)*) => {
         struct Plain(Two);
@@ -414,16 +414,16 @@ fn arguments_live_as_long_as_in_a_plain_function() {
     assert_eq!(log.take().0, expected);
 
     let made = run!(Decorated);
-    assert_eq!(log.take().0, [""; 0], "the call alone drops nothing");
+    assert_eq!(log.take().0, [""; 0], "the call alone has dropped something");
     let pool = ThreadPool::new(1);
     let there = block_on(pool.spawn(|| thread::current().id()));
     block_on(made.on(&pool));
     let (names, threads) = log.take();
     assert_eq!(names, expected);
-    assert!(threads.iter().all(|thread| *thread == there), "everything has gone to the pool's thread");
+    assert!(threads.iter().all(|thread| *thread == there), "a value was not dropped on the pool's thread");
 
     drop(run!(Decorated));
-    assert_eq!(log.take().0.len(), 11, "what never runs drops what it was given");
+    assert_eq!(log.take().0.len(), 11, "a call that never runs must drop its arguments");
 }
 
 // --- methods --------------------------------------------------------------------------------------------------------
@@ -546,7 +546,7 @@ fn separate_threads_have_the_function_s_name() {
 
 // --- in whatever surroundings ----------------------------------------------------------------------------------------
 
-/// Names that the macros might have meant.
+/// Shadows names that the macros might use.
 mod shadowed {
     #![allow(dead_code, unused_macros)]
     trait Send {}
@@ -606,7 +606,7 @@ functions_with_eight_arguments! {
     f1 f2 f3 f4 f5 f6 f7 f8 f9 f10 f11 f12 f13 f14 f15 f16 f17 f18 f19 f20 f21 f22 f23 f24 f25 f26 f27 f28 f29 f30
 }
 
-/// The macros give no cause for warnings. (Clippy's are seen when clippy checks the tests.)
+/// The macros cause no warnings. (Clippy's show when clippy checks the tests.)
 pub mod without_warnings {
     #![deny(warnings, missing_docs, unused, clippy::all, clippy::pedantic)]
 
@@ -688,7 +688,8 @@ fn without_warnings_it_works_too() {
 
 // --- what users' compilers say --------------------------------------------------------------------------------------
 
-/// Checks a program whose author calls the crate `blocking`: whether it compiles, and what the compiler says, by line.
+/// Checks a program that imports the crate as `blocking`. Returns whether it compiles, and the compiler's output by
+/// line.
 fn check(name: &str, program: &str) -> (bool, Vec<String>) {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("macros");
     let folder = all.join(name);
@@ -705,7 +706,7 @@ fn check(name: &str, program: &str) -> (bool, Vec<String>) {
         .arg(folder.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(all.join("target"))
-        // What it says is not to depend on the flags that these tests were built with.
+        // The output must not depend on the flags that these tests were built with.
         .env("RUSTFLAGS", "")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()
@@ -714,7 +715,7 @@ fn check(name: &str, program: &str) -> (bool, Vec<String>) {
     (output.status.success(), lines)
 }
 
-/// Refused functions, and what the message must say: where there is a name, that, and what to do.
+/// Refused functions, and what the error message must contain: the function's name, if any, and what to do.
 const REFUSED: &[(&str, &str)] = &[
     ("threaded! { async fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),
     ("threaded! { pub const fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),
@@ -754,7 +755,7 @@ const REFUSED: &[(&str, &str)] = &[
         "threaded_iterable_separate! { fn bad() -> ! { panic!() } }",
         "`fn bad` in `threaded_iterable_separate!`: *return a type that has a name, not `!`",
     ),
-    // The other functions of the invocation are made all the same.
+    // The other functions of the invocation are still defined.
     (
         "threaded! { fn good() {} async fn bad() {} fn better() {} } fn test() { drop((good(), better())); }",
         "`fn bad` in `threaded!`: *nothing but a visibility before `fn`",
@@ -783,11 +784,11 @@ fn refusals_say_what_to_do() {
         }
     }
     let errors = lines.iter().filter(|line| line.contains("error: ") || line.contains("error[")).count();
-    assert_eq!(errors, REFUSED.len() + 1, "one each, and cargo's own:\n{said}");
+    assert_eq!(errors, REFUSED.len() + 1, "one error for each, and cargo's own:\n{said}");
 }
 
 #[test]
-fn another_name_and_an_older_edition_will_do() {
+fn the_crate_may_be_renamed_and_the_edition_older() {
     let text = r#"
         #![deny(warnings)]
         use std::sync::{Arc, Mutex};
@@ -822,7 +823,7 @@ fn another_name_and_an_older_edition_will_do() {
     assert!(success, "{}", lines.join("\n"));
 }
 
-/// The compiler warns of what it would warn of in a plain function, and points at it.
+/// The compiler gives the same warnings as for a plain function, at the same places.
 #[test]
 fn warnings_come_as_for_a_plain_function() {
     let text = "blocking::threaded! {

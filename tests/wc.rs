@@ -1,5 +1,4 @@
-//! `examples/wc.rs`, run as a process on trees made for the purpose: its numbers, its order, its messages and its
-//! exit status.
+//! `examples/wc.rs`, run as a process on test trees: the numbers, the order, the messages and the exit status.
 
 #![forbid(unsafe_code)]
 
@@ -18,10 +17,10 @@ use std::{env, fs, process, thread};
 
 // --- the program ----------------------------------------------------------------------------------------------------
 
-/// How long a process may be silent before it counts as hanging: far more than any of these needs.
+/// How long a process may run before it counts as hanging.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What a process printed and how it ended.
+/// The output and exit status of a process.
 #[derive(Debug)]
 struct Run {
     status: Option<i32>,
@@ -29,14 +28,14 @@ struct Run {
     stderr: String,
 }
 
-/// Runs a process to its end. One that hangs fails the test.
+/// Runs a process to its end, and fails the test if the process hangs.
 fn run(command: &mut Command) -> Run {
     fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
         let (sender, receiver) = mpsc::channel();
         let collect = move || {
             let mut bytes = Vec::new();
             pipe.read_to_end(&mut bytes).expect("reading a pipe");
-            // A receiver that is gone has failed the test already.
+            // If the receiver was dropped, the test has already failed.
             let _ = sender.send(bytes);
         };
         thread::Builder::new().spawn(collect).expect("starting a thread");
@@ -44,7 +43,7 @@ fn run(command: &mut Command) -> Run {
     }
 
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starting the program");
-    // A test may have put something else in the place of stdout.
+    // A test may have redirected stdout.
     let stdout = child.stdout.take().map(collect);
     let stderr = child.stderr.take().map(collect);
     let [stdout, stderr] = [stdout, stderr].map(|pipe| {
@@ -63,7 +62,7 @@ fn wc_on<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
 }
 
 impl Run {
-    /// The lines of stdout: lines, words, bytes, and the name as it stands.
+    /// The parsed lines of stdout: lines, words, bytes, and the raw name.
     fn results(&self) -> Vec<([u64; 3], Vec<u8>)> {
         let text = self.stdout.strip_suffix(b"\n").unwrap_or(&self.stdout);
         if text.is_empty() {
@@ -72,14 +71,14 @@ impl Run {
         text.split(|&byte| byte == b'\n').map(|line| parse(line).unwrap_or_else(|| panic!("{self:?}"))).collect()
     }
 
-    /// The results, after a run without fault. It also says nothing on stderr: no progress line in a pipe.
+    /// The results of a successful run with an empty stderr. (In a pipe there is no progress line.)
     fn clean_results(&self) -> Vec<([u64; 3], Vec<u8>)> {
         assert_eq!((self.status, self.stderr.as_str()), (Some(0), ""));
         self.results()
     }
 }
 
-/// Three numbers, right-aligned, and one space before the name, which may have more of them.
+/// Parses three right-aligned numbers, a space, and the name, which may contain spaces.
 fn parse(line: &[u8]) -> Option<([u64; 3], Vec<u8>)> {
     let mut rest = line;
     let mut numbers = [0; 3];
@@ -94,16 +93,16 @@ fn parse(line: &[u8]) -> Option<([u64; 3], Vec<u8>)> {
 
 // --- what it should say ---------------------------------------------------------------------------------------------
 
-/// A folder of its own for a test, removed at its end.
+/// A test's own folder, removed on drop.
 struct Tree {
     root: PathBuf,
-    /// What was written, in the order in which a walk should come by it: paths compare name by name.
+    /// The files, in the order in which `wc` should list them: paths compare name by name.
     files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Tree {
     fn new() -> Self {
-        // The first name that is free: tests run side by side.
+        // The first free name, because tests run in parallel.
         let root = (0..1000)
             .map(|number| env::temp_dir().join(format!("offthread-wc-{}-{number}", process::id())))
             .find(|root| fs::create_dir(root).is_ok())
@@ -112,7 +111,7 @@ impl Tree {
     }
 
     fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        // Put together anew, so that Windows has its own separator in it throughout.
+        // Rebuilt from components, so that Windows has its own separators throughout.
         self.root.join(path).components().collect()
     }
 
@@ -143,7 +142,7 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // Nothing depends on it, and a panic in here would hide the one that failed the test.
+        // An error is ignored: a panic here would hide the panic that failed the test.
         let _ = fs::remove_dir_all(&self.root);
     }
 }
@@ -151,7 +150,7 @@ impl Drop for Tree {
 /// White space in the C locale.
 const SPACE: &[u8] = b" \t\n\x0b\x0c\r";
 
-/// Lines, words and bytes, by the definition of each.
+/// The numbers of lines, words and bytes, counted in the simplest way.
 fn count(bytes: &[u8]) -> [u64; 3] {
     let lines = bytes.split(|&byte| byte == b'\n').count() - 1;
     let runs = bytes.split(|byte| SPACE.contains(byte));
@@ -170,7 +169,7 @@ fn raw(path: &Path) -> Vec<u8> {
     path.to_string_lossy().into_owned().into_bytes()
 }
 
-/// Files of every kind: nested, empty, without a last newline, with any byte at all, and longer than a buffer.
+/// Files of every kind: nested, empty, without a final newline, with arbitrary bytes, and longer than a buffer.
 fn mixed() -> Tree {
     let mut tree = Tree::new();
     tree.file("plain.txt", "one two\nthree\n");
@@ -189,7 +188,7 @@ fn mixed() -> Tree {
     tree.file("bytes/alone", all.iter().flat_map(|&byte| [b' ', byte, b' ']).collect::<Vec<u8>>());
     tree.file("bytes/inside", all.iter().flat_map(|&byte| [b' ', b'a', byte, b'b', b' ']).collect::<Vec<u8>>());
     tree.file("bytes/before", all.iter().flat_map(|&byte| [b' ', byte, b'b', b' ']).collect::<Vec<u8>>());
-    // A small generator of random numbers: a million bytes take many reads, which cut words and lines anywhere.
+    // Random bytes: a million bytes take many reads, which split words and lines anywhere.
     let mut state = 1_u32;
     let mut random = move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -213,11 +212,11 @@ fn mixed() -> Tree {
 fn the_numbers_are_those_of_a_simple_count() {
     let tree = mixed();
     assert_eq!(wc_on([&tree.root]).clean_results(), tree.expected());
-    // Named one by one, too.
+    // Also with each file as an argument.
     assert_eq!(wc_on(tree.files.keys()).clean_results(), tree.expected());
 }
 
-/// The system's `wc` has its own idea of what a word is among binary data. If it is not ours, text alone is compared.
+/// The system's `wc` may define words in binary data in another way. In that case only text is compared.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_numbers_are_those_of_the_systems_wc() {
@@ -241,7 +240,7 @@ fn the_numbers_are_those_of_the_systems_wc() {
 #[test]
 fn the_order_is_that_of_the_names_for_any_number_of_threads() {
     let mut tree = Tree::new();
-    // More files than may be in flight, and the later ones of each ten are finished long before the first.
+    // More files than may be in flight. The first of each ten is much larger than the others, and finishes last.
     for number in 0..600_usize {
         let size = if number % 10 == 0 { 50_000 } else { number };
         tree.file(format!("{:03}/{number}", number % 7), "word ".repeat(size));
@@ -295,7 +294,7 @@ fn a_directory_that_cannot_be_listed_is_reported_and_the_rest_is_counted() {
     let mut tree = Tree::new();
     tree.file("a/first", "1\n");
     tree.file("z/last", "2\n");
-    // Two long paths that can be made, one of which is then moved below the other.
+    // A path longer than the limit is built from shorter ones, by moving one below the other.
     let long = PathBuf::from_iter(vec!["x".repeat(100); 8]);
     let top = tree.dir("long");
     for _ in 0..6 {
@@ -390,7 +389,7 @@ fn options_may_be_written_in_several_ways() {
     assert_eq!(names(&["--", "-j1", "--help"]), [&b"-j1"[..], b"--help", b"total"]);
 }
 
-/// A result is not held back while a later file takes its time: here, one that waits for this very test.
+/// A result is printed before a later file has been read; here the later file is a pipe that this test keeps open.
 #[cfg(target_os = "linux")]
 #[test]
 fn results_are_printed_as_they_come() {
@@ -408,14 +407,14 @@ fn results_are_printed_as_they_come() {
     let send = move || lines.for_each(|line| drop(sender.send(line.expect("reading a pipe"))));
     thread::Builder::new().spawn(send).expect("starting a thread");
     let first = receiver.recv_timeout(DEADLINE);
-    // Only now can the second file end, and with it the program.
+    // Ends the second file, and with it the program.
     drop(child.stdin.take());
     assert_eq!(child.wait().expect("waiting for the program").code(), Some(0));
     assert_eq!(first.ok().and_then(|line| parse(&line)), Some(([1, 2, 4], raw(&file))));
     assert_eq!(receiver.iter().count(), 2);
 }
 
-/// What remains on a terminal is what would be in a file: each progress line is wiped before anything else is written.
+/// On a terminal, each progress line is erased before other output, so that the same text remains as in a file.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_terminal_gets_a_progress_line_that_leaves_no_trace() {
@@ -434,7 +433,7 @@ fn a_terminal_gets_a_progress_line_that_leaves_no_trace() {
         assert_eq!(run.status, Some(1));
         let output = String::from_utf8(run.stdout).expect("UTF-8");
         assert!(output.starts_with("0 files, "), "{output:?}");
-        // What stands before the last carriage return of a line was written in the same place: it has to end in blanks.
+        // Text before the last carriage return of a line was overwritten, and must have been erased with blanks.
         let in_place = |line: &str| {
             let (below, shown) = line.rsplit_once('\r').unwrap_or(("", line));
             assert_eq!(below.rsplit('\r').next().map(str::trim), Some(""), "{output:?}");
@@ -447,7 +446,7 @@ fn a_terminal_gets_a_progress_line_that_leaves_no_trace() {
     }
 }
 
-/// As in `wc … | head -1`: the end of the output is the end of the work, without a word.
+/// As in `wc … | head -1`: when the reader closes the pipe, the program ends without a message.
 #[cfg(unix)]
 #[test]
 fn a_reader_that_leaves_ends_it_quietly() {
@@ -475,14 +474,14 @@ fn a_full_disk_is_reported() {
     assert!(run.stderr.starts_with("wc: standard output: ") && run.stderr.lines().count() == 1, "{}", run.stderr);
 }
 
-/// A file of 128 MiB is counted by a process that may not have 32.
+/// A process with less than 32 MiB of memory counts a file of 128 MiB.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_does_not_grow_with_the_file() {
     const SIZE: u64 = 128 << 20;
     let tree = Tree::new();
     let path = tree.path("big");
-    // A file with a hole: it takes no space on the disk.
+    // A sparse file takes no space on the disk.
     fs::File::create(&path).and_then(|file| file.set_len(SIZE)).expect("a big file");
     let limited = "ulimit -d 32768 && exec \"$0\" -j1 \"$1\"";
     let run = run(Command::new("sh")

@@ -1,10 +1,10 @@
-//! Where the examples are: `cargo test` builds them into the folder beside that of the tests.
+//! Finds the examples: `cargo test` builds them into a folder beside the tests' folder.
 
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs an example.
+/// A command that runs an example.
 pub fn example(name: &str) -> Command {
     let test = env::current_exe().expect("the path of this test");
     let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");

@@ -1,10 +1,10 @@
-//! A waker that does what the test wants, whenever something happens to it.
+//! A waker that runs code of the test when it is cloned, woken or dropped.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-/// A waker that runs the test's code once when it is cloned, woken or dropped.
+/// The hooks of a waker. Each hook runs once, at the first clone, wake or drop.
 #[derive(Default)]
 pub struct Hooks {
     pub clone: Hook,

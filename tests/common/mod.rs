@@ -1,4 +1,4 @@
-//! What test binaries share.
+//! Helpers of the test binaries.
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
@@ -10,15 +10,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{io, process, thread};
 
-/// Ends the run with a message if a test hangs, until what it returns is dropped.
+/// Aborts the process with a message if the test still runs after a minute. Dropping the result disarms the watchdog.
 #[must_use]
 pub fn watchdog() -> mpsc::Sender<()> {
     let (done, watch) = mpsc::channel();
     let test = thread::current().name().unwrap_or("a test").to_owned();
-    // A small stack of its own: some tests run where memory is short.
+    // A small stack, because some tests run with little memory.
     let watcher = thread::Builder::new().stack_size(1 << 18).spawn(move || {
         if watch.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not `eprintln!`: what the test harness has captured is lost in an abort.
+            // Not `eprintln!`: an abort loses the output that the test harness has captured.
             let _ = writeln!(io::stderr(), "{test} hangs");
             process::abort();
         }
@@ -27,7 +27,7 @@ pub fn watchdog() -> mpsc::Sender<()> {
     done
 }
 
-/// Counts its wake-ups, can be waited for, and knows how many of its wakers are still kept somewhere.
+/// Counts its wake-ups and its live wakers; a thread can block until the first wake-up.
 #[derive(Default)]
 pub struct Witness(Arc<Wakes>);
 
@@ -66,32 +66,32 @@ impl Witness {
         Arc::strong_count(&self.0) - 1
     }
 
-    /// Waits until no waker is left: the one that was woken may be on its way still.
+    /// Waits until no waker is left. A waker that was woken may not have been dropped yet.
     pub fn wait_until_none_is_kept(&self) {
         while self.kept() > 0 {
             thread::yield_now();
         }
     }
 
-    /// Polls a future, or one that is lent or pinned.
+    /// Polls a future, or a reference to one.
     pub fn poll<F: Future + Unpin>(&self, mut future: F) -> Poll<F::Output> {
         Pin::new(&mut future).poll(&mut Context::from_waker(&self.waker()))
     }
 }
 
-/// Waits for what nothing announces, since it is the system, or a count, that is observed.
+/// Waits for a condition by polling it, where no wake-up announces the condition.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
-        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        assert!(Instant::now() < deadline, "timed out: waited until {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// A door that is shut until it is opened, for good.
+/// A gate that stays open once it has been opened.
 ///
-/// It is std's alone: whoever waits here holds its thread.
+/// The gate uses std only, so a thread that waits here blocks without the crate's knowledge.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 

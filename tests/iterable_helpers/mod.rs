@@ -1,4 +1,4 @@
-//! What the test binaries of iterables share.
+//! Helpers of the iterables' test binaries.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part of it")]
 #![allow(
@@ -55,17 +55,17 @@ pub fn poll_once<T: Send + 'static>(stream: &mut IteratorWrapper<T>) -> Poll<Opt
     Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The next item, by blocking.
+/// Blocks for the next item.
 pub fn take<T: Send + 'static>(stream: &mut IteratorWrapper<T>) -> Option<T> {
     block_on(stream.next())
 }
 
-/// All that is left.
+/// Blocks for all remaining items.
 pub fn take_all<T: Send + 'static>(stream: &mut IteratorWrapper<T>) -> Vec<T> {
     std::iter::from_fn(|| take(stream)).collect()
 }
 
-/// The panic comes out of `next`, once; then it is the end.
+/// Asserts that `next` panics once and then reports the end. Returns the panic's message.
 #[track_caller]
 pub fn assert_panics_once<T: Send + 'static>(stream: &mut IteratorWrapper<T>) -> String {
     let said = panic_of(|| take(stream));
@@ -76,8 +76,8 @@ pub fn assert_panics_once<T: Send + 'static>(stream: &mut IteratorWrapper<T>) ->
     said
 }
 
-/// A stream whose buffer is full, of which nothing has been taken, and which does nothing: one in a pool is paused (all of
-/// the pool's threads are idle), a separate one is blocked.
+/// A stream with a full buffer, from which nothing has been taken. A pooled stream is paused, and all threads of its
+/// pool are idle; a separate one is blocked.
 pub fn filled(kind: Kind, pool: &ThreadPool, max_size: usize) -> (IteratorWrapper<Item>, Watch) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let (watch, start) = (Watch::default(), Gate::default());
@@ -115,7 +115,7 @@ pub fn all_are_idle(pool: &ThreadPool) -> bool {
 
 // --- what is watched ------------------------------------------------------------------------------------------------
 
-/// Watches an iterator from outside: whether it was made, how far it is, where it was dropped, and what became of its items.
+/// Watches an iterator: whether it was made, how many items it made, and where it and its items were dropped.
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Seen>);
 
@@ -123,12 +123,12 @@ pub struct Watch(Arc<Seen>);
 struct Seen {
     makes: AtomicUsize,
     calls: AtomicUsize,
-    /// The items that have been dropped.
+    /// The numbers of the dropped items.
     dropped: Mutex<Vec<usize>>,
     ends: Mutex<Vec<Place>>,
 }
 
-/// A thread, by its number and its name.
+/// A thread's id and name.
 pub type Place = (ThreadId, String);
 
 pub fn here() -> Place {
@@ -136,7 +136,7 @@ pub fn here() -> Place {
 }
 
 impl Watch {
-    /// A stream whose iterator is made of `0, 1, 2, ...`.
+    /// A stream whose iterator `make` builds from the endless `0, 1, 2, ...`.
     pub fn stream<F, I>(&self, kind: Kind, pool: &ThreadPool, make: F) -> IteratorWrapper<I::Item>
     where
         F: FnOnce(Numbers) -> I + Send + 'static,
@@ -148,23 +148,23 @@ impl Watch {
         kind.stream(pool, move || make(watch.numbers()))
     }
 
-    /// The iterator itself, of which there is to be one.
+    /// The iterator. Each watch has one.
     pub fn numbers(&self) -> Numbers {
         self.0.makes.fetch_add(1, Ordering::SeqCst);
         Numbers { watch: self.clone(), bomb: false }
     }
 
-    /// How often `make` was called.
+    /// How often the iterator was made.
     pub fn makes(&self) -> usize {
         self.0.makes.load(Ordering::SeqCst)
     }
 
-    /// How often `next` was called, of an iterator that does not end by itself: how many items were made, or begun.
+    /// How often `next` was called: the number of items that were made or begun.
     pub fn calls(&self) -> usize {
         self.0.calls.load(Ordering::SeqCst)
     }
 
-    /// Where the iterator was dropped, if it was.
+    /// The thread that dropped the iterator, if the iterator was dropped.
     #[track_caller]
     pub fn end(&self) -> Option<Place> {
         let ends = self.0.ends.lock().unwrap();
@@ -172,7 +172,8 @@ impl Watch {
         ends.first().cloned()
     }
 
-    /// Waits until the iterator, or what would have made it, and all its items are gone; none of them twice.
+    /// Waits until the iterator, or the closure that would make it, and all items are dropped; asserts that each was
+    /// dropped once.
     #[track_caller]
     pub fn wait_for_the_end(&self) {
         until("everything is dropped", || Arc::strong_count(&self.0) == 1);
@@ -184,14 +185,14 @@ impl Watch {
     }
 }
 
-/// Counts, and never ends.
+/// Yields `0, 1, 2, ...` without end.
 pub struct Numbers {
     watch: Watch,
     bomb: bool,
 }
 
 impl Numbers {
-    /// Its `Drop` is to panic.
+    /// Makes its `Drop` panic.
     pub fn bomb(mut self) -> Self {
         self.bomb = true;
         self
@@ -224,7 +225,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// Its `Drop` is to panic.
+    /// Makes its `Drop` panic.
     pub fn armed(mut self) -> Self {
         self.bomb = true;
         self

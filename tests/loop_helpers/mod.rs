@@ -1,4 +1,4 @@
-//! What the test binaries of the event loop share.
+//! Helpers of the event loop's test binaries.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part of it")]
 
@@ -28,16 +28,16 @@ pub const LONG: Duration = Duration::from_secs(1000);
 
 // --- waiting --------------------------------------------------------------------------------------------------------
 
-/// Lets the loop turn until it is so.
+/// Lets the loop run until the condition is true.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
-        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        assert!(Instant::now() < deadline, "timed out: waited until {what}");
         yield_now().await;
     }
 }
 
-/// What comes out of a channel while the loop turns.
+/// Receives from a std channel while the loop runs.
 pub async fn soon<T>(channel: &mpsc::Receiver<T>) -> T {
     let mut value = None;
     until("something came", || {
@@ -48,14 +48,14 @@ pub async fn soon<T>(channel: &mpsc::Receiver<T>) -> T {
     value.unwrap()
 }
 
-/// Lets everything else that is ready have its turn, several times.
+/// Lets all other ready tasks be polled, several times.
 pub async fn turns() {
     for _ in 0..5 {
         yield_now().await;
     }
 }
 
-/// Runs this on a thread that knows nothing of any loop; the loop that awaits it turns meanwhile.
+/// Runs `f` on a thread without a loop, while the awaiting loop goes on.
 pub async fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = oneshot::channel();
     let other = thread::spawn(move || {
@@ -66,7 +66,7 @@ pub async fn elsewhere<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static
     result.unwrap_or_else(|payload| resume_unwind(payload))
 }
 
-/// Runs this on a thread that knows nothing of any loop, while this thread and its loop stand still.
+/// Runs `f` on a thread without a loop, while this thread and its loop wait.
 pub fn meanwhile<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     let result = thread::scope(|scope| scope.spawn(f).join());
     result.unwrap_or_else(|payload| resume_unwind(payload))
@@ -74,12 +74,12 @@ pub fn meanwhile<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 
 // --- values and futures ---------------------------------------------------------------------------------------------
 
-/// A value that says on a channel where it was dropped.
+/// A value that sends the id of the thread that drops it.
 pub struct Traced(mpsc::Sender<ThreadId>);
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        // A test that has seen enough may be gone.
+        // The test may have ended.
         let _ = self.0.send(thread::current().id());
     }
 }
@@ -89,9 +89,9 @@ pub fn traced() -> (Traced, mpsc::Receiver<ThreadId>) {
     (Traced(sender), receiver)
 }
 
-/// Counts what lives: the clones of the inner one. Those of the outer one are the counter's own.
+/// Counts live values, the clones of the inner `Arc`. The outer `Arc` shares the counter.
 #[derive(Clone, Default)]
-#[expect(clippy::redundant_allocation, reason = "two counts are what is wanted")]
+#[expect(clippy::redundant_allocation, reason = "the two counts are independent")]
 pub struct Living(Arc<Arc<()>>);
 
 impl Living {
@@ -119,13 +119,13 @@ pub fn on_drop<F: FnOnce()>(code: F) -> OnDrop<F> {
     OnDrop(Some(code))
 }
 
-/// Has this with it, and never ends.
+/// A future that owns a value and never ends.
 pub async fn hold<T>(value: T) {
     pending::<()>().await;
     drop(value);
 }
 
-/// A list that a test's tasks write, in turn.
+/// A list to which the tasks of a test add entries.
 #[derive(Clone)]
 pub struct Log<T>(Rc<RefCell<Vec<T>>>);
 
@@ -149,7 +149,7 @@ impl<T> Log<T> {
     }
 }
 
-/// A future that leaves its waker here at each poll, and is ready when it is told so, not before.
+/// Makes a future that stores its waker here at each poll, and is ready only after `make_ready`.
 #[derive(Clone, Default)]
 pub struct Probe(Arc<ProbeState>);
 
@@ -161,7 +161,7 @@ struct ProbeState {
 }
 
 impl Probe {
-    /// It holds nothing of the probe but what this clone does.
+    /// A future of this probe.
     pub fn future(&self) -> impl Future<Output = ()> + Send + use<> {
         let state = Arc::clone(&self.0);
         poll_fn(move |cx| {
@@ -179,7 +179,7 @@ impl Probe {
         self.0.waker.lock().unwrap().clone().expect("it has been polled")
     }
 
-    /// The next poll is the last. Wakes nobody.
+    /// Makes the next poll return `Ready`, but wakes nobody.
     pub fn make_ready(&self) {
         self.0.ready.store(true, Ordering::SeqCst);
     }
@@ -187,17 +187,17 @@ impl Probe {
 
 // --- panics ---------------------------------------------------------------------------------------------------------
 
-/// Panics without a word.
+/// Panics without calling the panic hook, so that nothing is printed.
 pub fn quiet_panic(payload: &'static str) -> ! {
     resume_unwind(Box::new(payload))
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub fn text(payload: &(dyn Any + Send)) -> &str {
     payload.downcast_ref::<String>().map_or_else(|| payload.downcast_ref::<&str>().copied().unwrap(), String::as_str)
 }
 
-/// What the panic says that this ends with.
+/// The message of the panic in `f`.
 #[track_caller]
 pub fn panic_of<R>(f: impl FnOnce() -> R) -> String {
     match catch_unwind(AssertUnwindSafe(f)) {
@@ -217,7 +217,7 @@ pub async fn panic_in<F: Future>(future: F) -> String {
     .await
 }
 
-/// The message is of use: it has this word in it, in whatever case.
+/// Asserts that the message contains the word, in upper or lower case.
 #[track_caller]
 pub fn assert_says(message: &str, word: &str) {
     assert!(message.to_lowercase().contains(word), "{message:?} does not say {word:?}");
@@ -225,7 +225,7 @@ pub fn assert_says(message: &str, word: &str) {
 
 // --- another runtime ------------------------------------------------------------------------------------------------
 
-/// A hand-written executor of one thread, that has never heard of this crate.
+/// A hand-written single-threaded executor that does not use this crate.
 #[derive(Clone)]
 pub struct Foreign(Arc<ForeignState>);
 
@@ -258,7 +258,7 @@ impl Wake for ForeignTask {
 }
 
 impl Foreign {
-    /// Starts it. Joining the thread waits until it was closed.
+    /// Starts the executor on a thread, which ends after `close`.
     pub fn start() -> (Self, JoinHandle<()>) {
         let this = Self(Arc::default());
         let executor = this.clone();
@@ -288,7 +288,7 @@ impl Foreign {
         }
     }
 
-    /// Takes a future over. If it has been closed: drops it.
+    /// Spawns a future. A closed executor drops it.
     pub fn spawn(&self, future: BoxedFuture) {
         let task = Arc::new(ForeignTask { future: Mutex::new(Some(future)), executor: self.clone() });
         let mut queue = self.0.queue.lock().unwrap();
@@ -303,7 +303,7 @@ impl Foreign {
         self.0.changed.notify_all();
     }
 
-    /// Runs this there, and blocks this thread until it is done.
+    /// Runs a future on the executor, and blocks this thread until the future has ended.
     pub fn run_here<F>(&self, future: F) -> F::Output
     where
         F: Future<Output: Send> + Send + 'static,
@@ -311,7 +311,7 @@ impl Foreign {
         let (sender, receiver) = mpsc::channel();
         let mut future = Box::pin(future);
         self.spawn(Box::pin(async move {
-            // A panic is the test's, not the executor's.
+            // Catches a panic, so that it ends the test and not the executor.
             let result = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
@@ -323,7 +323,7 @@ impl Foreign {
         receiver.recv().unwrap().unwrap_or_else(|payload| resume_unwind(payload))
     }
 
-    /// Ends it, and drops all it has.
+    /// Ends the executor, which drops its futures.
     pub fn close(&self) {
         self.0.queue.lock().unwrap().closed = true;
         self.0.changed.notify_all();

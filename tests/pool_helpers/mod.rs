@@ -1,4 +1,4 @@
-//! What the test binaries of the pool share.
+//! Helpers of the pool's test binaries.
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
@@ -31,7 +31,7 @@ impl<R> Running<R> {
     }
 }
 
-/// Runs until it is told to stop, and then gives what `end` gives.
+/// Starts a job that runs until `stop` is opened, and then returns the result of `end`.
 pub fn running<R: Send + 'static>(pool: &ThreadPool, end: impl FnOnce() -> R + Send + 'static) -> Running<R> {
     let (started, stop) = (Gate::default(), Gate::default());
     let (start, inside) = (started.clone(), stop.clone());
@@ -44,38 +44,38 @@ pub fn running<R: Send + 'static>(pool: &ThreadPool, end: impl FnOnce() -> R + S
     Running { job, stop }
 }
 
-/// Takes that many threads of the pool; what is submitted when none is left has not started.
+/// Occupies threads of the pool. If none is left, jobs that are submitted afterwards do not start.
 pub fn hold(pool: &ThreadPool, threads: usize) -> Vec<Running<()>> {
     (0..threads).map(|_| running(pool, || ())).collect()
 }
 
-/// Lets the jobs end that hold these threads.
+/// Lets the jobs that occupy these threads end.
 pub fn stop_all(held: &[Running<()>]) {
     for held in held {
         held.stop.open();
     }
 }
 
-/// Gives the threads back.
+/// Releases the threads, and waits for the jobs that occupy them.
 pub fn release(held: Vec<Running<()>>) {
     held.into_iter().for_each(Running::finish);
 }
 
-/// The thread that the pool's next job runs on.
+/// The id of the thread that runs the pool's next job.
 pub fn thread_of(pool: &ThreadPool) -> ThreadId {
     pool.spawn(|| thread::current().id()).wait()
 }
 
-/// The name of the thread that calls it.
+/// The name of the calling thread.
 pub fn own_name() -> String {
     thread::current().name().unwrap_or_default().to_owned()
 }
 
-/// How many jobs run now, which `PoolStats` tells by its sum alone.
+/// How many jobs run now. `PoolStats` has no such counter, but the sum of its counters gives the number.
 #[track_caller]
 pub fn running_now(stats: &PoolStats) -> u64 {
     let others = stats.queued as u64 + stats.succeeded + stats.panicked + stats.cancelled;
-    stats.submitted.checked_sub(others).unwrap_or_else(|| panic!("more than were submitted: {stats:?}"))
+    stats.submitted.checked_sub(others).unwrap_or_else(|| panic!("the counters exceed `submitted`: {stats:?}"))
 }
 
 /// Counts the threads of a pool as they start and end.
@@ -108,7 +108,7 @@ impl Threads {
     }
 }
 
-/// Knows how many are in it at once, and how many there were at most.
+/// Counts how many jobs are between `enter` and `leave`, and the maximum.
 #[derive(Clone, Default)]
 pub struct Crowd(Arc<(AtomicUsize, AtomicUsize)>);
 
@@ -133,12 +133,12 @@ impl Crowd {
 
 // --- values ---------------------------------------------------------------------------------------------------------
 
-/// A value that says on a channel where it was dropped.
+/// A value that sends the id of the thread that drops it.
 pub struct Traced(mpsc::Sender<ThreadId>);
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        // A test that has seen enough may be gone.
+        // The test may have ended.
         let _ = self.0.send(thread::current().id());
     }
 }
@@ -148,12 +148,12 @@ pub fn traced() -> (Traced, mpsc::Receiver<ThreadId>) {
     (Traced(sender), receiver)
 }
 
-/// A value whose `Drop` panics, after it has said where.
+/// A value whose `Drop` panics; it sends the thread's id as well.
 pub struct Bomb(Traced);
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        // Silent, unlike `panic!`.
+        // Prints nothing, unlike `panic!`.
         resume_unwind(Box::new("the bomb's panic"));
     }
 }
@@ -178,7 +178,7 @@ pub fn on_drop<F: FnOnce()>(code: F) -> OnDrop<F> {
     OnDrop(Some(code))
 }
 
-/// Panics without a word if it is not so.
+/// Panics without output if the condition is false.
 pub fn quiet_assert(is_so: bool) {
     if !is_so {
         resume_unwind(Box::new("a panic that was asked for"));
@@ -191,17 +191,17 @@ pub fn text(payload: &(dyn Any + Send)) -> &str {
 
 // --- the system -----------------------------------------------------------------------------------------------------
 
-/// The folders of this process's threads whose names begin so (with 15 bytes at most, which is all that Linux keeps). While
-/// other threads end, the system's list may lack some.
+/// The `/proc` folders of this process's threads whose names start with `prefix` (of at most 15 bytes, as Linux
+/// truncates names). The list may be incomplete while threads end.
 #[cfg(target_os = "linux")]
 pub fn threads_named(prefix: &str) -> Vec<std::path::PathBuf> {
     assert!(prefix.len() <= 15);
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-    // One that ends just now has no name any more.
+    // A thread that is ending may have no name any more.
     tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with(prefix))).collect()
 }
 
-/// Runs an ignored test of this binary in a process of its own; gives what it printed, as an error if it failed.
+/// Runs an ignored test of this binary in its own process. Returns its output, as an error if it failed.
 fn run(command: &mut Command, probe: &str) -> Result<String, String> {
     command.args(["--ignored", "--exact", probe, "--nocapture", "--test-threads=1"]);
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -211,7 +211,7 @@ fn run(command: &mut Command, probe: &str) -> Result<String, String> {
     if output.status.success() { Ok(text) } else { Err(text) }
 }
 
-/// Runs a probe with `OFFTHREAD_POOL_SIZE` set like that.
+/// Runs a probe with the given `OFFTHREAD_POOL_SIZE`.
 pub fn child(probe: &str, pool_size: Option<&str>) -> Result<String, String> {
     let mut command = Command::new(env::current_exe().unwrap());
     command.env_remove("OFFTHREAD_POOL_SIZE");
@@ -221,11 +221,11 @@ pub fn child(probe: &str, pool_size: Option<&str>) -> Result<String, String> {
     run(&mut command, probe)
 }
 
-/// Runs a probe in a process with that many megabytes of addresses; a thread's stack takes `stack` of them unless told.
+/// Runs a probe in a process with `memory` megabytes of address space, and a default thread stack of `stack` megabytes.
 #[cfg(target_os = "linux")]
 pub fn confined_child(probe: &str, memory: usize, stack: usize) -> Result<String, String> {
     let mut command = Command::new("sh");
-    // Else each thread would reserve, and in part give back, tens of megabytes at a moment of its own.
+    // Otherwise each thread reserves, and later partly returns, tens of megabytes for its own arena.
     command.env("MALLOC_ARENA_MAX", "1").env("RUST_MIN_STACK", (stack << 20).to_string());
     command.args(["-c", &format!("ulimit -v {} && exec \"$0\" \"$@\"", memory << 10)]).arg(env::current_exe().unwrap());
     run(&mut command, probe)
