@@ -1,10 +1,11 @@
-//! The event loop: `block_on`, `EventLoop`, tasks and their handles, `call_soon`, the current loop, its default pool.
+//! The event loop: `block_on`, `EventLoop`, tasks and their handles, `call_soon`, the current loop and its default
+//! pool.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
-#![allow(clippy::async_yields_async, reason = "a handle often is what is to get out")]
+#![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 #![allow(clippy::no_effect_underscore_binding, reason = "it is dropped with what has captured it")]
 #![allow(clippy::waker_clone_wake, reason = "each way to wake is tried")]
 
@@ -26,7 +27,7 @@ use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-/// The thread that a loop runs on, asked through the loop itself.
+/// The id of the loop's thread, returned by a task on that loop.
 fn thread_of(handle: &LoopHandle) -> impl Future<Output = ThreadId> + use<> {
     handle.spawn(async { thread::current().id() })
 }
@@ -45,7 +46,7 @@ fn is_cancelled_error<R>(outcome: &Result<R, JoinError>) -> bool {
 
 // --- block_on -------------------------------------------------------------------------------------------------------
 
-/// `into_future` is not called before the loop is there.
+/// `into_future` is called while the loop is current.
 #[test]
 fn into_future_is_called_with_the_loop_current() {
     struct Asks;
@@ -59,13 +60,13 @@ fn into_future_is_called_with_the_loop_current() {
     let _watchdog = watchdog();
     assert!(block_on(Asks));
     assert!(EventLoop::new().block_on(Asks));
-    assert!(LoopHandle::try_current().is_none(), "it has leaked out");
-    // Thus `threaded` finds the loop's pool.
+    assert!(LoopHandle::try_current().is_none(), "the loop is still current");
+    // So `threaded` finds the loop's pool.
     let mut own = EventLoop::builder().pool(named_pool("the-loops-own")).build();
     assert_says(&own.block_on(threaded(own_name)), "the-loops-own");
 }
 
-/// A left-over task is neither polled on nor forgotten: its future is dropped here, before `block_on` returns.
+/// A task that is left over is not polled again, and its future is dropped on this thread before `block_on` returns.
 #[test]
 fn left_over_tasks_are_dropped_at_the_end_on_this_thread() {
     let _watchdog = watchdog();
@@ -90,7 +91,7 @@ fn left_over_tasks_are_dropped_at_the_end_on_this_thread() {
     assert!(is_cancelled_error(&block_on(kept.outcome())));
 }
 
-/// Nor does a panic of the main future leave anything behind.
+/// A panic of the main future drops all tasks, and closes the loop.
 #[test]
 fn a_panic_of_the_main_future_drops_the_tasks_too() {
     let _watchdog = watchdog();
@@ -110,7 +111,7 @@ fn a_panic_of_the_main_future_drops_the_tasks_too() {
     assert_eq!(block_on(async { spawn(ready(1)).await }), 1);
 }
 
-/// What the drops of left-over tasks start is not run, nor waited for, nor leaked.
+/// The `Drop` of a left-over task may submit to the loop; nothing that it submits is leaked.
 #[test]
 fn a_left_over_tasks_drop_may_use_the_loop() {
     let _watchdog = watchdog();
@@ -134,7 +135,7 @@ fn a_left_over_tasks_drop_may_use_the_loop() {
     assert_eq!(living.count(), 0);
 }
 
-/// Each `block_on` has a loop of its own, closed when it ends.
+/// Each `block_on` has its own loop, which is closed when the call returns.
 #[test]
 fn the_loop_of_block_on_is_fresh() {
     let _watchdog = watchdog();
@@ -144,12 +145,12 @@ fn the_loop_of_block_on_is_fresh() {
         assert!(first.is_closed() && !LoopHandle::current().is_closed());
         let (value, dropped) = traced();
         first.call_soon(move || drop(value));
-        // Not in this loop's turn: right in the call.
+        // Dropped in the call itself.
         assert!(dropped.try_recv().is_ok());
     });
 }
 
-/// `block_on` inside a running loop does not block it: it panics, says to await instead, and the loop goes on.
+/// `block_on` inside a running loop panics with the advice to await instead, and the loop goes on.
 #[test]
 fn block_on_inside_a_running_loop_panics() {
     let _watchdog = watchdog();
@@ -158,7 +159,7 @@ fn block_on_inside_a_running_loop_panics() {
         assert_says(&panic_of(|| block_on(async move { drop(value) })), "await");
         assert!(dropped.try_recv().is_ok());
         assert_says(&panic_of(|| EventLoop::new().block_on(ready(()))), "await");
-        // And at no depth of calls that run here.
+        // Also in a nested call on this thread.
         assert_says(&panic_of(|| threaded(|| block_on(ready(()))).sync_call()), "await");
     };
     block_on(async move {
@@ -178,11 +179,11 @@ fn block_on_inside_a_running_loop_panics() {
         receiver.await.unwrap();
         assert_eq!(spawn(ready(1)).await, 1);
     });
-    // When it has ended there is nothing that would be nested.
+    // Allowed again when the loop has ended.
     assert_eq!(block_on(ready(1)), 1);
 }
 
-/// A job may `block_on`, wherever it was started and wherever it runs; its loop is its own.
+/// A job may call `block_on`, wherever the job was started and wherever it runs; that call has its own loop.
 #[test]
 fn block_on_is_allowed_in_a_job() {
     fn nested() -> i32 {
@@ -205,12 +206,12 @@ fn block_on_is_allowed_in_a_job() {
         assert_eq!(threaded_separate(nested).await, 1);
         assert_eq!(pool.spawn(nested).await, 1);
     });
-    // In a pool of one, `wait` runs the job right there, inside the outer job's loop.
+    // In a pool of one thread, `wait` runs the job inline, inside the outer job's loop.
     let inner = pool.clone();
     assert_eq!(pool.spawn(move || block_on(async move { inner.spawn(nested).wait() })).wait(), 1);
 }
 
-/// The main future is not kept from its end by tasks that are always ready.
+/// Tasks that are always ready do not keep the main future from ending.
 #[test]
 fn ready_tasks_do_not_starve_the_main_future() {
     async fn spins() {
@@ -235,9 +236,9 @@ fn ready_tasks_do_not_starve_the_main_future() {
     });
 }
 
-/// The main future's wake-ups are not mistaken for a task's, nor a task's for its own.
+/// A wake-up of a task polls that task and no other, and does not poll the main future.
 #[test]
-fn each_wake_up_polls_whom_it_is_for() {
+fn each_wake_up_polls_its_own_task() {
     let _watchdog = watchdog();
     let probe = Probe::default();
     let other = Probe::default();
@@ -259,14 +260,14 @@ fn each_wake_up_polls_whom_it_is_for() {
         polls += 1;
         body.as_mut().poll(cx)
     }));
-    // Five a round of turns, the first poll, and at most one for the task's end.
+    // Five polls in each call of `turns`, the first poll, and at most one for the task's end.
     assert!(polls <= 52, "{polls} polls");
     assert_eq!(other.polls(), 1);
 }
 
 // --- EventLoop ------------------------------------------------------------------------------------------------------
 
-/// Tasks are not dropped at the end of a call, nor run between two: they live on until the next.
+/// Between two calls of `EventLoop::block_on`, tasks are neither dropped nor polled.
 #[test]
 fn tasks_live_on_until_the_next_call() {
     let _watchdog = watchdog();
@@ -286,16 +287,16 @@ fn tasks_live_on_until_the_next_call() {
     event_loop.block_on(turns());
     assert_eq!(log.take(), ["started"]);
     sender.send("sent").unwrap();
-    assert_eq!(log.len(), 0, "nothing runs between the calls");
+    assert_eq!(log.len(), 0, "a task ran between the calls");
     assert!(!task.is_finished());
     assert_eq!(event_loop.block_on(task), "ended");
     assert_eq!(log.take(), ["sent", "goes on"]);
     assert!(!event_loop.handle().is_closed());
 }
 
-/// What is handed in while the loop stands still is not lost, whoever hands it in.
+/// What is submitted between two calls runs in the next call, whichever thread submits it.
 #[test]
-fn what_comes_between_the_calls_runs_in_the_next() {
+fn what_is_submitted_between_two_calls_runs_in_the_next() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
@@ -319,7 +320,7 @@ fn what_comes_between_the_calls_runs_in_the_next() {
     }
 }
 
-/// The loop's end drops all that it still had, here and now, and runs none of it.
+/// Dropping the loop drops its tasks and callbacks at once, on this thread, and runs none of them.
 #[test]
 fn dropping_the_loop_drops_all_that_is_in_it() {
     let _watchdog = watchdog();
@@ -328,7 +329,7 @@ fn dropping_the_loop_drops_all_that_is_in_it() {
     let never = |value: Traced| {
         move || {
             let _value = value;
-            panic!("it was to be dropped");
+            panic!("a callback ran");
         }
     };
     let (values, dropped): (Vec<_>, Vec<_>) = (0..5).map(|_| traced()).unzip();
@@ -354,7 +355,7 @@ fn dropping_the_loop_drops_all_that_is_in_it() {
     assert!(is_cancelled_error(&block_on(task.outcome())));
 }
 
-/// A closed loop takes nothing that would then wait for ever: a task is cancelled, a closure dropped, unrun.
+/// A closed loop accepts nothing: a task is cancelled, and a callback is dropped without a call.
 #[test]
 fn a_closed_loop_refuses_everything() {
     let _watchdog = watchdog();
@@ -377,7 +378,7 @@ fn a_closed_loop_refuses_everything() {
     }
 }
 
-/// A panic of the main future does not take the loop with it.
+/// The loop can be used again after a panic of the main future.
 #[test]
 fn a_loop_survives_the_panic_of_a_main_future() {
     let _watchdog = watchdog();
@@ -391,7 +392,7 @@ fn a_loop_survives_the_panic_of_a_main_future() {
     assert_eq!(event_loop.block_on(task), 5);
 }
 
-/// Two loops of one thread, run in turn, do not run each other's tasks.
+/// Two loops of one thread, used in turn, do not run each other's tasks.
 #[test]
 fn two_loops_take_turns() {
     let _watchdog = watchdog();
@@ -423,7 +424,7 @@ fn two_loops_take_turns() {
 
 // --- tasks ----------------------------------------------------------------------------------------------------------
 
-/// Neither the future nor its result need be `Send`; `spawn` polls nothing in the call.
+/// Neither the future nor its result need be `Send`; `spawn` does not poll the future in the call.
 #[test]
 fn a_task_may_be_local() {
     let _watchdog = watchdog();
@@ -444,21 +445,21 @@ fn a_task_may_be_local() {
     assert_eq!(seen, 2);
 }
 
-/// No outcome is taken for another: value, panic, cancellation.
+/// The outcome tells a value, a panic and a cancellation apart.
 #[test]
 fn the_outcome_says_what_became_of_it() {
     let _watchdog = watchdog();
     block_on(async {
         assert_eq!(spawn(async { "value" }).outcome().await.unwrap(), "value");
         let Err(JoinError::Panicked(panic)) = spawn(async { quiet_panic("payload") }).outcome().await else {
-            panic!("it has panicked");
+            panic!("no panic is reported");
         };
         assert_eq!(panic.message(), "payload");
         assert_eq!(panic.into_payload().downcast_ref(), Some(&"payload"));
         let task = spawn(pending::<()>());
         assert!(task.cancel());
         assert!(is_cancelled_error(&task.outcome().await));
-        // The same, through the handle alone.
+        // The same when the handle itself is awaited.
         assert_eq!(panic_in(spawn(async { quiet_panic("resumed") })).await, "resumed");
         let task = spawn(pending::<()>());
         assert!(task.cancel());
@@ -466,7 +467,7 @@ fn the_outcome_says_what_became_of_it() {
     });
 }
 
-/// A panic ends its own task and no other, and not the loop, whether or not anybody looks at it.
+/// A panic ends its own task only, whether or not the handle is awaited.
 #[test]
 fn a_task_that_panics_does_not_stop_the_loop() {
     let _watchdog = watchdog();
@@ -504,14 +505,14 @@ fn a_drop_that_panics_does_not_stop_the_loop() {
     block_on(async {
         spawn(async move { bomb() }).detach();
         spawn(async { std::panic::resume_unwind(Box::new(on_drop(|| quiet_panic("a bomb")))) }).detach();
-        // Held by the future itself, not by its poll, which unwinds.
+        // Owned by the future, so that the unwinding poll does not drop it.
         let held = bomb();
         spawn(poll_fn(move |_| -> Poll<()> {
             let _held = &held;
             quiet_panic("first this");
         }))
         .detach();
-        // Its `Drop` may well panic in the call that drops it.
+        // The panic may come out of the call that drops the task.
         let task = spawn(hold(bomb()));
         turns().await;
         let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
@@ -524,7 +525,7 @@ fn a_drop_that_panics_does_not_stop_the_loop() {
     assert_eq!(block_on(ready(1)), 1);
 }
 
-/// Dropping the handle leaves nothing behind: the future is dropped right there, and is never polled again.
+/// Dropping the handle drops the future in the call, and the future is never polled again.
 #[test]
 fn dropping_a_task_drops_its_future() {
     let _watchdog = watchdog();
@@ -550,7 +551,7 @@ fn dropping_a_task_drops_its_future() {
             turns().await;
             assert_eq!(probe.polls(), polls);
         }
-        // The same through what is around it.
+        // The same if the handle is dropped with the future that owns it.
         let (value, dropped) = traced();
         assert!(timeout(MILLI, spawn(hold(value))).await.is_err());
         assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
@@ -566,7 +567,7 @@ fn dropping_a_task_drops_its_future() {
     });
 }
 
-/// A detached task is not cancelled by anything but its loop's end.
+/// A detached task runs to its end.
 #[test]
 fn a_detached_task_runs_on() {
     let _watchdog = watchdog();
@@ -588,7 +589,7 @@ fn a_detached_task_runs_on() {
     });
 }
 
-/// `cancel` does not say true of a task that has finished, nor take its result away.
+/// `cancel` returns false for a task that has finished, and does not drop the result.
 #[test]
 fn cancelling_is_too_late_when_it_has_finished() {
     let _watchdog = watchdog();
@@ -603,7 +604,7 @@ fn cancelling_is_too_late_when_it_has_finished() {
         until("it has finished", || task.is_finished()).await;
         assert!(!task.cancel());
         assert_eq!(panic_in(task).await, "too late");
-        // And one that could be.
+        // A task that can be cancelled.
         let task = spawn(pending::<()>());
         turns().await;
         assert!(!task.is_finished());
@@ -613,7 +614,8 @@ fn cancelling_is_too_late_when_it_has_finished() {
     });
 }
 
-/// Known bug 33: a future that is not `Send` is neither polled nor dropped elsewhere, though its handle goes there.
+/// Known bug 33: a future that is not `Send` is polled and dropped on the loop's thread only, although its handle
+/// moves.
 #[test]
 fn a_future_stays_on_the_loops_thread() {
     let _watchdog = watchdog();
@@ -657,7 +659,8 @@ fn a_future_stays_on_the_loops_thread() {
     });
 }
 
-/// A cancel or a drop that comes from another thread while the loop stands still is not lost, nor done over there.
+/// A cancel or a drop by another thread while the loop does not run is not lost, and drops the future on the loop's
+/// thread.
 #[test]
 fn a_cancelled_task_is_not_polled_again() {
     let _watchdog = watchdog();
@@ -672,7 +675,7 @@ fn a_cancelled_task_is_not_polled_again() {
             });
             turns().await;
             assert_eq!(probe.polls(), 1);
-            // Woken, then cancelled, before the loop has seen either.
+            // Woken and then cancelled before the loop's next turn.
             let waker = probe.waker();
             let task = meanwhile(move || {
                 waker.wake();
@@ -683,7 +686,7 @@ fn a_cancelled_task_is_not_polled_again() {
                 drop(task);
                 None
             });
-            assert!(dropped.try_recv().is_err(), "dropped where it must not be");
+            assert!(dropped.try_recv().is_err(), "dropped on the wrong thread");
             assert_eq!(soon(&dropped).await, thread::current().id());
             turns().await;
             assert!(probe.polls() <= 2, "polled after its end");
@@ -694,7 +697,7 @@ fn a_cancelled_task_is_not_polled_again() {
     });
 }
 
-/// A task that drops or cancels itself is not dropped under its own feet, but it is dropped.
+/// A task that drops or cancels itself is dropped after the poll, not during it.
 #[test]
 fn a_task_may_cancel_itself() {
     let _watchdog = watchdog();
@@ -720,7 +723,7 @@ fn a_task_may_cancel_itself() {
             own.replace(Some(task));
             assert_eq!(soon(&dropped).await, thread::current().id());
             turns().await;
-            assert_eq!(polls.get(), 1, "it went on");
+            assert_eq!(polls.get(), 1, "the task was polled again");
             let rest = own.take();
             assert_eq!(rest.is_some(), cancel);
             if let Some(task) = rest {
@@ -730,7 +733,7 @@ fn a_task_may_cancel_itself() {
     });
 }
 
-/// Known bug 29: a future's `Drop` may do to the loop whatever it likes.
+/// Known bug 29: a future's `Drop` may wake, drop and spawn tasks of the loop.
 #[test]
 fn a_futures_drop_may_use_the_loop() {
     let _watchdog = watchdog();
@@ -757,7 +760,7 @@ fn a_futures_drop_may_use_the_loop() {
     });
 }
 
-/// A task's handle is of use on another loop, whose wake-up crosses the threads.
+/// A task's handle can be awaited on a loop of another thread.
 #[test]
 fn a_task_can_be_awaited_on_another_loop() {
     let _watchdog = watchdog();
@@ -785,7 +788,7 @@ fn a_task_can_be_awaited_on_another_loop() {
 
 // --- waking ---------------------------------------------------------------------------------------------------------
 
-/// However often it is woken before its poll, it is polled once.
+/// A task that is woken several times before a poll is polled once.
 #[test]
 fn waking_twice_polls_once() {
     let _watchdog = watchdog();
@@ -816,13 +819,13 @@ fn waking_twice_polls_once() {
     });
 }
 
-/// Some that are in the queue have ended by the time that their turn comes.
+/// Also if some queued tasks were dropped before their turn.
 #[test]
 fn many_tasks_are_polled_in_the_order_of_their_wakes() {
     const TASKS: usize = 5000;
     let _watchdog = watchdog();
     let polled = Rc::new(RefCell::new(Vec::new()));
-    // Far apart from one to the next.
+    // Consecutive wakes go to tasks with distant numbers.
     let order: Vec<_> = (0..TASKS).map(|at| at * 1777 % TASKS).collect();
     block_on(async {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..TASKS).map(|_| oneshot::channel()).unzip();
@@ -853,7 +856,7 @@ fn many_tasks_are_polled_in_the_order_of_their_wakes() {
     assert_eq!(*polled.borrow(), wanted);
 }
 
-/// Known bug 31: a wake-up during the task's own poll is not lost, from here or from elsewhere.
+/// Known bug 31: a wake-up during the task's own poll is not lost, by this thread or by another.
 #[test]
 fn woken_during_its_own_poll() {
     let _watchdog = watchdog();
@@ -878,14 +881,14 @@ fn woken_during_its_own_poll() {
     });
 }
 
-/// Known bug 30: the wake-up that comes while the loop goes to sleep is not lost.
+/// Known bug 30: a wake-up that comes while the loop goes to sleep is not lost.
 #[test]
 fn a_wake_up_while_it_goes_to_sleep_is_not_lost() {
     let _watchdog = watchdog();
     let (requests, take) = mpsc::channel::<oneshot::Sender<usize>>();
     let other = thread::spawn(move || {
         for (round, sender) in take.into_iter().enumerate() {
-            // Each a little later than the one before.
+            // Each a little later than the one before, up to a limit.
             (0..round % 50).for_each(|_| std::hint::spin_loop());
             sender.send(round).unwrap();
         }
@@ -905,7 +908,7 @@ fn a_wake_up_while_it_goes_to_sleep_is_not_lost() {
     other.join().unwrap();
 }
 
-/// Known bug 34: code in a task's poll eats the park token that the loop sleeps with.
+/// Known bug 34: a task's poll may consume the thread's park token.
 #[test]
 fn a_task_may_eat_the_park_token() {
     let _watchdog = watchdog();
@@ -932,7 +935,7 @@ fn a_task_may_eat_the_park_token() {
     });
 }
 
-/// Somebody else's unparks are no wake-ups: nothing is polled for them.
+/// An `unpark` by other code polls nothing.
 #[test]
 fn foreign_unparks_poll_nothing() {
     let _watchdog = watchdog();
@@ -960,7 +963,7 @@ fn foreign_unparks_poll_nothing() {
     assert!(polls <= 2 && probe.polls() <= 1, "{polls} and {} polls", probe.polls());
 }
 
-/// Known bugs 28 and 32: a waker that outlives its task, or its loop, is harmless and keeps nothing alive.
+/// Known bugs 28 and 32: a waker that outlives its task or its loop does no harm, and keeps no future alive.
 #[test]
 fn a_waker_may_outlive_everything() {
     let _watchdog = watchdog();
@@ -1005,7 +1008,7 @@ fn a_waker_may_outlive_everything() {
                 assert_eq!((probes[0].polls(), probes[1].polls()), (2, 1));
             });
             drop(event_loop);
-            assert_eq!(living.count(), 0, "the waker keeps the future of a loop that has gone");
+            assert_eq!(living.count(), 0, "the waker keeps the future of a loop that was dropped");
             check_all(&probes);
             left
         }
@@ -1013,7 +1016,7 @@ fn a_waker_may_outlive_everything() {
     let left = other.join().unwrap();
     assert!(left.is_finished());
     check_all(&probes);
-    // On the thread of another loop, which is not confused by it.
+    // Woken on the thread of another loop, which is not disturbed.
     block_on(async {
         let probe = Probe::default();
         let task = spawn(probe.future());
@@ -1026,7 +1029,7 @@ fn a_waker_may_outlive_everything() {
     assert_eq!(probes.iter().map(Probe::polls).sum::<usize>(), 4);
 }
 
-/// A new task in an old one's place is not woken by the old one's waker.
+/// A stale waker does not wake the new task in the same slot.
 #[test]
 fn a_stale_waker_wakes_no_other_task() {
     let _watchdog = watchdog();
@@ -1043,7 +1046,7 @@ fn a_stale_waker_wakes_no_other_task() {
             meanwhile(|| old.waker().wake());
             turns().await;
             assert_eq!((old.polls(), new.polls()), (1, 1));
-            // Nor does it stand in the way of the new one's own.
+            // The new task's own waker works.
             new.make_ready();
             new.waker().wake();
             task.await;
@@ -1053,7 +1056,8 @@ fn a_stale_waker_wakes_no_other_task() {
 
 // --- turns ----------------------------------------------------------------------------------------------------------
 
-/// No task is polled twice before each other ready one was polled once, and they begin in the order of their spawning.
+/// Ready tasks take turns: none is polled twice before every other was polled once, and they start in the order of
+/// spawning.
 #[test]
 fn ten_thousand_ready_tasks_take_turns() {
     const TASKS: usize = 10_000;
@@ -1081,11 +1085,11 @@ fn ten_thousand_ready_tasks_take_turns() {
     for turn in polled.chunks(TASKS) {
         let mut turn = turn.to_vec();
         turn.sort_unstable();
-        assert!(turn.into_iter().eq(0..TASKS), "one was polled twice, another not at all");
+        assert!(turn.into_iter().eq(0..TASKS), "a task was polled twice in one turn");
     }
 }
 
-/// `yield_now` does not return before the others have had their turn.
+/// `yield_now` does not return before every other ready task was polled.
 #[test]
 fn yielding_lets_the_others_run() {
     let _watchdog = watchdog();
@@ -1108,7 +1112,7 @@ fn yielding_lets_the_others_run() {
     assert_eq!(order, "abcabcabc");
 }
 
-/// Known bug 36: one that is always ready keeps neither a timer, nor another task, nor another thread's call away.
+/// Known bug 36: a task that is always ready does not starve timers, other tasks, or callbacks of other threads.
 #[test]
 fn an_always_ready_task_starves_nobody() {
     let _watchdog = watchdog();
@@ -1118,7 +1122,7 @@ fn an_always_ready_task_starves_nobody() {
                 yield_now().await;
             }
         });
-        // One that wakes itself without `yield_now`.
+        // Wakes itself without `yield_now`.
         let waker = spawn(poll_fn(|cx| {
             cx.waker().wake_by_ref();
             Poll::<()>::Pending
@@ -1138,7 +1142,7 @@ fn an_always_ready_task_starves_nobody() {
     });
 }
 
-/// An idle loop does not wake up, and polls nothing, while it has nothing to do.
+/// An idle loop does not wake up, and polls nothing.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_idle_loop_sleeps() {
@@ -1170,7 +1174,7 @@ fn an_idle_loop_sleeps() {
         let count = |field| of_status(&thread, field).parse::<u64>().unwrap();
         (count("voluntary_ctxt_switches:"), count("nonvoluntary_ctxt_switches:"))
     };
-    // It has gone to sleep when nothing has changed for a while.
+    // The thread sleeps when its switches have not changed for a while.
     let mut before = switches();
     block_until("it sleeps", || {
         thread::sleep(20 * MILLI);
@@ -1186,7 +1190,7 @@ fn an_idle_loop_sleeps() {
 
 // --- call_soon ------------------------------------------------------------------------------------------------------
 
-/// It runs on the loop's thread, in order, never inside the call itself.
+/// Callbacks run on the loop's thread, in order, and not inside `call_soon`.
 #[test]
 fn call_soon_runs_in_order_and_not_in_the_call() {
     let _watchdog = watchdog();
@@ -1198,11 +1202,11 @@ fn call_soon_runs_in_order_and_not_in_the_call() {
             let sender = sender.clone();
             handle.call_soon(move || sender.send((number, thread::current().id())).unwrap());
         }
-        assert!(order.try_recv().is_err(), "run in the call");
+        assert!(order.try_recv().is_err(), "a callback ran inside `call_soon`");
         for number in 0..100 {
             assert_eq!(soon(&order).await, (number, here));
         }
-        // From another thread, to a loop that sleeps, and to one that stands still.
+        // From another thread, while the loop does not run.
         let from_outside = || {
             for number in 0..100 {
                 let sender = sender.clone();
@@ -1210,14 +1214,14 @@ fn call_soon_runs_in_order_and_not_in_the_call() {
             }
         };
         meanwhile(from_outside);
-        assert!(order.try_recv().is_err(), "run elsewhere");
+        assert!(order.try_recv().is_err(), "a callback ran on the other thread");
         for number in 0..100 {
             assert_eq!(soon(&order).await, (number, here));
         }
     });
 }
 
-/// A call that calls itself again is run once a turn, and keeps nobody else waiting.
+/// A callback that submits itself again does not starve other code.
 #[test]
 fn call_soon_may_call_soon() {
     fn again(count: Arc<AtomicUsize>) {
@@ -1237,7 +1241,7 @@ fn call_soon_may_call_soon() {
     assert_eq!(Arc::strong_count(&count), 1);
 }
 
-/// A call that panics stops neither the loop nor the calls after it.
+/// A callback that panics stops neither the loop nor later callbacks.
 #[test]
 fn call_soon_may_panic() {
     let _watchdog = watchdog();
@@ -1253,7 +1257,7 @@ fn call_soon_may_panic() {
                 }
             });
         }
-        // Captured things that panic as they are dropped.
+        // A captured value whose `Drop` panics.
         handle.call_soon(move || {
             let _bomb = on_drop(|| quiet_panic("a bomb"));
         });
@@ -1267,9 +1271,9 @@ fn call_soon_may_panic() {
     });
 }
 
-/// Nothing that many threads hand in at once is lost or run twice.
+/// Callbacks and tasks that many threads submit at once all run, and run once.
 #[test]
-fn many_threads_hand_in() {
+fn many_threads_submit_at_once() {
     const THREADS: usize = 4;
     const TIMES: usize = 200;
     let _watchdog = watchdog();
@@ -1303,9 +1307,9 @@ fn many_threads_hand_in() {
     assert_eq!((calls.load(Ordering::SeqCst), polls.load(Ordering::SeqCst)), (THREADS * TIMES, THREADS * TIMES));
 }
 
-/// Known bugs 14 and 32: what is handed in while the loop ends either runs or is dropped, and every handle resolves.
+/// Known bugs 14 and 32: what is submitted while the loop ends either runs or is dropped, and every handle resolves.
 #[test]
-fn handing_in_while_the_loop_ends() {
+fn submitting_while_the_loop_ends() {
     let _watchdog = watchdog();
     for round in 0..200 {
         let living = Living::default();
@@ -1351,11 +1355,11 @@ fn handing_in_while_the_loop_ends() {
             }
         });
         other.join().unwrap();
-        assert_eq!(living.count(), 0, "something is left over");
+        assert_eq!(living.count(), 0, "a value was leaked");
     }
 }
 
-/// A loop whose handle lives on in its own tasks is not kept alive by them.
+/// A loop is not kept alive by handles in its own tasks.
 #[test]
 fn a_loop_is_not_kept_by_its_own_tasks() {
     let _watchdog = watchdog();
@@ -1379,7 +1383,7 @@ fn a_loop_is_not_kept_by_its_own_tasks() {
 
 // --- the current loop -----------------------------------------------------------------------------------------------
 
-/// Where there is no loop, none is made up: `current` panics and says so, `spawn` too.
+/// Without a loop, `LoopHandle::current` and `spawn` panic and say so.
 #[test]
 fn without_a_loop_there_is_no_current_one() {
     let _watchdog = watchdog();
@@ -1400,7 +1404,7 @@ fn without_a_loop_there_is_no_current_one() {
     drop(event_loop);
 }
 
-/// Code of a loop, however far from it, is not left without it: jobs and tasks inherit it, and what they start does.
+/// Jobs and tasks inherit the current loop, and so does what they start.
 #[test]
 fn the_current_loop_is_inherited() {
     fn here() -> ThreadId {
@@ -1437,7 +1441,7 @@ fn the_current_loop_is_inherited() {
     });
 }
 
-/// A future that need not be `Send` is not handed to another thread: `spawn` in a job panics and drops it there.
+/// `spawn` takes futures that are not `Send`, so in a job it panics, and drops the future there.
 #[test]
 fn spawn_in_a_job_panics() {
     let _watchdog = watchdog();
@@ -1453,7 +1457,7 @@ fn spawn_in_a_job_panics() {
     });
 }
 
-/// `enter` holds no longer than its closure runs, not even if it panics.
+/// `enter` makes the loop current only while its closure runs, also if the closure panics.
 #[test]
 fn a_thread_may_enter_a_loop() {
     let _watchdog = watchdog();
@@ -1468,7 +1472,7 @@ fn a_thread_may_enter_a_loop() {
         assert_says(&pool_of_here(), "first");
     });
     assert!(LoopHandle::try_current().is_none());
-    // The loop itself, run inside of another one's `enter`, is the current one there.
+    // A loop that runs inside another loop's `enter` is the current one.
     let mut third = EventLoop::builder().pool(named_pool("third")).build();
     first.enter(|| {
         assert_says(&third.block_on(threaded(own_name)), "third");
@@ -1478,7 +1482,7 @@ fn a_thread_may_enter_a_loop() {
 
 // --- which pool -----------------------------------------------------------------------------------------------------
 
-/// No job of a loop goes to another pool than the loop's default one, or the one it is told.
+/// Jobs of a loop run in the loop's default pool, unless another pool is given.
 #[test]
 fn jobs_go_to_the_loops_default_pool() {
     let _watchdog = watchdog();
@@ -1487,7 +1491,7 @@ fn jobs_go_to_the_loops_default_pool() {
     event_loop.block_on(async {
         assert_says(&threaded(own_name).await, "first");
         assert_says(&threaded(own_name).on(&third).await, "third");
-        // In a job of another pool, too: the loop is what counts.
+        // Also in a job of another pool: the loop's pool takes precedence.
         assert_says(&third.spawn(|| threaded(own_name).async_call().wait()).await, "first");
         assert_says(&threaded_separate(|| threaded(own_name).async_call().wait()).await, "first");
         LoopHandle::current().set_default_pool(second.clone());
@@ -1501,14 +1505,14 @@ fn jobs_go_to_the_loops_default_pool() {
         elsewhere(move || handle.set_default_pool(third)).await;
         assert_says(&threaded(own_name).await, "third");
     });
-    // It stays from call to call, and is the loop's alone.
+    // The default pool is kept from call to call, and belongs to this loop only.
     assert_says(&event_loop.block_on(threaded(own_name)), "third");
     let before = third.stats().submitted;
     assert!(!block_on(threaded(own_name)).contains("third"));
     assert_eq!(third.stats().submitted, before);
 }
 
-/// Without a loop a job's jobs stay in its pool, and go to the global one only when that is closed.
+/// Without a loop, a job's jobs go to the job's own pool, or to the global pool once that one is closed.
 #[test]
 fn without_a_loop_jobs_stay_in_their_pool() {
     let _watchdog = watchdog();
@@ -1533,13 +1537,13 @@ fn without_a_loop_jobs_stay_in_their_pool() {
     closing.join().unwrap();
 }
 
-/// A loop's own pool has the size that was asked for, and is not made of nothing.
+/// A loop's own pool has the requested size, which must not be zero.
 #[test]
 fn a_loops_own_pool_has_its_size() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::builder().pool_size(3).build();
     let both = Arc::new(Barrier::new(3));
-    // They meet, so there are three threads; with two this would hang.
+    // The jobs meet at the barrier, so there are three threads.
     let threads = event_loop.block_on(async {
         let jobs: Vec<_> = (0..3)
             .map(|_| {
@@ -1579,7 +1583,7 @@ fn a_loops_own_pool_has_its_size() {
 
 // --- types ----------------------------------------------------------------------------------------------------------
 
-/// Nothing prints as nothing.
+/// The `Debug` output starts with the type's name.
 #[test]
 fn debug_says_something() {
     let _watchdog = watchdog();
@@ -1598,7 +1602,7 @@ fn debug_says_something() {
     }
 }
 
-/// A task that is polled by hand, with one waker and then another, wakes the last one and keeps no other.
+/// A handle that is polled with one waker and then another wakes the last one, and keeps no other.
 #[test]
 fn the_last_waker_of_a_handle_counts() {
     struct Count(AtomicUsize);
@@ -1621,5 +1625,5 @@ fn the_last_waker_of_a_handle_counts() {
     let waker = Arc::clone(&first).into();
     assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_ready());
     drop((task, waker));
-    assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1), "a waker is left");
+    assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1), "a waker is kept");
 }

@@ -1,4 +1,4 @@
-//! What a review of the event loop found, and what has to hold since.
+//! Edge cases of the event loop that a review found.
 
 mod loop_helpers;
 
@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 // --- tasks ----------------------------------------------------------------------------------------------------------
 
-/// A chain of tasks, each of which has the handle of the next: dropping the first drops all of them, on no deeper a stack.
+/// Dropping a long chain of tasks, each of which owns the next one's handle, does not overflow the stack.
 #[test]
 fn a_long_chain_of_tasks_is_dropped() {
     const LINKS: usize = 100_000;
@@ -54,9 +54,9 @@ fn a_long_chain_of_tasks_is_dropped() {
     assert_eq!(dropped.get(), 2 * (LINKS - 1));
 }
 
-/// On the loop's own thread a cancelled future is dropped in the call, also if it has only just been handed in.
+/// On the loop's own thread, `cancel` drops the future in the call, even if the loop has not drained the task yet.
 #[test]
-fn a_task_that_was_only_just_handed_in_is_dropped_in_the_call() {
+fn a_task_still_in_the_inbox_is_dropped_in_the_cancelling_call() {
     let _watchdog = watchdog();
     let event_loop = EventLoop::new();
     let handle = event_loop.handle();
@@ -66,7 +66,7 @@ fn a_task_that_was_only_just_handed_in_is_dropped_in_the_call() {
     assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
 }
 
-/// In a job, `spawn` panics; also in one that happens to run where it is waited for, on the loop's own thread.
+/// In a job, `spawn` panics, even if the job runs inline on the loop's own thread.
 #[test]
 fn spawn_panics_in_any_job() {
     let _watchdog = watchdog();
@@ -80,7 +80,7 @@ fn spawn_panics_in_any_job() {
     assert_eq!((inline, elsewhere), (true, true));
 }
 
-/// At the end of a thread, when the context has been dropped already, `spawn` finds the loop that runs.
+/// In the destructor of a thread-local, after the context was dropped, `spawn` still finds the running loop.
 #[test]
 fn spawn_works_in_the_destructor_of_a_thread_local() {
     static VAR: ContextVar<u8> = ContextVar::new();
@@ -101,7 +101,7 @@ fn spawn_works_in_the_destructor_of_a_thread_local() {
         static FLUSH: Flush = const { Flush(RefCell::new(None)) };
     }
     let _watchdog = watchdog();
-    // Which of the thread-locals is dropped first depends on which was used first.
+    // The order of first use decides the order of destruction.
     for used_before in [false, true] {
         let (sender, result) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -119,7 +119,7 @@ fn spawn_works_in_the_destructor_of_a_thread_local() {
     }
 }
 
-/// A call that another thread has asked for before is made before a later deadline's.
+/// Timers fire in the order of their deadlines, whichever thread added them.
 #[test]
 fn timers_of_other_threads_keep_the_order() {
     let _watchdog = watchdog();
@@ -148,9 +148,9 @@ fn timers_of_other_threads_keep_the_order() {
 
 // --- turns ----------------------------------------------------------------------------------------------------------
 
-/// What another thread has handed in has its turn before whoever yields then, be it a task or the main future.
+/// A callback that another thread has submitted runs before `yield_now` returns, in a task or in the main future.
 #[test]
-fn yielding_lets_in_what_was_handed_in() {
+fn yielding_runs_callbacks_of_other_threads() {
     async fn check() {
         let called = Arc::new(AtomicBool::new(false));
         let (handle, mark) = (LoopHandle::current(), called.clone());
@@ -163,14 +163,14 @@ fn yielding_lets_in_what_was_handed_in() {
     block_on(async { spawn(check()).await });
 }
 
-/// The same for a timer whose time has come.
+/// The same for a timer that is due.
 #[test]
-fn yielding_lets_timers_in() {
+fn yielding_fires_due_timers() {
     async fn check() {
         let length = Duration::from_millis(5);
         let task = spawn(sleep(length));
         yield_now().await;
-        // Nobody announces that time has passed.
+        // Lets the deadline pass without a wake-up.
         thread::sleep(2 * length);
         yield_now().await;
         assert!(task.is_finished());
@@ -186,7 +186,7 @@ fn is_ready(sleep: &mut Sleep) -> bool {
     Pin::new(sleep).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// A sleep is not over because its loop is.
+/// A sleep does not end early when its loop closes.
 #[test]
 fn no_sleep_is_cut_short_as_the_loop_closes() {
     struct Checks(Sleep, mpsc::Sender<bool>);
@@ -208,7 +208,7 @@ fn no_sleep_is_cut_short_as_the_loop_closes() {
     assert_eq!(results.iter().collect::<Vec<_>>(), [false]);
 }
 
-/// Another executor, inside a task, that polls again and again sees that the time has come.
+/// A sleep that is polled again and again inside one poll of a task becomes ready at its deadline.
 #[test]
 fn a_sleep_looks_at_the_clock() {
     let _watchdog = watchdog();
@@ -220,9 +220,9 @@ fn a_sleep_looks_at_the_clock() {
     });
 }
 
-/// Two loops wait for one sleep, each of which polls it with a waker that wakes both. The one that polled last ends.
+/// Two loops wait for one sleep, with a waker that wakes both. The loop that polled last ends, which wakes the other.
 #[test]
-fn a_loop_that_ends_wakes_who_sleeps_there() {
+fn a_loop_that_ends_wakes_its_sleeps() {
     #[derive(Default)]
     struct All(Mutex<Vec<Waker>>);
     impl Wake for All {
@@ -263,8 +263,8 @@ fn a_loop_that_ends_wakes_who_sleeps_there() {
 
 // --- other runtimes -------------------------------------------------------------------------------------------------
 
-/// Where a future is dropped, waiting for its runtime is a deadlock as it is in its poll: when it has ended, and when it was
-/// cancelled.
+/// Waiting for the runtime in the `Drop` of one of its futures would deadlock: when the future has ended, and when it
+/// was cancelled.
 #[test]
 fn waiting_for_the_runtime_that_drops_the_future_would_deadlock() {
     let _watchdog = watchdog();
@@ -298,13 +298,13 @@ fn waiting_for_the_runtime_that_drops_the_future_would_deadlock() {
     thread.join().unwrap();
 }
 
-/// A waker that does nothing, and can be counted.
+/// A waker that does nothing, for tests that count its clones.
 struct Idle;
 impl Wake for Idle {
     fn wake(self: Arc<Self>) {}
 }
 
-/// Has a task made for a runtime that hands its future out.
+/// A task of another runtime, and the body that this runtime is to poll.
 fn caught_task<F>(future: F) -> (Task<F::Output>, BoxedFuture)
 where
     F: Future<Output: Send> + Send + 'static,
@@ -317,7 +317,7 @@ where
     (task, body)
 }
 
-/// A runtime that keeps a task for the sake of its wakers alone can drop one that was detached: we keep none.
+/// A detached task keeps no waker of the runtime, because such a waker may keep the runtime's task alive.
 #[test]
 fn a_detached_task_keeps_no_waker_of_the_runtime() {
     for detached_before in [true, false] {
@@ -335,7 +335,7 @@ fn a_detached_task_keeps_no_waker_of_the_runtime() {
     }
 }
 
-/// Nor does one that has ended, as long as its handle is kept.
+/// A task that has ended keeps no waker of the runtime while its handle lives.
 #[test]
 fn a_task_that_has_ended_keeps_no_waker_of_the_runtime() {
     let polls = AtomicUsize::new(0);
@@ -350,7 +350,7 @@ fn a_task_that_has_ended_keeps_no_waker_of_the_runtime() {
     assert_eq!(Arc::strong_count(&parent), 1);
 }
 
-/// A branch's waker that is kept does not keep the task that awaited the gather.
+/// A kept waker of a branch does not keep the waker of the task that awaited the `gather`.
 #[test]
 fn a_branchs_waker_does_not_keep_the_parents() {
     let kept: Rc<RefCell<Vec<Waker>>> = Rc::default();
@@ -366,7 +366,7 @@ fn a_branchs_waker_does_not_keep_the_parents() {
     assert_eq!((kept.borrow().len(), Arc::strong_count(&parent)), (1, 1));
 }
 
-/// Spawners that run the future at once, drop it, or panic.
+/// A spawner may run the future at once, drop it, or panic.
 #[test]
 fn odd_spawners() {
     let _watchdog = watchdog();

@@ -1,9 +1,9 @@
-//! Other runtimes: everything under an executor that has never heard of this crate, with nothing but its waker; and
-//! `LoopHandle::from_spawner`, which makes such a one the loop.
+//! Other runtimes: the crate's futures under a foreign executor that only provides a waker; and
+//! `LoopHandle::from_spawner`, which makes such an executor the loop.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
-#![allow(clippy::no_effect_underscore_binding, reason = "it is dropped with what has captured it")]
+#![allow(clippy::no_effect_underscore_binding, reason = "a captured value is dropped with its closure")]
 
 mod loop_helpers;
 
@@ -18,7 +18,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-/// A foreign executor as a loop, which ends with this.
+/// A foreign executor as a loop; the executor ends when this is dropped.
 struct ForeignLoop {
     executor: Foreign,
     thread: Option<thread::JoinHandle<()>>,
@@ -37,7 +37,7 @@ impl ForeignLoop {
         self.thread.as_ref().unwrap().thread().id()
     }
 
-    /// Drops all that is in it, and waits until that is done. Fails if a panic has ended it before.
+    /// Drops all futures of the executor, and waits for its thread. Fails if a panic has ended the executor.
     fn close(&mut self) {
         self.executor.close();
         if let Some(thread) = self.thread.take() {
@@ -54,7 +54,7 @@ impl Drop for ForeignLoop {
 
 // --- under a foreign executor ---------------------------------------------------------------------------------------
 
-/// Nothing asks for more than the waker: jobs, timers, channels and `gather` get through where no loop of ours runs.
+/// Jobs, timers, channels and `gather` need only a waker: they work without a loop of this crate.
 #[test]
 fn everything_works_with_nothing_but_a_waker() {
     let _watchdog = watchdog();
@@ -85,13 +85,13 @@ fn everything_works_with_nothing_but_a_waker() {
         sum + receiver.await.unwrap()
     });
     assert_eq!(sum, (1..=8).sum::<i32>() + (0..5).sum::<i32>());
-    // Those that were not told where to go.
+    // The jobs without a given pool.
     assert!(ThreadPool::global().stats().submitted >= before + 6);
     executor.close();
     thread.join().unwrap();
 }
 
-/// A foreign executor is no loop unless it was made one: none is current, and `spawn` says so.
+/// A foreign executor is no loop by itself: no loop is current, and `spawn` says so.
 #[test]
 fn a_foreign_executor_is_no_loop() {
     let _watchdog = watchdog();
@@ -101,17 +101,17 @@ fn a_foreign_executor_is_no_loop() {
         assert_says(&panic_of(LoopHandle::current), "loop");
         assert_says(&panic_of(|| drop(spawn(ready(1)))), "loop");
         assert!(threaded(|| LoopHandle::try_current().is_none()).await);
-        // So a job of its has nothing to run a future on but itself.
+        // So `sync_await` in a job runs the future in the job.
         let (job, future) = threaded(|| (thread::current().id(), sync_await(async { thread::current().id() }))).await;
         assert_eq!(job, future);
-        // Nor does `block_on` find a running loop.
+        // No loop is running, so `block_on` is allowed.
         assert_eq!(block_on(ready(1)), 1);
     });
     executor.close();
     thread.join().unwrap();
 }
 
-/// A handle of ours is of use in there, and so is a context that brings its loop.
+/// Handles, and contexts with their loop, of this crate work on a foreign executor.
 #[test]
 fn a_loop_of_ours_can_be_used_from_a_foreign_executor() {
     static ID: ContextVar<u32> = ContextVar::new();
@@ -144,7 +144,7 @@ fn a_loop_of_ours_can_be_used_from_a_foreign_executor() {
 
 // --- from_spawner ---------------------------------------------------------------------------------------------------
 
-/// What is handed to it does not run anywhere else, and finds it as its loop.
+/// A task of a foreign loop runs on its executor, and has the foreign loop as the current loop.
 #[test]
 fn tasks_run_on_the_other_runtime() {
     let _watchdog = watchdog();
@@ -157,14 +157,14 @@ fn tasks_run_on_the_other_runtime() {
         (thread::current().id(), inner)
     });
     assert_eq!(block_on(ran_on), (there, there));
-    // From a task of its own, and to be awaited there.
+    // Submitted and awaited by a task of the executor.
     let handle = foreign.handle.clone();
     assert_eq!(foreign.executor.run_here(async move { handle.spawn(async { thread::current().id() }).await }), there);
     assert!(!foreign.handle.is_closed());
     foreign.close();
 }
 
-/// Handles are what they are on a loop of ours: value, panic, cancel, detach; a panic does not reach the executor.
+/// Handles work as on a loop of this crate: value, panic, cancel, detach. A panic does not reach the executor.
 #[test]
 fn handles_are_as_on_a_loop_of_ours() {
     let _watchdog = watchdog();
@@ -173,7 +173,7 @@ fn handles_are_as_on_a_loop_of_ours() {
     assert_eq!(block_on(handle.spawn(ready(1)).outcome()).unwrap(), 1);
     assert_eq!(panic_of(|| block_on(handle.spawn(async { quiet_panic("inside") }))), "inside");
     let Err(JoinError::Panicked(panic)) = block_on(handle.spawn(async { quiet_panic("a value") }).outcome()) else {
-        panic!("it has panicked");
+        panic!("no panic is reported");
     };
     assert_eq!(panic.message(), "a value");
 
@@ -208,7 +208,8 @@ fn handles_are_as_on_a_loop_of_ours() {
     foreign.close();
 }
 
-/// Calls run there, in the order of the runtime's own, not early; one that panics stops neither it nor the others.
+/// Callbacks run on the executor in its order, and not early. A callback that panics stops neither the executor nor the
+/// others.
 #[test]
 fn calls_run_on_the_other_runtime() {
     let _watchdog = watchdog();
@@ -251,7 +252,7 @@ fn calls_run_on_the_other_runtime() {
     foreign.close();
 }
 
-/// A thread waits for it as for a loop of ours: value, panic, time-out.
+/// A thread can wait for a foreign loop as for a loop of this crate: value, panic, time-out.
 #[test]
 fn a_thread_can_wait_for_it() {
     let _watchdog = watchdog();
@@ -274,7 +275,7 @@ fn a_thread_can_wait_for_it() {
     foreign.close();
 }
 
-/// A job that is cancelled while it waits for the other runtime waits no longer; the future is dropped over there.
+/// A job that is cancelled while it waits for a foreign loop stops waiting; the executor drops the future.
 #[test]
 fn a_cancelled_job_waits_no_longer_for_it() {
     let _watchdog = watchdog();
@@ -304,7 +305,7 @@ fn a_cancelled_job_waits_no_longer_for_it() {
     foreign.close();
 }
 
-/// A runtime that drops what it was given leaves nobody waiting: `LoopClosed`, or cancelled.
+/// If the runtime drops a future, waiters get `LoopClosed`, and a task is cancelled.
 #[test]
 fn a_runtime_that_drops_the_future_is_a_closed_loop() {
     let _watchdog = watchdog();
@@ -328,7 +329,7 @@ fn a_runtime_that_drops_the_future_is_a_closed_loop() {
         let gate = Gate::default();
         let inside = gate.clone();
         if !polled {
-            // Keeps it from polling anything else before it ends.
+            // Keeps the executor from polling anything else before its end.
             foreign.handle.call_soon(move || inside.pass());
         }
         let probe = Probe::default();
@@ -353,7 +354,7 @@ fn a_runtime_that_drops_the_future_is_a_closed_loop() {
     }
 }
 
-/// A task of the other runtime that would block its thread for itself is told, and does not hang.
+/// A task of a foreign loop that waits for its own loop gets `WouldDeadlock`.
 #[test]
 fn on_the_runtimes_own_thread_it_would_deadlock() {
     let _watchdog = watchdog();
@@ -363,7 +364,7 @@ fn on_the_runtimes_own_thread_it_would_deadlock() {
     foreign.close();
 }
 
-/// No lock is held while the spawner runs: it may poll right there, use the handle, or start a loop of its own.
+/// No lock is held while the spawner runs: the spawner may poll the future, use the handle, or start a loop.
 #[test]
 fn a_spawner_may_do_what_it_likes() {
     let _watchdog = watchdog();
@@ -375,7 +376,7 @@ fn a_spawner_may_do_what_it_likes() {
     });
     assert!(task.is_finished());
     assert_eq!(block_on(task), 1);
-    // A thread each, with a loop of ours underneath: what is current is the handle, all the same.
+    // A spawner that runs each future in a loop on a new thread. The current loop is still the foreign one.
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
     let threads = LoopHandle::from_spawner(move |future| {
@@ -383,8 +384,8 @@ fn a_spawner_may_do_what_it_likes() {
         thread::spawn(move || block_on(future));
     });
     assert_eq!(threads.sync_wait(async { threaded(|| sync_await(async { 2 })).await }).unwrap(), 2);
-    assert_eq!(count.load(Ordering::SeqCst), 2, "the inner one went to another loop");
-    // One that hands on to a loop of ours.
+    assert_eq!(count.load(Ordering::SeqCst), 2, "the inner task went to another loop");
+    // A spawner that submits to a loop of this crate.
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
     let onwards = LoopHandle::from_spawner(move |future| handle.spawn(future).detach());
@@ -396,9 +397,9 @@ fn a_spawner_may_do_what_it_likes() {
     assert!(matches!(meanwhile(|| onwards.sync_wait(ready(1))), Err(SyncWaitError::LoopClosed)));
 }
 
-/// Jobs go to the pool that it was given, if it was given one.
+/// Jobs go to the foreign loop's default pool, if one was set.
 #[test]
-fn it_may_have_a_default_pool() {
+fn a_foreign_loop_may_have_a_default_pool() {
     let _watchdog = watchdog();
     let mut foreign = ForeignLoop::start();
     let pool = ThreadPool::builder().threads(1).name("of-the-foreign").build();
@@ -411,7 +412,7 @@ fn it_may_have_a_default_pool() {
     foreign.close();
 }
 
-/// Neither the spawner nor a future is kept longer than it is needed.
+/// Neither the spawner nor a future is leaked.
 #[test]
 fn nothing_is_left_of_a_foreign_loop() {
     let _watchdog = watchdog();

@@ -1,4 +1,5 @@
-//! What an idle event loop keeps of a burst: this binary counts the bytes of its heap, so its tests run one after the other.
+//! How much memory an idle event loop keeps after a burst. This binary counts the bytes of its heap, so its tests run
+//! one after the other.
 
 use offthread::{LoopHandle, block_on, sleep, spawn, yield_now};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -14,17 +15,17 @@ struct Heap;
 #[global_allocator]
 static HEAP: Heap = Heap;
 
-// SAFETY: it is the system's allocator, unchanged, with a count beside it.
+// SAFETY: each call is forwarded to `System` unchanged; the counter does not allocate.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         NOW.fetch_add(layout.size(), SeqCst);
-        // SAFETY: the caller keeps the same contract.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which `System` shares.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: the caller keeps the same contract.
+        // SAFETY: `pointer` comes from `System`, with the same layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -32,7 +33,7 @@ unsafe impl GlobalAlloc for Heap {
 const MANY: usize = 100_000;
 const LITTLE: usize = 32 << 10;
 
-/// How many bytes more there are than before the burst, once the loop was idle.
+/// How many more bytes are allocated than before the burst, once the loop is idle.
 fn kept_after(burst: impl AsyncFnOnce()) -> usize {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +60,7 @@ fn idle_loop_keeps_nothing_of_many_tasks() {
     assert!(kept < LITTLE, "{kept} bytes");
 }
 
-/// The task that lives on is the last one of the burst, and another one comes after it.
+/// The last task of the burst lives on, and so does a task that is spawned afterwards.
 #[test]
 fn tasks_that_live_on_keep_no_memory_of_others() {
     let kept = kept_after(async || {

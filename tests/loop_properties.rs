@@ -1,5 +1,5 @@
-//! Random programs on an event loop, held against simple models: tasks against what was done to them, timers against a
-//! sorted list, contexts against a map.
+//! Random programs on an event loop, compared with simple models: tasks with the operations on them, timers with a
+//! sorted list, contexts with a map.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -32,7 +32,7 @@ fn config(cases: u32) -> ProptestConfig {
 
 // --- tasks ----------------------------------------------------------------------------------------------------------
 
-/// What a task does, one after the other.
+/// One step of a task.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Yield,
@@ -43,7 +43,7 @@ enum Act {
     Task,
 }
 
-/// And how it ends.
+/// How a task ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Value(i32),
@@ -61,7 +61,7 @@ enum Way {
 #[derive(Clone, Debug)]
 enum Step {
     Spawn(Vec<Act>, End, Way),
-    /// These are for a task of the list, where there is any; here, or on another thread.
+    /// These refer to a task of the list, if there is one. `true`: on another thread.
     Cancel(usize, bool),
     Drop(usize, bool),
     Detach(usize),
@@ -99,7 +99,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is known of one task from the inside.
+/// What a task's future records.
 struct Record {
     loops_thread: ThreadId,
     polls: AtomicUsize,
@@ -123,7 +123,7 @@ impl Record {
     }
 }
 
-/// A task's future, which keeps the record.
+/// A task's future, which updates the record.
 struct Body {
     record: Arc<Record>,
     future: Pin<Box<dyn Future<Output = i32> + Send>>,
@@ -178,7 +178,7 @@ impl Drop for Body {
     }
 }
 
-/// A task whose handle is still there.
+/// A task whose handle the program still has.
 struct Entry {
     task: Task<i32>,
     record: Arc<Record>,
@@ -189,17 +189,17 @@ struct Entry {
 #[derive(Default)]
 struct Program {
     entries: Vec<Entry>,
-    /// Every task that there ever was, and of the detached ones those that will end.
+    /// The records of all tasks; and those of the detached tasks that will end.
     records: Vec<Arc<Record>>,
     detached: Vec<Arc<Record>>,
-    /// The calls that were asked for, of both kinds; what was called; and calls that were cancelled.
+    /// How many callbacks of each kind were submitted and not cancelled, and which have run.
     soon: usize,
     later: usize,
     called_soon: Arc<Mutex<Vec<usize>>>,
     called_later: Arc<AtomicUsize>,
 }
 
-/// Does it here, or on another thread while the loop stands still.
+/// Runs `f` here, or on another thread while this thread waits.
 fn at<R: Send>(elsewhere: bool, f: impl FnOnce() -> R + Send) -> R {
     if elsewhere { meanwhile(f) } else { f() }
 }
@@ -218,7 +218,7 @@ impl Program {
                 let task = match way {
                     Way::Local => spawn(body),
                     Way::Handle => handle.spawn(body),
-                    // There the loop is not current, so what it starts must find it by itself.
+                    // On that thread no loop is current, so the task itself must make it current.
                     Way::Elsewhere => meanwhile(|| handle.spawn(body)),
                 };
                 assert_eq!(record.polls.load(Ordering::SeqCst), 0, "polled in the call");
@@ -238,7 +238,7 @@ impl Program {
                 let Some(Entry { task, record, cancelled, .. }) = self.take(which) else { return };
                 let was_polled = record.polls.load(Ordering::SeqCst) > 0;
                 at(elsewhere, || drop(task));
-                // One that has not been polled, or that was cancelled elsewhere, may have that on its way to the loop.
+                // The message of a new task, or of a cancel by another thread, may still be in the inbox.
                 let at_once = was_polled && !cancelled && !elsewhere;
                 assert!(!at_once || record.is_dropped(), "the handle is gone, the future is not");
                 until("the future is gone", || record.is_dropped()).await;
@@ -268,13 +268,13 @@ impl Program {
                         !cancelled && matches!(end, End::Panic) && panic.message() == "planned"
                     }
                     Ok(Err(error)) => cancelled && matches!(error, JoinError::Cancelled),
-                    // It may have been on its way still.
+                    // The task may not have ended yet.
                     Err(_) => !cancelled,
                 };
                 assert!(is_right);
             }
             Step::Wake(which, elsewhere) => {
-                // Whatever has become of the task.
+                // Also of a task that has ended.
                 let Some(which) = which.checked_rem(self.records.len()) else { return };
                 if let Some(waker) = self.records[which].waker.lock().unwrap().clone() {
                     at(elsewhere, || waker.wake());
@@ -304,7 +304,7 @@ impl Program {
         }
     }
 
-    /// Whatever was promised without a handle happens.
+    /// Waits for the detached tasks and for the callbacks.
     async fn settle(&self) {
         let detached = || self.detached.iter().all(|record| record.has_ended());
         until("the detached tasks have ended", detached).await;
@@ -316,8 +316,8 @@ impl Program {
 proptest! {
     #![proptest_config(config(32))]
 
-    /// No program of spawns, cancels, detaches, wakes, sleeps and calls, in one or several `block_on`s, loses a task,
-    /// polls or drops one elsewhere or twice, or gets an outcome that is not its own.
+    /// No program of spawns, cancels, detaches, wakes, sleeps and callbacks, in one or more `block_on` calls, loses a
+    /// task, polls or drops it on another thread, drops it twice, or gets a wrong outcome.
     #[test]
     fn tasks_do_what_the_model_says(programs in vec(vec(step(), 0..25), 1..4)) {
         let _watchdog = watchdog();
@@ -340,7 +340,7 @@ proptest! {
             prop_assert_eq!(polls(&program), before, "polled between two calls");
         }
         event_loop.block_on(program.settle());
-        // Some handles go before the loop, some after it.
+        // Some handles are dropped before the loop, and some after it.
         let rest = program.entries.split_off(program.entries.len() / 2);
         program.entries.clear();
         drop(event_loop);
@@ -371,17 +371,17 @@ enum Cancel {
     No,
     /// Right after it was made.
     AtOnce,
-    /// From another call that is due after that time.
+    /// From another callback that is due after this time.
     After(u64),
 }
 
-/// One that was called or woken: its number, and when.
+/// The callbacks that ran, or the sleeps that ended: number and time.
 type Fired = Arc<Mutex<Vec<(usize, Instant)>>>;
 
 proptest! {
     #![proptest_config(config(24))]
 
-    /// No call is early, out of the order of the deadlines, made twice, made though it was cancelled, or left out.
+    /// No callback runs early, out of the order of the deadlines, twice, after its cancellation, or not at all.
     #[test]
     fn calls_are_as_a_sorted_list(
         timers in vec((0..4000_u64, prop_oneof![
@@ -392,7 +392,8 @@ proptest! {
     ) {
         let _watchdog = watchdog();
         let fired = Fired::default();
-        // Between which two instants each one's deadline is, and whether it was cancelled: that may be decided later.
+        // The two instants that enclose each deadline; and whether the callback was cancelled, which may be decided
+        // later.
         let mut deadlines = Vec::new();
         let mut cancelled = Vec::new();
         block_on(async {
@@ -445,7 +446,7 @@ proptest! {
         let _watchdog = watchdog();
         let fired = Fired::default();
         let base = Instant::now() + 2 * MILLI;
-        // Many of them at the very same instant.
+        // Many sleeps have the same deadline.
         let deadline = |number: usize| base + micros(sleepers[number].0 * 100);
         let registered = block_on(async {
             let tasks: Vec<_> = (0..sleepers.len())
@@ -479,7 +480,7 @@ proptest! {
         });
         let fired = fired.lock().unwrap();
         prop_assert!(fired.iter().all(|&(number, at)| at >= deadline(number)), "too early");
-        // Those that were over before they began are in the order of their beginning.
+        // Sleeps whose deadline had passed when they began end in another order.
         let order = fired.iter().map(|&(number, _)| deadline(number)).filter(|&deadline| deadline > registered);
         prop_assert!(order.is_sorted());
     }
@@ -489,7 +490,7 @@ proptest! {
 
 static VARS: [ContextVar<u32>; 3] = [const { ContextVar::new() }; 3];
 
-/// What is in a context.
+/// The values of a context, by variable.
 type Model = BTreeMap<usize, u32>;
 
 fn seen() -> Model {
@@ -502,13 +503,13 @@ enum Op {
     Clear(usize),
     Yield,
     Sleep,
-    /// Starts another program, and goes on with this one meanwhile.
+    /// Starts another program, and goes on with this one.
     Start(Place, Vec<Op>),
-    /// Runs it here, in this very context.
+    /// Runs a program in a `timeout`, which has no context of its own.
     Timeout(Vec<Op>),
     Wrap(Vec<Op>),
     Gather(Vec<Vec<Op>>),
-    /// Waits for all that was started.
+    /// Waits for all programs that were started.
     Join,
 }
 
@@ -520,9 +521,9 @@ enum Place {
     Later,
     Job,
     Separate,
-    /// A loop of its own, in a job.
+    /// Its own loop, in a job.
     BlockOn,
-    /// Another thread that enters the loop.
+    /// Another thread, which enters the loop.
     Entered,
 }
 
@@ -559,7 +560,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Runs a program in the current context, of which `model` is the model; gives the model of the end.
+/// Runs a program in the current context, whose model is `model`. Returns the model at the end.
 fn run(ops: Vec<Op>, mut model: Model) -> Boxed<Model> {
     Box::pin(async move {
         let mut started = Vec::new();
@@ -593,12 +594,12 @@ fn run(ops: Vec<Op>, mut model: Model) -> Boxed<Model> {
     })
 }
 
-/// Has no turns: changes the context a little, and waits for the rest on the loop.
+/// Blocking code: changes the context, then runs the program on the loop and waits for it.
 fn run_blocking(ops: Vec<Op>, mut model: Model) {
     assert_eq!(seen(), model, "at the start");
     assert_eq!(VARS[0].set(7), model.insert(0, 7));
     sync_await(run(ops, model.clone()));
-    assert_eq!(seen(), model, "what runs on the loop has let it out");
+    assert_eq!(seen(), model, "a change of the program on the loop is seen here");
 }
 
 fn start(place: Place, ops: Vec<Op>, model: Model) -> Boxed<()> {
@@ -610,7 +611,7 @@ fn start(place: Place, ops: Vec<Op>, model: Model) -> Boxed<()> {
             let (sender, receiver) = oneshot::channel();
             let call = move || {
                 assert_eq!(seen(), model, "in a call");
-                // The call's own changes, and a task that sees them.
+                // The callback changes its context, and a task sees the change.
                 let mut model = model;
                 assert_eq!(VARS[1].set(8), model.insert(1, 8));
                 sender.send(spawn(run(ops, model))).unwrap();
@@ -627,14 +628,14 @@ fn start(place: Place, ops: Vec<Op>, model: Model) -> Boxed<()> {
         Place::BlockOn => Box::pin(
             threaded(move || {
                 block_on(run(ops, model.clone()));
-                assert_eq!(seen(), model, "block_on has let it out");
+                assert_eq!(seen(), model, "a change in `block_on` is seen outside");
             })
             .async_call(),
         ),
         Place::Entered => Box::pin(elsewhere(move || {
             assert_eq!(seen(), Model::new());
             handle.enter(|| run_blocking(ops, Model::new()));
-            assert_eq!(seen(), Model::new(), "enter has let it out");
+            assert_eq!(seen(), Model::new(), "a change in `enter` is seen outside");
         })),
     }
 }
@@ -646,7 +647,7 @@ async fn ended<T>(future: impl Future<Output = T>) {
 proptest! {
     #![proptest_config(config(64))]
 
-    /// No program sees a change of another one that it has started, or that has started it, or runs beside it.
+    /// No program sees a change that another program makes after one has started the other.
     #[test]
     fn contexts_are_as_maps(ops in vec(op(), 1..12), again in vec(op(), 0..6)) {
         let _watchdog = watchdog();

@@ -1,10 +1,10 @@
-//! `sync_await` and `sync_wait`: a thread runs a future on a loop and blocks for it; whatever happens, it is told.
+//! `sync_await` and `sync_wait`: a thread runs a future on a loop and blocks until it has a result or an error.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
-#![allow(clippy::async_yields_async, reason = "a handle often is what is to get out")]
+#![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 
 mod loop_helpers;
 
@@ -21,8 +21,8 @@ use std::sync::mpsc;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-/// Runs this from each kind of thread that has a loop to go to: a job of the loop's pool, one of another pool, a job in
-/// a job, a separate one, and a thread that has entered it.
+/// Runs `f` on each kind of thread that has a current loop: in a job of the loop's pool, in a job of another pool, in a
+/// job of a job, in a separate job, and on a thread that has entered the loop.
 async fn from_everywhere<R: Send + 'static>(f: impl Fn() -> R + Clone + Send + 'static) -> Vec<R> {
     let pool = ThreadPool::new(1);
     let handle = LoopHandle::current();
@@ -36,7 +36,7 @@ async fn from_everywhere<R: Send + 'static>(f: impl Fn() -> R + Clone + Send + '
     ]
 }
 
-/// A future that says when it is first polled, and then goes on as this one.
+/// Wraps a future so that its first poll sends the thread's id.
 fn tells_start<F: Future>(future: F) -> (impl Future<Output = F::Output>, oneshot::Receiver<ThreadId>) {
     let (sender, started) = oneshot::channel();
     let future = async {
@@ -48,7 +48,7 @@ fn tells_start<F: Future>(future: F) -> (impl Future<Output = F::Output>, onesho
 
 // --- value and panic ------------------------------------------------------------------------------------------------
 
-/// The future runs nowhere but on the loop, and its value comes back.
+/// The future runs on the loop, and its value is returned to the waiting thread.
 #[test]
 fn the_value_comes_back_from_the_loop() {
     let _watchdog = watchdog();
@@ -68,10 +68,10 @@ fn the_value_comes_back_from_the_loop() {
         }
         let run = || LoopHandle::current().sync_wait(async { thread::current().id() }).unwrap();
         assert!(from_everywhere(run).await.into_iter().all(|ran_on| ran_on == here));
-        // A thread that has nothing but the handle.
+        // A thread that only has the handle.
         let handle = LoopHandle::current();
         assert_eq!(elsewhere(move || handle.sync_wait(async { thread::current().id() }).unwrap()).await, here);
-        // A result that is not `Sync`, of a future that is not either.
+        // Neither the future nor its result need be `Sync`.
         let handle = LoopHandle::current();
         let cell = Cell::new(3);
         let job = threaded(move || {
@@ -87,7 +87,7 @@ fn the_value_comes_back_from_the_loop() {
     });
 }
 
-/// `into_future` is not called on the loop, but on the calling thread.
+/// `into_future` is called on the waiting thread, not on the loop's.
 #[test]
 fn into_future_is_called_by_the_caller() {
     struct Asks;
@@ -108,7 +108,7 @@ fn into_future_is_called_by_the_caller() {
     });
 }
 
-/// The future's panic is the caller's, with its payload, and not the loop's.
+/// A panic of the future comes out on the waiting thread, with its payload, and does not reach the loop.
 #[test]
 fn a_panic_comes_back_too() {
     let _watchdog = watchdog();
@@ -124,11 +124,11 @@ fn a_panic_comes_back_too() {
         assert!(from_everywhere(run).await.into_iter().all(|message| message == "in the future"));
         let run = || LoopHandle::current().sync_wait(async { quiet_panic("as a value") });
         for result in from_everywhere(run).await {
-            let Err(SyncWaitError::Panicked(panic)) = result else { panic!("it has panicked") };
+            let Err(SyncWaitError::Panicked(panic)) = result else { panic!("no panic is reported") };
             assert_eq!(panic.message(), "as a value");
             assert_eq!(panic.into_payload().downcast_ref(), Some(&"as a value"));
         }
-        // The job that does not catch it hands it on.
+        // A job that does not catch the panic passes it on.
         assert_eq!(
             panic_in(threaded(|| sync_await(async { quiet_panic("handed on") })).into_future()).await,
             "handed on"
@@ -137,9 +137,9 @@ fn a_panic_comes_back_too() {
     });
 }
 
-/// A `sync_await` with a `timeout` waits no longer than that, and leaves nothing running (known bug 37).
+/// A `sync_await` of a `timeout` ends with the time-out, and leaves nothing running (known bug 37).
 #[test]
-fn it_can_be_bounded_by_a_timeout() {
+fn sync_await_can_be_bounded_by_a_timeout() {
     let _watchdog = watchdog();
     block_on(async {
         let here = thread::current().id();
@@ -149,7 +149,7 @@ fn it_can_be_bounded_by_a_timeout() {
         };
         for (result, dropped) in from_everywhere(run).await {
             assert_eq!(result, Err(Elapsed));
-            assert_eq!(dropped, Ok(here), "it was not dropped, or not by the loop, before the caller went on");
+            assert_eq!(dropped, Ok(here), "the loop has not dropped the future before `sync_await` returned");
         }
     });
     // Without a loop.
@@ -158,7 +158,7 @@ fn it_can_be_bounded_by_a_timeout() {
     assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
 }
 
-/// Many at once do not take each other's values.
+/// Many threads that wait at once get their own values.
 #[test]
 fn many_threads_wait_at_once() {
     let _watchdog = watchdog();
@@ -181,9 +181,9 @@ fn many_threads_wait_at_once() {
     });
 }
 
-/// Each level waits for the next without stopping the loop.
+/// Nested calls, each of which waits for the next, do not block the loop.
 #[test]
-fn it_can_be_nested() {
+fn sync_await_can_be_nested() {
     fn down(levels: usize) -> usize {
         if levels == 0 {
             return 0;
@@ -195,7 +195,7 @@ fn it_can_be_nested() {
     assert_eq!(threaded_separate(|| down(5)).sync_call(), 5);
 }
 
-/// A pool of one thread does not starve itself when its job waits for a job of its own.
+/// A pool of one thread does not starve itself when its job waits for a future that waits for a job of that pool.
 #[test]
 fn a_pool_of_one_gets_through() {
     fn down(levels: usize) -> usize {
@@ -224,7 +224,7 @@ fn a_pool_of_one_gets_through() {
 
 // --- LoopClosed -----------------------------------------------------------------------------------------------------
 
-/// A loop that is closed keeps nobody waiting: the future is never polled.
+/// Waiting for a closed loop fails at once, and the future is never polled.
 #[test]
 fn a_closed_loop_says_so_at_once() {
     let _watchdog = watchdog();
@@ -249,9 +249,10 @@ fn a_closed_loop_says_so_at_once() {
     }
 }
 
-/// Nobody hangs whose loop ends while he waits, however it ends; the future is dropped by the loop.
+/// If the loop ends while a thread waits, the thread gets an error and the loop drops the future, however the loop
+/// ends.
 #[test]
-fn a_loop_that_ends_lets_go_of_those_who_wait() {
+fn a_loop_that_ends_releases_waiting_threads() {
     let _watchdog = watchdog();
     for end in 0..3 {
         let (value, dropped) = traced();
@@ -271,7 +272,7 @@ fn a_loop_that_ends_lets_go_of_those_who_wait() {
                 wait_on(event_loop.handle());
                 assert_eq!(event_loop.block_on(started), Ok(here));
                 event_loop.block_on(turns());
-                assert!(reported.try_recv().is_err(), "the end of a call is not the loop's");
+                assert!(reported.try_recv().is_err(), "the end of a `block_on` call must not end the wait");
                 drop(event_loop);
             }
             _ => {
@@ -288,7 +289,7 @@ fn a_loop_that_ends_lets_go_of_those_who_wait() {
         assert_eq!(dropped.try_recv(), Ok(here));
         assert!(matches!(reported.recv(), Ok(Err(SyncWaitError::LoopClosed))));
     }
-    // And `sync_await`, in a job, panics with something that helps.
+    // `sync_await` in a job panics with a message that mentions the loop.
     let (future, started) = tells_start(pending::<()>());
     let job = block_on(async {
         let job = threaded(|| panic_of(|| sync_await(future))).async_call();
@@ -298,18 +299,18 @@ fn a_loop_that_ends_lets_go_of_those_who_wait() {
     assert_says(&job.wait(), "loop");
 }
 
-/// A loop that only stands still is not closed: who waits gets the value in the next call.
+/// A loop that is not running is not closed: a waiting thread gets the value in the next `block_on` call.
 #[test]
-fn a_loop_that_stands_still_is_waited_for() {
+fn a_loop_between_two_calls_is_waited_for() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
     let other = thread::spawn(move || handle.sync_wait(async { yield_now().await }));
-    event_loop.block_on(until("it was let go", || other.is_finished()));
+    event_loop.block_on(until("the other thread has ended", || other.is_finished()));
     assert!(other.join().unwrap().is_ok());
 }
 
-/// Known bug 14: the loop closes while the future is on its way to it, and nothing is lost in between.
+/// Known bug 14: the loop closes while a future is submitted, and the waiting thread gets a value or an error.
 #[test]
 fn waiting_while_the_loop_ends() {
     let _watchdog = watchdog();
@@ -342,7 +343,7 @@ fn waiting_while_the_loop_ends() {
 
 // --- WouldDeadlock --------------------------------------------------------------------------------------------------
 
-/// On the loop's own thread nobody waits for ever: he is told, in whatever part of the loop he is.
+/// On the loop's own thread, `sync_wait` returns `WouldDeadlock`, wherever it is called.
 #[test]
 fn on_the_loops_own_thread_it_would_deadlock() {
     fn check() {
@@ -382,10 +383,10 @@ fn on_the_loops_own_thread_it_would_deadlock() {
         }))));
         receiver.await.unwrap();
     });
-    // Between two calls, where only this thread could run it.
+    // Between two calls, when only this thread could run the loop.
     let event_loop = EventLoop::new();
     assert!(matches!(event_loop.handle().sync_wait(ready(1)), Err(SyncWaitError::WouldDeadlock)));
-    // In a job that `wait` runs right there, on the loop's thread.
+    // In a job that `wait` runs inline on the loop's thread.
     let pool = ThreadPool::new(1);
     let inner = pool.clone();
     let job =
@@ -393,7 +394,7 @@ fn on_the_loops_own_thread_it_would_deadlock() {
     assert!(matches!(job.wait(), Err(SyncWaitError::WouldDeadlock)));
 }
 
-/// Another loop than the thread's own may be waited for.
+/// A loop's thread may wait for a loop of another thread.
 #[test]
 fn a_loop_may_wait_for_another() {
     let _watchdog = watchdog();
@@ -408,7 +409,7 @@ fn a_loop_may_wait_for_another() {
     let (handle, others_thread) = handles.recv().unwrap();
     block_on(async {
         assert_eq!(handle.sync_wait(async { thread::current().id() }).unwrap(), others_thread);
-        // From a job's own loop to the one that the job was started from.
+        // From a job's own loop to the loop that the job was started from.
         let outer = LoopHandle::current();
         let here = thread::current().id();
         let job = threaded(move || block_on(async { outer.sync_wait(async { thread::current().id() }).unwrap() }));
@@ -420,7 +421,7 @@ fn a_loop_may_wait_for_another() {
 
 // --- Cancelled ------------------------------------------------------------------------------------------------------
 
-/// A job that is cancelled while it waits does not go on waiting; its future is dropped, and on the loop's thread.
+/// A job that is cancelled while it waits stops waiting, and the loop's thread drops the future.
 #[test]
 fn a_cancelled_job_waits_no_longer() {
     let _watchdog = watchdog();
@@ -443,11 +444,11 @@ fn a_cancelled_job_waits_no_longer() {
                     assert!(!job.cancel());
                     job.await;
                 }
-                assert!(soon(&reported).await, "it returned something else");
+                assert!(soon(&reported).await, "`sync_wait` did not return `Cancelled`");
                 assert_eq!(soon(&dropped).await, here);
             }
         }
-        // Not Send inside, as the future makes it there.
+        // The first poll of the future makes a value that is not `Send`.
         let (value, dropped) = traced();
         let (future, started) = tells_start(async { spawn(hold(Rc::new(value))).await });
         let job = threaded(|| panic_of(|| sync_await(future))).async_call();
@@ -459,7 +460,7 @@ fn a_cancelled_job_waits_no_longer() {
     });
 }
 
-/// The job was cancelled before it began to wait: that is no reason to wait for ever.
+/// A job that was cancelled before it starts to wait does not wait.
 #[test]
 fn a_job_that_was_cancelled_before_it_waits() {
     let _watchdog = watchdog();
@@ -478,7 +479,7 @@ fn a_job_that_was_cancelled_before_it_waits() {
         gate.open();
         assert!(matches!(job.await, Err(SyncWaitError::Cancelled)));
     });
-    // Without a loop as well.
+    // The same without a loop.
     let pool = ThreadPool::new(1);
     let (start, started) = mpsc::channel();
     let gate = Gate::default();
@@ -494,7 +495,7 @@ fn a_job_that_was_cancelled_before_it_waits() {
     assert_says(&job.wait(), "cancel");
 }
 
-/// A cancel that comes as the future ends takes nothing away, and leaves nobody waiting.
+/// A cancel that comes as the future ends leaks nothing, and the job stops waiting.
 #[test]
 fn cancelled_while_the_future_ends() {
     let _watchdog = watchdog();
@@ -526,7 +527,7 @@ fn cancelled_while_the_future_ends() {
     }
 }
 
-/// Another job's cancel, or a thread that is no job, is no reason to stop waiting.
+/// Cancelling a job ends neither the wait of another job nor the wait of a thread without a job.
 #[test]
 fn only_the_waiting_job_is_cancelled() {
     let _watchdog = watchdog();
@@ -558,7 +559,7 @@ fn only_the_waiting_job_is_cancelled() {
 
 // --- without a loop -------------------------------------------------------------------------------------------------
 
-/// Without a loop nothing is missing: the future runs right here, as in `block_on`.
+/// Without a loop, `sync_await` runs the future on this thread, as `block_on` does.
 #[test]
 fn without_a_loop_it_is_block_on() {
     let _watchdog = watchdog();
@@ -580,7 +581,7 @@ fn without_a_loop_it_is_block_on() {
     threaded_separate(check).async_call().wait();
 }
 
-/// A job without a loop that is cancelled while it waits does not go on waiting either.
+/// A job without a loop that is cancelled while it waits stops waiting.
 #[test]
 fn without_a_loop_a_cancelled_job_waits_no_longer() {
     let _watchdog = watchdog();
@@ -606,7 +607,7 @@ fn without_a_loop_a_cancelled_job_waits_no_longer() {
             assert_eq!((dropped.recv(), ran_on), (Ok(jobs_thread), jobs_thread));
         }
     }
-    // It still polls when it is woken, not only for that.
+    // The future is still polled when it is woken.
     let mut polls = 0;
     let future = poll_fn(move |cx| {
         polls += 1;
@@ -619,7 +620,7 @@ fn without_a_loop_a_cancelled_job_waits_no_longer() {
 
 // --- errors ---------------------------------------------------------------------------------------------------------
 
-/// No error says nothing.
+/// Each error's message names the reason.
 #[test]
 fn errors_say_what_is_wrong() {
     let _watchdog = watchdog();

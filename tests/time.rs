@@ -1,4 +1,4 @@
-//! `sleep`, `sleep_until` and `timeout`: never early, never overflowing, and leaving nothing behind.
+//! `sleep`, `sleep_until` and `timeout`: they never end early, never overflow, and leave nothing behind.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
-/// Polls once, with a waker that nobody wakes, and drops the future.
+/// Polls a future once with a no-op waker, and drops it.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Durations that overflow one thing or the other when they are added to a point in time (known bug 35).
+/// Durations that may overflow when they are added to an `Instant` (known bug 35).
 fn durations_without_end() -> [Duration; 7] {
     [
         Duration::MAX,
@@ -74,7 +74,7 @@ fn a_deadline_of_the_past_is_ready() {
     block_on(sleep(Duration::ZERO));
 }
 
-/// Nothing but a waker is needed: this one belongs to no executor.
+/// A sleep only needs a waker, here one without an executor.
 #[test]
 fn a_sleep_wakes_the_waker_that_it_was_given() {
     let _watchdog = watchdog();
@@ -89,7 +89,7 @@ fn a_sleep_wakes_the_waker_that_it_was_given() {
     witness.wait_until_none_is_kept();
 }
 
-/// The later one was there first, and the timer that slept for it must hear of the earlier one.
+/// The longer sleep begins first, and the timer must be told of the earlier deadline.
 #[test]
 fn a_short_sleep_overtakes_a_long_one() {
     let _watchdog = watchdog();
@@ -107,7 +107,7 @@ fn a_short_sleep_overtakes_a_long_one() {
     assert!(witness.poll(&mut long).is_pending());
 }
 
-/// Many sleeps of one task, the shortest last: the wake-ups come in the order of the deadlines.
+/// The wake-ups of many sleeps come in the order of their deadlines.
 #[test]
 fn sleeps_end_in_the_order_of_their_deadlines() {
     struct Named(u32, Mutex<mpsc::Sender<u32>>);
@@ -117,7 +117,7 @@ fn sleeps_end_in_the_order_of_their_deadlines() {
         }
     }
     let _watchdog = watchdog();
-    // Started anew if it took so long to begin that some were over already.
+    // Repeated with later deadlines if some had passed before all sleeps were polled.
     for lead in [20, 100, 500, 2500] {
         let (sender, woken) = mpsc::channel();
         let start = Instant::now() + lead * MILLI;
@@ -136,10 +136,10 @@ fn sleeps_end_in_the_order_of_their_deadlines() {
             return;
         }
     }
-    panic!("this machine is too busy to say anything");
+    panic!("this machine is too busy for the test");
 }
 
-/// Ten thousand at once, from several threads, and each of them on time.
+/// Ten thousand sleeps at once, on several threads, and none ends early.
 #[test]
 fn many_sleeps() {
     let _watchdog = watchdog();
@@ -148,7 +148,7 @@ fn many_sleeps() {
             scope.spawn(move || {
                 let start = Instant::now();
                 let sleeps = (0..2500_u32).map(|number| {
-                    // In no order.
+                    // In a scattered order.
                     let duration = Duration::from_micros(u64::from(number * 7919 % 2500 * 8 + thread));
                     async move {
                         sleep(duration).await;
@@ -171,7 +171,7 @@ fn durations_without_end_never_end() {
         let mut endless = sleep(duration);
         assert!(witness.poll(&mut endless).is_pending());
         assert!(!format!("{endless:?}").is_empty());
-        // Those that end still do.
+        // Other sleeps still end.
         block_on(sleep(MILLI));
         assert!(witness.poll(&mut endless).is_pending());
         drop(endless);
@@ -186,7 +186,7 @@ fn durations_without_end_never_end() {
         assert!(poll_once(receiver.recv_timeout(duration)).is_pending());
         assert_eq!(sender.send_timeout(3, duration), Ok(()));
         assert_eq!(block_on(receiver.recv_timeout(duration)), Ok(3));
-        // And with somebody who takes his time.
+        // With a receiver that waits first.
         sender.try_send(4).unwrap();
         let other = thread::spawn(move || {
             block_on(sleep(MILLI));
@@ -210,7 +210,7 @@ fn a_deadline_far_away() {
     assert_eq!((witness.wakes(), witness.kept()), (0, 0));
 }
 
-/// Known bug 28: the timer keeps no waker of a sleep that is gone, though it may keep its place.
+/// Known bug 28: the timer keeps no waker of a dropped sleep.
 #[test]
 fn a_dropped_sleep_leaves_no_waker_behind() {
     let witness = Witness::default();
@@ -228,7 +228,7 @@ fn a_dropped_sleep_leaves_no_waker_behind() {
     }
 }
 
-/// Known bug 27: the last waker is woken, and those before it are forgotten at once.
+/// Known bug 27: the last waker is woken, and earlier wakers are dropped at once.
 #[test]
 fn the_last_waker_counts() {
     let _watchdog = watchdog();
@@ -236,13 +236,13 @@ fn the_last_waker_counts() {
     let mut sleep = sleep(30 * MILLI);
     for witness in [&first, &second, &second] {
         if witness.poll(&mut sleep).is_ready() {
-            // This thread was not allowed to run for a while: the time is up already.
+            // This thread did not run for a while, and the deadline has passed.
             return;
         }
         assert_eq!(witness.kept(), 1);
     }
     assert_eq!(first.kept(), 0);
-    // In another thread, which need not be the one that polled first.
+    // On another thread than the one that polled first.
     let (mut sleep, second) = thread::spawn(move || {
         second.wait();
         (sleep, second)
@@ -255,7 +255,7 @@ fn the_last_waker_counts() {
     assert_eq!(first.kept(), 0);
 }
 
-/// A sleep that began on one thread ends on another.
+/// A sleep that began on one thread can end on another.
 #[test]
 fn a_sleep_may_move() {
     let _watchdog = watchdog();
@@ -266,13 +266,13 @@ fn a_sleep_may_move() {
     assert!(start.elapsed() >= 10 * MILLI);
 }
 
-/// Known bug 29: the wake-up, and then the `Drop`, of a waker uses the timer.
+/// Known bug 29: a waker may use the timer when it is woken and when it is dropped.
 #[test]
 fn a_waker_may_use_the_timer() {
     struct Sleeps(Mutex<Option<Sleep>>, Mutex<mpsc::Sender<&'static str>>);
     impl Sleeps {
         fn use_the_timer(&self, step: &'static str) {
-            // One that lives on is polled, which registers it; one that was registered is dropped.
+            // Registers a new sleep, and drops the one before.
             let mut new = sleep(Duration::from_secs(1000));
             assert!(Pin::new(&mut new).poll(&mut Context::from_waker(Waker::noop())).is_pending());
             drop(self.0.lock().unwrap().replace(new));
@@ -292,7 +292,7 @@ fn a_waker_may_use_the_timer() {
     let _watchdog = watchdog();
     let (sender, steps) = mpsc::channel();
     let make = || Waker::from(Arc::new(Sleeps(Mutex::new(None), Mutex::new(sender.clone()))));
-    // It is woken, and dropped after that.
+    // The waker is woken, then dropped.
     let waker = make();
     let mut short = sleep(20 * MILLI);
     if Pin::new(&mut short).poll(&mut Context::from_waker(&waker)).is_pending() {
@@ -300,12 +300,12 @@ fn a_waker_may_use_the_timer() {
         assert_eq!(steps.recv(), Ok("woken"));
         assert_eq!(steps.recv(), Ok("dropped"));
     }
-    // It is replaced.
+    // The waker is replaced.
     let mut long = sleep(Duration::from_secs(1000));
     assert!(Pin::new(&mut long).poll(&mut Context::from_waker(&make())).is_pending());
     assert!(Pin::new(&mut long).poll(&mut Context::from_waker(&make())).is_pending());
     assert_eq!(steps.recv(), Ok("dropped"));
-    // It goes with its sleep.
+    // The waker is dropped with its sleep.
     drop(long);
     assert_eq!(steps.recv(), Ok("dropped"));
     block_on(sleep(MILLI));
@@ -314,7 +314,7 @@ fn a_waker_may_use_the_timer() {
 // --- timeout --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn what_is_in_time_gets_through() {
+fn a_future_that_ends_in_time_returns_its_output() {
     let _watchdog = watchdog();
     let long = Duration::from_secs(1000);
     assert_eq!(block_on(timeout(long, ready("at once"))), Ok("at once"));
@@ -322,7 +322,7 @@ fn what_is_in_time_gets_through() {
     let (sender, receiver) = oneshot::channel();
     thread::spawn(move || sender.send("through a channel"));
     assert_eq!(block_on(timeout(long, receiver)), Ok(Ok("through a channel")));
-    // Local and borrowed things may be inside.
+    // The future may own values that are not `Send`, and borrow.
     let local = Rc::new(Cell::new(1));
     let borrowed = &local;
     let timed = timeout(long, async {
@@ -334,7 +334,7 @@ fn what_is_in_time_gets_through() {
 }
 
 #[test]
-fn what_is_too_late_is_elapsed() {
+fn a_future_that_is_late_is_elapsed() {
     let _watchdog = watchdog();
     for duration in [Duration::ZERO, MILLI, 10 * MILLI] {
         let start = Instant::now();
@@ -346,7 +346,7 @@ fn what_is_too_late_is_elapsed() {
     assert!(!format!("{Elapsed:?}").is_empty());
 }
 
-/// The inner time-out is the shorter one, or the outer.
+/// Either the inner or the outer time-out is the shorter one.
 #[test]
 fn timeouts_nest() {
     let _watchdog = watchdog();
@@ -356,7 +356,7 @@ fn timeouts_nest() {
     assert_eq!(block_on(timeout(long, timeout(long, ready(1)))), Ok(Ok(1)));
 }
 
-/// The future is polled whenever it is woken, and not after its end; the timer does not come in between.
+/// The future in a `timeout` is polled whenever it is woken.
 #[test]
 fn a_future_in_a_timeout_is_polled_when_it_is_woken() {
     let _watchdog = watchdog();
@@ -378,7 +378,7 @@ fn a_future_in_a_timeout_is_polled_when_it_is_woken() {
     assert_eq!(polls, 100);
 }
 
-/// Known bug 37: when the time is up the future is gone, not left running.
+/// Known bug 37: at the time-out the future is dropped.
 #[test]
 fn the_future_is_dropped_with_its_time() {
     struct Tells(mpsc::Sender<()>);
@@ -398,7 +398,7 @@ fn the_future_is_dropped_with_its_time() {
         .await;
         assert_eq!((result, dropped.try_recv()), (Err(Elapsed), Ok(())));
     });
-    // Nor is the timer left behind when the future was in time.
+    // When the future ends in time, the timer is dropped.
     let witness = Witness::default();
     let (sender, receiver) = oneshot::channel();
     let mut timed = Box::pin(timeout(Duration::from_secs(1000), receiver));
@@ -409,7 +409,7 @@ fn the_future_is_dropped_with_its_time() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// Known bug 37 for jobs: the one that is late is told, and its result is dropped.
+/// Known bug 37 for jobs: a late job is cancelled.
 #[test]
 fn a_late_job_is_cancelled() {
     let _watchdog = watchdog();
@@ -430,7 +430,7 @@ fn a_late_job_is_cancelled() {
     assert_eq!(block_on(timeout(Duration::from_secs(1000), on_time)), Ok(1));
 }
 
-/// A blocking receive with a limit, under no executor but its waker: the timer ends it.
+/// `recv_timeout` without an executor ends when its timer wakes the waker.
 #[test]
 fn a_receive_with_a_limit_wakes_its_task() {
     let _watchdog = watchdog();

@@ -1,5 +1,5 @@
-//! The queue of deadlines, which takes the time from its caller, against a sorted list. It is private, so its source is
-//! included here.
+//! The queue of deadlines, which takes the time from its caller, compared with a sorted list. The queue is private, so
+//! its source is included here.
 
 #[path = "../src/event_loop/timers.rs"]
 mod timers;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use timers::{Key, Timers};
 
-/// A waker that can be told from others.
+/// A waker that `will_wake` distinguishes from others.
 struct Named;
 
 impl Wake for Named {
@@ -42,8 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is added and removed, each advance of time takes out what a sorted list would: nothing early,
-    /// nothing late, in the order of the deadlines and, for the same one, in that of adding.
+    /// Whatever is added and removed, each advance of time takes out the same wakers as from a sorted list: none early,
+    /// none late, in the order of the deadlines, and in the order of adding for equal deadlines.
     #[test]
     fn timers_are_a_sorted_list(steps in vec(step(), 0..100)) {
         let mut now = Instant::now();
@@ -70,7 +70,7 @@ proptest! {
                     now += Duration::from_nanos(by);
                     let due: Vec<_> = list.drain(..list.partition_point(|(deadline, ..)| *deadline <= now)).collect();
                     let taken = timers.take_due(now);
-                    // Whoever sleeps until the earliest one does not wake up twice at the same time.
+                    // A thread that sleeps until the earliest deadline does not wake up twice for the same time.
                     prop_assert!(timers.earliest().is_none_or(|earliest| earliest > now));
                     prop_assert_eq!(taken.len(), due.len());
                     prop_assert!(taken.iter().zip(&due).all(|(taken, (_, waker, _))| taken.will_wake(waker)));

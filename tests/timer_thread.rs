@@ -1,4 +1,4 @@
-//! The thread that wakes sleeps which belong to no event loop ends when nobody sleeps: this binary has no other sleeps.
+//! The thread that wakes sleeps outside of event loops ends when there are none. This binary has no other sleeps.
 
 #![cfg(target_os = "linux")]
 
@@ -20,7 +20,7 @@ fn begin(duration: Duration) -> Sleep {
     sleep
 }
 
-/// Ten seconds after its last timer has gone, also if that was cancelled long before its time.
+/// The thread ends ten seconds after its last timer was removed, also if the timer was cancelled early.
 #[test]
 fn timer_thread_ends_after_a_cancelled_sleep() {
     let long = begin(Duration::from_secs(3600));
@@ -28,10 +28,10 @@ fn timer_thread_ends_after_a_cancelled_sleep() {
     assert!(is_running());
     drop(long);
     std::thread::sleep(Duration::from_secs(5));
-    assert!(is_running(), "it lingers");
+    assert!(is_running(), "the thread ended too early");
     std::thread::sleep(Duration::from_secs(7));
     assert!(!is_running());
-    // And it comes back.
+    // A new sleep starts the thread again.
     let long = begin(Duration::from_secs(3600));
     std::thread::sleep(Duration::from_millis(100));
     assert!(is_running());

@@ -1,11 +1,11 @@
-//! The event loop's timers: `call_later`, and `sleep` in its tasks. What `sleep` and `timeout` promise anywhere is in
-//! `time.rs`.
+//! The event loop's timers: `call_later`, and `sleep` in tasks. `time.rs` tests what `sleep` and `timeout` promise
+//! under any executor.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
-#![allow(clippy::async_yields_async, reason = "a handle often is what is to get out")]
+#![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 #![allow(clippy::no_effect_underscore_binding, reason = "it is dropped with what has captured it")]
 
 mod loop_helpers;
@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Durations that overflow one thing or the other when they are added to a point in time (known bug 35).
+/// Durations that may overflow when they are added to an `Instant` (known bug 35).
 const WITHOUT_END: [Duration; 5] = [
     Duration::MAX,
     Duration::from_secs(u64::MAX),
@@ -31,7 +31,7 @@ const WITHOUT_END: [Duration; 5] = [
     Duration::from_nanos(u64::MAX),
 ];
 
-/// Counts how often it is woken.
+/// A waker that counts its wakes.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -45,7 +45,7 @@ fn poll<F: Future + Unpin>(future: &mut F, wakes: &Arc<Wakes>) -> Poll<F::Output
     Pin::new(future).poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
 }
 
-/// Calls later, and gives the handle with what will tell when and where it was called.
+/// Adds a callback that sends the time and the thread of its call. Returns the timer's handle and the receiver.
 fn call_later(handle: &LoopHandle, delay: Duration) -> (TimerHandle, mpsc::Receiver<(Instant, thread::ThreadId)>) {
     let (sender, called) = mpsc::channel();
     let timer = handle.call_later(delay, move || sender.send((Instant::now(), thread::current().id())).unwrap());
@@ -54,7 +54,7 @@ fn call_later(handle: &LoopHandle, delay: Duration) -> (TimerHandle, mpsc::Recei
 
 // --- call_later -----------------------------------------------------------------------------------------------------
 
-/// A call is not early, not on another thread, and not inside `call_later` itself.
+/// A callback does not run early, on another thread, or inside `call_later`.
 #[test]
 fn a_call_is_never_early() {
     let _watchdog = watchdog();
@@ -68,7 +68,7 @@ fn a_call_is_never_early() {
                     elsewhere(move || call_later(&handle, delay)).await
                 } else {
                     let later = call_later(&handle, delay);
-                    assert!(later.1.try_recv().is_err(), "called in the call");
+                    assert!(later.1.try_recv().is_err(), "the callback ran inside `call_later`");
                     later
                 };
                 let (at, thread) = soon(&called).await;
@@ -79,7 +79,7 @@ fn a_call_is_never_early() {
     });
 }
 
-/// No sleep in a task is too short, though others end around it.
+/// No sleep in a task ends early, although others end at about the same time.
 #[test]
 fn ten_thousand_sleeps_are_never_early() {
     let _watchdog = watchdog();
@@ -87,7 +87,7 @@ fn ten_thousand_sleeps_are_never_early() {
         let start = Instant::now();
         let tasks: Vec<_> = (0..10_000_u32)
             .map(|number| {
-                // In no order, and many of them at the same instant.
+                // In a scattered order, and many with the same deadline.
                 let delay = Duration::from_micros(u64::from(number * 7919 % 10_000 / 10 * 50));
                 spawn(async move {
                     sleep(delay).await;
@@ -102,7 +102,7 @@ fn ten_thousand_sleeps_are_never_early() {
     });
 }
 
-/// Live sleeps that never end take no turns, and go with their loop.
+/// Pending sleeps are not polled, and are dropped with their loop.
 #[test]
 fn ten_thousand_live_sleeps() {
     let _watchdog = watchdog();
@@ -127,7 +127,7 @@ fn ten_thousand_live_sleeps() {
     assert_eq!(living.count(), 0);
 }
 
-/// `cancel` says true once, to whoever was in time, and then the closure is never called, but dropped.
+/// If `cancel` returns true, which it does once, the callback is dropped without a call.
 #[test]
 fn a_cancelled_call_is_never_made() {
     let _watchdog = watchdog();
@@ -140,7 +140,7 @@ fn a_cancelled_call_is_never_made() {
                     let _value = value;
                     panic!("it was cancelled");
                 });
-                // The loop has had no turn in between.
+                // The loop has not run in between.
                 let cancel = || (timer.cancel(), timer.cancel());
                 assert_eq!(if from_elsewhere { meanwhile(cancel) } else { cancel() }, (true, false));
                 soon(&dropped).await;
@@ -151,7 +151,7 @@ fn a_cancelled_call_is_never_made() {
     });
 }
 
-/// A call that was made is not taken back.
+/// `cancel` returns false after the callback has run.
 #[test]
 fn cancelling_is_too_late_when_it_was_called() {
     let _watchdog = watchdog();
@@ -162,7 +162,7 @@ fn cancelling_is_too_late_when_it_was_called() {
             assert!(!timer.cancel());
             assert!(!elsewhere(move || timer.cancel()).await);
         }
-        // Nor from the inside, where it is being made.
+        // Also inside the callback itself.
         let (sender, receiver) = oneshot::channel();
         let (give, timer) = mpsc::channel::<TimerHandle>();
         give.send(LoopHandle::current().call_later(MILLI, move || {
@@ -173,9 +173,10 @@ fn cancelling_is_too_late_when_it_was_called() {
     });
 }
 
-/// A cancel that comes as the time is up leaves no third possibility: true and not called, or false and called.
+/// A timer is cancelled just as it is due: either `cancel` returns true and the callback does not run, or false and it
+/// runs.
 #[test]
-fn cancelled_as_the_time_is_up() {
+fn cancelled_as_it_is_due() {
     let _watchdog = watchdog();
     block_on(async {
         for round in 0..100_u32 {
@@ -198,7 +199,7 @@ fn cancelled_as_the_time_is_up() {
     });
 }
 
-/// Dropping the handle does not cancel the call.
+/// Dropping the handle does not cancel the callback.
 #[test]
 fn a_call_needs_no_handle() {
     let _watchdog = watchdog();
@@ -209,7 +210,7 @@ fn a_call_needs_no_handle() {
     });
 }
 
-/// A call that panics stops neither the loop, nor the calls and sleeps that are due with it.
+/// A callback that panics stops neither the loop, nor callbacks and sleeps that are due at the same time.
 #[test]
 fn a_call_may_panic() {
     let _watchdog = watchdog();
@@ -237,7 +238,7 @@ fn a_call_may_panic() {
     });
 }
 
-/// A call may add and cancel others, those included that are due at the same time.
+/// A callback may add and cancel other timers.
 #[test]
 fn a_call_may_use_the_timers() {
     let _watchdog = watchdog();
@@ -257,7 +258,7 @@ fn a_call_may_use_the_timers() {
     });
 }
 
-/// A delay of zero, over and over, keeps nobody else waiting.
+/// A callback that adds itself again with a delay of zero does not starve other code.
 #[test]
 fn a_call_that_calls_itself_starves_nobody() {
     fn again(count: Arc<AtomicUsize>) {
@@ -277,7 +278,7 @@ fn a_call_that_calls_itself_starves_nobody() {
     assert_eq!(Arc::strong_count(&count), 1);
 }
 
-/// Known bug 35: a delay without end neither overflows, nor ends, nor keeps those with an end from theirs.
+/// Known bug 35: an endless delay neither overflows nor ends, and does not delay other timers.
 #[test]
 fn delays_without_end_never_end() {
     let _watchdog = watchdog();
@@ -300,7 +301,7 @@ fn delays_without_end_never_end() {
 
 // --- the sleeping loop ----------------------------------------------------------------------------------------------
 
-/// A loop that sleeps for long does not oversleep what another thread hands in.
+/// An earlier timer of another thread wakes a loop that sleeps until a later deadline.
 #[test]
 fn an_earlier_timer_wakes_the_loop() {
     let _watchdog = watchdog();
@@ -314,14 +315,14 @@ fn an_earlier_timer_wakes_the_loop() {
             let other = thread::spawn(move || {
                 handle.call_later(Duration::from_micros(500), || sender.send(()).unwrap());
             });
-            // Nothing else wakes it.
+            // Nothing else wakes the loop.
             receiver.await.unwrap();
             other.join().unwrap();
         }
     });
 }
 
-/// Known bug 36: beside a task that is always ready, a timer of 10 ms is not starved.
+/// Known bug 36: a task that is always ready does not starve timers.
 #[test]
 fn a_busy_loop_is_on_time() {
     let _watchdog = watchdog();
@@ -342,7 +343,7 @@ fn a_busy_loop_is_on_time() {
         assert!(soon(&called).await.0 < in_time && sleeper.await < in_time);
         drop(busy);
     });
-    // Nor beside a main future that is.
+    // Also with a main future that is always ready.
     let mut timer = None;
     let called = Arc::new(AtomicUsize::new(0));
     block_on(poll_fn(|cx| {
@@ -355,7 +356,7 @@ fn a_busy_loop_is_on_time() {
     }));
 }
 
-/// What is due while the loop stands still is not called then, nor forgotten, but called in the next call.
+/// A timer that is due between two `block_on` calls fires in the next call.
 #[test]
 fn timers_live_on_until_the_next_call() {
     let _watchdog = watchdog();
@@ -363,7 +364,7 @@ fn timers_live_on_until_the_next_call() {
     let handle = event_loop.handle();
     let (timer, called) = call_later(&handle, 2 * MILLI);
     let task = event_loop.block_on(async { spawn(sleep(2 * MILLI)) });
-    // The time itself is what is waited for.
+    // Lets the deadlines pass.
     thread::sleep(5 * MILLI);
     assert!(called.try_recv().is_err() && !task.is_finished());
     let before = Instant::now();
@@ -376,7 +377,7 @@ fn timers_live_on_until_the_next_call() {
 
 // --- sleeps that move -----------------------------------------------------------------------------------------------
 
-/// A sleep that was begun in one place ends in any other: loops, threads, and what is no loop at all.
+/// A sleep that began on one loop, or without a loop, can end on any other loop or thread.
 #[test]
 fn a_sleep_may_move_between_loops() {
     fn begin(duration: Duration) -> Sleep {
@@ -387,27 +388,27 @@ fn a_sleep_may_move_between_loops() {
     let _watchdog = watchdog();
     let start = Instant::now();
     let mut first = EventLoop::new();
-    // Its loop stands still.
+    // Its loop is not running.
     let begun = first.block_on(async { begin(10 * MILLI) });
     block_on(begun);
-    // Its loop has gone.
+    // Its loop has ended.
     let begun = block_on(async { begin(10 * MILLI) });
     thread::spawn(move || block_on(async { spawn(begun).await })).join().unwrap();
-    // It never had one.
+    // It began without a loop.
     let begun = begin(10 * MILLI);
     first.block_on(begun);
-    // Begun here, and awaited on another loop, while this one turns.
+    // Begun here, and awaited on another loop, while this loop runs.
     first.block_on(async {
         let begun = begin(10 * MILLI);
         elsewhere(move || block_on(begun)).await;
     });
-    // Back again.
+    // Begun on another loop, and awaited here.
     let begun = first.block_on(async { elsewhere(|| block_on(async { begin(10 * MILLI) })).await });
     first.block_on(begun);
     assert!(start.elapsed() >= 50 * MILLI);
 }
 
-/// Known bugs 28 and 32: a sleep that outlives its loop keeps nothing of it, and nothing keeps its waker.
+/// Known bugs 28 and 32: a sleep may outlive its loop, and its waker is not leaked.
 #[test]
 fn a_sleep_may_outlive_its_loop() {
     let _watchdog = watchdog();
@@ -429,7 +430,7 @@ fn a_sleep_may_outlive_its_loop() {
     block_on(until("no waker is left", || Arc::strong_count(&wakes) == 1));
 }
 
-/// Known bugs 27 and 28, within a loop: the last waker is woken, no other is kept, and none after the end.
+/// Known bugs 27 and 28 on a loop: the last waker is woken, no other is kept, and none is kept after the end.
 #[test]
 fn a_sleep_in_a_loop_keeps_the_last_waker() {
     let _watchdog = watchdog();
@@ -453,7 +454,7 @@ fn a_sleep_in_a_loop_keeps_the_last_waker() {
     });
 }
 
-/// A task that sleeps and is dropped is not woken, nor is another one in its stead.
+/// The timer of a dropped task does not wake the next task in the same slot.
 #[test]
 fn a_dropped_sleeper_wakes_nobody() {
     let _watchdog = watchdog();
