@@ -1,5 +1,5 @@
-//! Jobs: `ThreadPool`, `threaded`, `Job`, `Outcome`, `is_cancelled` and `gather`: results, panics, cancelling, and what
-//! becomes of the threads.
+//! Jobs: `ThreadPool`, `threaded`, `Job`, `Outcome`, `is_cancelled` and `gather`. Results, panics, cancellation and
+//! threads.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -28,12 +28,12 @@ use std::{env, io, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
-/// A value that says on a channel where it was dropped.
+/// A value that sends the id of the thread that drops it.
 struct Traced(mpsc::Sender<ThreadId>);
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        // A test that has seen enough may be gone.
+        // The test may have ended.
         let _ = self.0.send(thread::current().id());
     }
 }
@@ -43,12 +43,12 @@ fn traced() -> (Traced, mpsc::Receiver<ThreadId>) {
     (Traced(sender), receiver)
 }
 
-/// A value whose `Drop` panics, and says so before.
-struct Bomb(#[expect(dead_code, reason = "it speaks when it is dropped")] Traced);
+/// A value whose `Drop` panics; it sends the thread's id as well.
+struct Bomb(#[expect(dead_code, reason = "sends when it is dropped")] Traced);
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        // Silent, unlike `panic!`.
+        // Prints nothing, unlike `panic!`.
         resume_unwind(Box::new("the bomb's panic"));
     }
 }
@@ -58,7 +58,7 @@ fn bomb() -> (Bomb, mpsc::Receiver<ThreadId>) {
     (Bomb(traced), dropped)
 }
 
-/// A pool of one thread, and that one is busy until it is set free: what is submitted meanwhile has not started.
+/// A pool of one thread that is busy until `free`, so that no other job starts.
 struct Busy {
     pool: ThreadPool,
     open: mpsc::Sender<()>,
@@ -79,7 +79,7 @@ impl Busy {
         Self { pool, open, blocker }
     }
 
-    /// Lets the thread go on, and tells which one it is.
+    /// Ends the blocking job. Returns the pool and the id of its thread.
     fn free(self) -> (ThreadPool, ThreadId) {
         self.open.send(()).unwrap();
         (self.pool, self.blocker.wait())
@@ -92,7 +92,7 @@ struct Running<R> {
     stop: mpsc::Sender<()>,
 }
 
-/// Runs until it is told to, and then gives what `end` gives.
+/// Starts a job that runs until it is told to stop, and then returns the result of `end`.
 fn running<R: Send + 'static>(pool: &ThreadPool, end: impl FnOnce() -> R + Send + 'static) -> Running<R> {
     let (stop, stopped) = mpsc::channel();
     let (start, started) = mpsc::channel();
@@ -105,7 +105,7 @@ fn running<R: Send + 'static>(pool: &ThreadPool, end: impl FnOnce() -> R + Send 
     Running { job, stop }
 }
 
-/// The thread of a pool of one.
+/// The id of the thread of a pool of one thread.
 fn thread_of(pool: &ThreadPool) -> ThreadId {
     pool.spawn(|| thread::current().id()).wait()
 }
@@ -114,7 +114,7 @@ fn text(payload: &(dyn Any + Send)) -> &str {
     payload.downcast_ref::<String>().map_or_else(|| payload.downcast_ref::<&str>().copied().unwrap(), String::as_str)
 }
 
-/// Neither `Debug` nor `Sync`, nor anything else but `Send`.
+/// A type that is `Send` only.
 struct Opaque(Cell<i32>);
 
 // --- results --------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ fn a_threaded_call_waits_to_be_called() {
         inside.fetch_add(1, Ordering::SeqCst)
     })
     .on(&pool);
-    // The pool gets through a job of later.
+    // A call that had started would run before this job.
     assert_eq!(pool.spawn(|| 1).wait(), 1);
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     assert!(!format!("{call:?}").is_empty());
@@ -175,7 +175,7 @@ fn a_threaded_call_waits_to_be_called() {
     assert_eq!(runs.load(Ordering::SeqCst), 0);
 }
 
-/// "start now": a job needs nobody who polls it.
+/// "start now": a job starts without a poll.
 #[test]
 fn a_job_starts_without_being_polled() {
     let _watchdog = watchdog();
@@ -209,7 +209,7 @@ fn is_finished_turns_true_with_the_result() {
     }
     assert_eq!(running.job.wait(), 1);
     assert_eq!(queued.wait(), 2);
-    // A panic is an end, too, and so is a job that will never run.
+    // Also for a job that panics, and for one that will never run.
     let panicking = pool.spawn(|| resume_unwind(Box::new(1)));
     while !panicking.is_finished() {
         thread::yield_now();
@@ -239,7 +239,7 @@ fn jobs_of_one_thread_run_in_their_order() {
     jobs.into_iter().for_each(Job::wait);
 }
 
-/// A handle may be awaited anywhere, and by several tasks one after the other (known bug 27).
+/// A handle may be awaited by several tasks, one after the other: only the last waker is kept and woken (known bug 27).
 #[test]
 fn a_handle_moves_and_the_last_waker_counts() {
     let _watchdog = watchdog();
@@ -258,12 +258,12 @@ fn a_handle_moves_and_the_last_waker_counts() {
     let there = thread::spawn(move || (outcome.wait().unwrap(), block_on(other)));
     let _pool = busy.free();
     assert_eq!(there.join().unwrap(), (1, 2));
-    // The thread there had taken the place of this waker, or come too late to; either way it is not needed any more.
+    // The other thread has replaced this waker, or the job ended before. Either way the waker is no longer needed.
     first.wait_until_none_is_kept();
     assert_eq!((second.kept(), second.wakes()), (0, 0));
 }
 
-/// Known bug 28: a waker is given back when it has been woken, and when nobody waits any more.
+/// Known bug 28: a waker is dropped when it has been woken, and when the handle is dropped.
 #[test]
 fn no_waker_outlives_its_use() {
     let _watchdog = watchdog();
@@ -288,7 +288,7 @@ fn no_waker_outlives_its_use() {
     assert_eq!((witness.kept(), witness.wakes()), (0, 1), "after the end");
     assert_eq!(witness.poll(&mut woken), Poll::Ready(1));
 
-    // A running job, whose handle goes.
+    // A running job whose handle is dropped.
     let mut running = running(&pool, || 1);
     assert!(witness.poll(&mut running.job).is_pending());
     drop(running.job);
@@ -296,7 +296,7 @@ fn no_waker_outlives_its_use() {
     running.stop.send(()).unwrap();
 }
 
-/// The same for a job that was cancelled, and so has nothing to wait for.
+/// The same for a cancelled job.
 #[test]
 fn a_cancelled_job_keeps_no_waker() {
     let witness = Witness::default();
@@ -307,7 +307,7 @@ fn a_cancelled_job_keeps_no_waker() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// Known bugs 27 and 30: the waker is given or replaced while the job ends.
+/// Known bugs 27 and 30: the waker is registered or replaced while the job ends.
 #[test]
 fn awaiting_while_the_job_ends() {
     let _watchdog = watchdog();
@@ -357,9 +357,9 @@ fn handles_print_without_the_result_being_printable() {
     assert_eq!(finished.wait().0.get(), 1);
 }
 
-/// Known bug 12: what a job has captured is gone when its handle resolves.
+/// Known bug 12: a job's captured values have been dropped when its handle resolves.
 #[test]
-fn what_was_captured_is_dropped_with_the_job() {
+fn captured_values_are_dropped_with_the_job() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for panics in [false, true] {
@@ -376,7 +376,7 @@ fn what_was_captured_is_dropped_with_the_job() {
     }
 }
 
-/// Known bug 12: "a worker drops a job's closure and result before it goes idle". No other job comes to drive it on.
+/// Known bug 12: "a worker drops a job's closure and result before it goes idle". No other job follows.
 #[test]
 fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     let _watchdog = watchdog();
@@ -386,7 +386,7 @@ fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     for end in ways {
         for panics in [false, true] {
             let (result, dropped) = traced();
-            // It must not have ended yet: the result would be dropped here.
+            // The job must still run; otherwise the result would be dropped here.
             let running = running(&pool, move || if panics { resume_unwind(Box::new(result)) } else { result });
             end(running.job);
             running.stop.send(()).unwrap();
@@ -395,8 +395,8 @@ fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     }
 }
 
-/// A closure and its result take the same memory, one after the other. So: each larger than the other, of any alignment, or
-/// of no size; and each is dropped once, in whichever way the job ends.
+/// Closures and results of different sizes and alignments, or of size zero, are each dropped once, however the job
+/// ends.
 #[test]
 fn closures_and_results_of_all_shapes() {
     #[derive(Clone, Copy)]
@@ -446,7 +446,7 @@ fn closures_and_results_of_all_shapes() {
 
 // --- panics ---------------------------------------------------------------------------------------------------------
 
-/// A payload of the test's own.
+/// A panic payload that is not a string.
 #[derive(Debug, PartialEq)]
 struct Custom(i32);
 
@@ -489,7 +489,7 @@ fn a_panic_reaches_the_awaiter() {
         for error in given {
             let JoinError::Panicked(panic) = error(spawn().outcome()) else { panic!("no panic") };
             assert!(message.is_none_or(|message| panic.message() == message), "{}", panic.message());
-            assert!(!panic.message().is_empty(), "a payload that is no text has no message");
+            assert!(!panic.message().is_empty(), "a payload that is not a string has an empty message");
             assert!(!format!("{panic:?}").is_empty());
             assert!(is_right(&*panic.into_payload()));
             let JoinError::Panicked(panic) = error(spawn().outcome()) else { panic!("no panic") };
@@ -499,7 +499,7 @@ fn a_panic_reaches_the_awaiter() {
     }
 }
 
-/// Known bug 10: the one thread of the pool goes on, and is still the same.
+/// Known bug 10: a panic does not end the pool's only thread.
 #[test]
 fn a_panic_does_not_kill_the_worker() {
     let _watchdog = watchdog();
@@ -524,12 +524,12 @@ fn a_panic_in_a_drop_does_not_kill_the_worker() {
     let pool = ThreadPool::new(1);
     let worker = thread_of(&pool);
 
-    // The result of a job that nobody waits for, or the payload of its panic.
+    // The result of a job without a handle, or the payload of its panic.
     let ways: [fn(Job<Bomb>); 2] = [drop, Job::detach];
     for end in ways {
         for panics in [false, true] {
             let (result, dropped) = bomb();
-            // It must not have ended yet: the result would be dropped here.
+            // The job must still run; otherwise the result would be dropped here.
             let running = running(&pool, move || if panics { resume_unwind(Box::new(result)) } else { result });
             end(running.job);
             running.stop.send(()).unwrap();
@@ -539,7 +539,7 @@ fn a_panic_in_a_drop_does_not_kill_the_worker() {
         }
     }
 
-    // Something captured, dropped at the end of the job: this is the job's own panic.
+    // A captured value that is dropped at the end of the job: its panic is the job's panic.
     let (captured, dropped) = bomb();
     let job = pool.spawn(move || drop(captured));
     assert!(matches!(job.outcome().wait(), Err(JoinError::Panicked(_))));
@@ -555,7 +555,7 @@ fn a_panic_in_a_drop_does_not_kill_the_worker() {
     assert_eq!(thread_of(&pool), worker);
 }
 
-/// A panic in the `Drop` of something captured by a job that is cancelled, which happens on the canceller's thread.
+/// A panic in the `Drop` of a captured value of a cancelled job, which runs on the canceller's thread.
 #[test]
 fn a_panic_in_the_drop_of_a_cancelled_closure() {
     let _watchdog = watchdog();
@@ -567,7 +567,7 @@ fn a_panic_in_the_drop_of_a_cancelled_closure() {
             let _captured = &captured;
             1
         });
-        // Whether it comes out there is left open.
+        // It is unspecified whether the panic comes out here.
         let _ = catch_unwind(AssertUnwindSafe(|| cancel(job)));
         assert_eq!(dropped.recv(), Ok(thread::current().id()));
         assert_eq!(dropped.recv(), Err(mpsc::RecvError), "dropped twice");
@@ -577,9 +577,9 @@ fn a_panic_in_the_drop_of_a_cancelled_closure() {
     }
 }
 
-/// A payload whose `Drop` panics with the handle's owner, who has it by then.
+/// A delivered payload whose `Drop` panics is dropped by the owner of the error.
 #[test]
-fn a_payload_that_was_delivered_is_dropped_by_who_has_it() {
+fn a_delivered_payload_is_dropped_by_its_owner() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (payload, dropped) = bomb();
@@ -615,7 +615,7 @@ fn errors_can_be_boxed_and_say_something() {
     let cancelled = question_mark().unwrap_err();
     assert!(matches!(cancelled.downcast_ref(), Some(JoinError::Cancelled)));
     assert_ne!(check(JoinError::Cancelled), panicked);
-    // The system's own words are in there, or behind it.
+    // The system's reason is in the message, or is the source.
     let no_thread = JoinError::NoThread(io::Error::other("the system's reason"));
     let told = no_thread.source().is_some_and(|source| source.to_string().contains("the system's reason"));
     assert!(check(no_thread).contains("the system's reason") || told);
@@ -623,7 +623,7 @@ fn errors_can_be_boxed_and_say_something() {
 
 // --- cancelling -----------------------------------------------------------------------------------------------------
 
-/// Known bug 11, and "its closure is dropped at once, not when a worker gets to it", in each of the ways to drop a job.
+/// Known bug 11, and "its closure is dropped at once, not when a worker gets to it", for every way to drop a job.
 #[test]
 fn a_job_dropped_before_its_start_never_runs() {
     let _watchdog = watchdog();
@@ -647,7 +647,7 @@ fn a_job_dropped_before_its_start_never_runs() {
         });
         assert!(dropped.try_recv().is_err());
         end(job);
-        // The worker is still busy: it can't have been that one.
+        // The worker is still busy, so this thread has dropped the closure.
         assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
         let later = busy.pool.spawn(|| 1);
         let _pool = busy.free();
@@ -669,17 +669,17 @@ fn a_cancelled_job_resolves_as_cancelled() {
     };
     assert!(matches!(cancelled().outcome().wait(), Err(JoinError::Cancelled)));
     assert!(matches!(block_on(cancelled().outcome()), Err(JoinError::Cancelled)));
-    // There is no value, so those who ask for nothing less get a panic that says why.
+    // Without a value, `wait` and `await` panic and say why.
     let job = cancelled();
     let panic = catch_unwind(AssertUnwindSafe(|| job.wait())).unwrap_err();
     assert!(text(&*panic).contains("cancel"), "{}", text(&*panic));
     let job = cancelled();
     let panic = catch_unwind(AssertUnwindSafe(|| block_on(job))).unwrap_err();
     assert!(text(&*panic).contains("cancel"), "{}", text(&*panic));
-    // Nothing is left to detach, or to drop.
+    // A cancelled job may be detached or dropped.
     cancelled().detach();
     drop(cancelled());
-    // An outcome that is waited for already, too.
+    // A job that a task already awaits.
     let witness = Witness::default();
     let mut job = busy.pool.spawn(|| 1);
     assert!(witness.poll(&mut job).is_pending());
@@ -699,7 +699,7 @@ fn a_running_job_is_asked() {
         while !is_cancelled() {
             thread::yield_now();
         }
-        // It stays so.
+        // It stays true.
         assert!(is_cancelled());
         "stopped"
     });
@@ -707,7 +707,7 @@ fn a_running_job_is_asked() {
     assert!(!job.cancel());
     assert!(!job.cancel());
     assert_eq!(job.wait(), "stopped");
-    // The next one on that thread starts anew.
+    // The next job on that thread is not cancelled.
     assert!(!pool.spawn(is_cancelled).wait());
 }
 
@@ -779,7 +779,7 @@ fn is_cancelled_is_false_elsewhere() {
     let pool = ThreadPool::new(1);
     assert!(!pool.spawn(is_cancelled).wait());
     assert!(!pool.spawn(|| block_on(async { is_cancelled() })).wait());
-    // A thread of the job's own is not the job; a call on its thread is.
+    // A thread that the job starts is not the job, but a call on the job's thread is part of the job.
     let (start, started) = mpsc::channel();
     let job = pool.spawn(move || {
         start.send(()).unwrap();
@@ -802,7 +802,7 @@ fn a_detached_job_runs() {
     busy.pool.spawn(move || sender.send(is_cancelled()).unwrap()).detach();
     let (pool, _) = busy.free();
     assert_eq!(receiver.recv(), Ok(false));
-    // While it runs, too.
+    // Also while the job runs.
     let (report, reported) = mpsc::channel();
     let running = running(&pool, move || report.send(is_cancelled()).unwrap());
     running.job.detach();
@@ -810,7 +810,7 @@ fn a_detached_job_runs() {
     assert_eq!(reported.recv(), Ok(false));
 }
 
-/// The handle is inside the job that it is the handle of.
+/// A job may own its own handle, and cancel or drop it.
 #[test]
 fn a_job_cancels_or_drops_itself() {
     let _watchdog = watchdog();
@@ -844,7 +844,7 @@ fn a_job_cancels_or_drops_itself() {
     }
 }
 
-/// Known bug 11: the worker takes the job at the moment at which it is cancelled. One of the two has it.
+/// Known bug 11: a job is cancelled just as the worker takes it, and either runs or is cancelled.
 #[test]
 fn cancelling_while_the_job_starts() {
     let _watchdog = watchdog();
@@ -866,7 +866,7 @@ fn cancelling_while_the_job_starts() {
     }
 }
 
-/// Its handle goes at any moment of a job: what was captured and what it gives are dropped, once.
+/// The handle is dropped at any moment of the job, and the captured value and the result are each dropped once.
 #[test]
 fn dropping_while_the_job_starts_or_ends() {
     let _watchdog = watchdog();
@@ -887,7 +887,7 @@ fn dropping_while_the_job_starts_or_ends() {
     }
 }
 
-/// "No user code ever runs under a lock": what is dropped by a cancel, or by a worker, may use the pool.
+/// "No user code ever runs under a lock": a value that a cancel or a worker drops may use the pool.
 #[test]
 fn a_drop_may_submit_to_the_pool() {
     struct Submits(ThreadPool, mpsc::Sender<i32>);
@@ -918,7 +918,7 @@ fn a_drop_may_submit_to_the_pool() {
     }
 }
 
-/// A waker may use the pool, too.
+/// A waker may use the pool.
 #[test]
 fn a_wake_up_may_submit_to_the_pool() {
     struct Submits(ThreadPool, Mutex<mpsc::Sender<i32>>);
@@ -939,7 +939,7 @@ fn a_wake_up_may_submit_to_the_pool() {
     assert_eq!(job.wait(), 2);
 }
 
-/// Anything at all is done with jobs from several threads: each runs once, unless it was cancelled in time.
+/// Random operations on jobs from several threads: each job runs once, unless it was cancelled in time.
 #[test]
 fn stress() {
     let _watchdog = watchdog();
@@ -977,7 +977,7 @@ fn stress() {
             }
         });
         drop(pool);
-        // The detached ones are run to the end, though the pool has no handle any more.
+        // Detached jobs run to their end, although the pool has no handle any more.
         while Arc::strong_count(&alive) > 1 {
             thread::yield_now();
         }
@@ -993,7 +993,7 @@ fn no_pool_without_threads() {
     assert!(text(&*panic).contains("threads"), "{}", text(&*panic));
 }
 
-/// "Started lazily": a size is a limit.
+/// "Started lazily": the size is only a limit.
 #[test]
 fn a_pool_of_a_million_threads_is_cheap() {
     let _watchdog = watchdog();
@@ -1003,7 +1003,7 @@ fn a_pool_of_a_million_threads_is_cheap() {
     }
 }
 
-/// "A loop of `spawn().await` needs one thread, not two": whoever sees the result finds its worker ready for more.
+/// "A loop of `spawn().await` needs one thread, not two": when a handle resolves, its worker is free.
 #[test]
 fn a_job_after_another_finds_the_idle_thread() {
     let _watchdog = watchdog();
@@ -1029,7 +1029,7 @@ fn as_many_jobs_run_at_once_as_the_pool_has_threads() {
                 thread::current().id()
             })
         };
-        // All of them have to be there, or none comes back.
+        // No job returns before all of them run.
         let first: Vec<_> = (0..size).map(|_| meet()).collect();
         let ids: HashSet<_> = first.into_iter().map(Job::wait).collect();
         assert_eq!(ids.len(), size);
@@ -1048,12 +1048,12 @@ fn as_many_jobs_run_at_once_as_the_pool_has_threads() {
             .collect();
         for (now, id) in many.into_iter().map(Job::wait) {
             assert!(now <= size, "{now} jobs at once");
-            assert!(ids.contains(&id), "a thread too many");
+            assert!(ids.contains(&id), "another thread was started");
         }
     }
 }
 
-/// Two quick submissions see one idle thread, and both of them must run.
+/// Two jobs that are submitted while one thread is idle both run at once.
 #[test]
 fn two_jobs_at_one_idle_thread() {
     let _watchdog = watchdog();
@@ -1073,7 +1073,7 @@ fn two_jobs_at_one_idle_thread() {
     }
 }
 
-/// A job that goes on for ever leaves the others their threads.
+/// A job that blocks occupies one thread only.
 #[test]
 fn a_job_that_blocks_holds_one_thread() {
     let _watchdog = watchdog();
@@ -1095,7 +1095,7 @@ fn a_job_may_submit_jobs() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let inside = pool.clone();
-    // The one thread is busy with the outer job, so the inner one is queued until that is over.
+    // The one thread runs the outer job, so the inner job is queued until the outer job has ended.
     let inner = pool.spawn(move || inside.spawn(|| 1)).wait();
     assert_eq!(inner.wait(), 1);
     let (done, end) = mpsc::channel();
@@ -1113,11 +1113,11 @@ fn a_pools_threads_have_names() {
 }
 
 thread_local! {
-    /// Says when the thread ends.
+    /// Dropped when the thread ends.
     static AT_THE_END: RefCell<Option<Traced>> = const { RefCell::new(None) };
 }
 
-/// Tells, later, that the thread which runs this has ended.
+/// Makes `traced` report the end of this thread.
 fn report_end(traced: Traced) {
     AT_THE_END.set(Some(traced));
 }
@@ -1136,7 +1136,7 @@ fn the_last_handle_leaves_the_queue_to_run_empty() {
     drop(busy.pool);
     assert!(!second.spawn(|| 1).is_finished());
     drop(second);
-    // It came back though the worker is still busy, and now there is no pool to be seen.
+    // The drop has returned although the worker is busy, and no handle is left.
     busy.open.send(()).unwrap();
     let worker = busy.blocker.wait();
     first.wait();
@@ -1147,7 +1147,7 @@ fn the_last_handle_leaves_the_queue_to_run_empty() {
     assert_eq!(ended.recv(), Ok(worker));
 }
 
-/// The idle ones end as well, each of them, and at once: not when they have been idle for long enough.
+/// All idle threads end at once, not only after their keep-alive time.
 #[test]
 fn all_threads_end_with_the_pool() {
     let _watchdog = watchdog();
@@ -1172,7 +1172,7 @@ fn all_threads_end_with_the_pool() {
     assert_eq!(ids, ends);
 }
 
-/// A pool that nothing was submitted to has nothing to end.
+/// A pool without jobs may be dropped.
 #[test]
 fn a_pool_may_be_dropped_unused() {
     let _watchdog = watchdog();
@@ -1184,7 +1184,7 @@ fn a_pool_may_be_dropped_unused() {
     }
 }
 
-/// Known bug 9: the last handle goes inside a job. The worker does not wait for itself, and ends.
+/// Known bug 9: the last handle is dropped inside a job. The worker does not wait for itself, and ends.
 #[test]
 fn the_last_handle_is_dropped_in_a_job() {
     let _watchdog = watchdog();
@@ -1194,7 +1194,7 @@ fn the_last_handle_is_dropped_in_a_job() {
         let inside = busy.pool.clone();
         let last = busy.pool.spawn(move || {
             report_end(traced);
-            // By hand, or in the course of a panic.
+            // Dropped at the end of the scope, or by the panic.
             let _inside = inside;
             if panics {
                 resume_unwind(Box::new("in the job"));
@@ -1210,7 +1210,7 @@ fn the_last_handle_is_dropped_in_a_job() {
     }
 }
 
-/// The same by the `Drop` of a result, or of a closure that is cancelled on its own pool.
+/// The same when the last handle is dropped with a result, or with a cancelled closure.
 #[test]
 fn the_last_handle_is_dropped_with_a_result() {
     let _watchdog = watchdog();
@@ -1248,19 +1248,19 @@ fn an_idle_thread_sleeps() {
         let text = std::fs::read_to_string(&status).unwrap();
         text.lines().filter(|line| line.contains("ctxt_switches")).map(str::to_owned).collect::<Vec<_>>()
     };
-    // It may take a while before it goes to sleep, but not for as long as this.
+    // The thread may spin for a while first, but not for as long as this.
     let sleeps = (0..10).any(|_| {
         let before = switches();
         assert_eq!(before.len(), 2);
         thread::sleep(Duration::from_millis(150));
         switches() == before
     });
-    assert!(sleeps, "it wakes up all the time");
+    assert!(sleeps, "the idle thread keeps waking up");
 }
 
 // --- the global pool ------------------------------------------------------------------------------------------------
 
-/// What the probe below expects of its process.
+/// The environment variable with the pool size that the probe expects.
 const EXPECTED_SIZE: &str = "OFFTHREAD_TEST_EXPECTED_SIZE";
 
 /// "`min(max(parallelism, 4), 32)` threads"
@@ -1268,7 +1268,7 @@ fn default_size() -> usize {
     thread::available_parallelism().unwrap().get().clamp(4, 32)
 }
 
-/// Looks at the global pool of this process, which has as many threads as it was told to expect.
+/// Asserts that the global pool of this process has the expected size.
 #[test]
 #[ignore = "run by the tests below, each in a process of its own: there is one global pool, made once"]
 fn global_pool_probe() {
@@ -1298,7 +1298,7 @@ fn global_pool_probe() {
     assert!(many.into_iter().all(|job| ids.contains(&job.wait())), "more than {size} threads");
 }
 
-/// Runs the probe with this setting; gives what it printed if it failed.
+/// Runs the probe with this setting. Returns its output if it fails.
 fn probe(setting: Option<&str>, expected: usize) -> Result<(), String> {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "global_pool_probe", "--nocapture"]);
@@ -1334,7 +1334,7 @@ fn a_bad_size_of_the_global_pool_panics() {
     }
 }
 
-/// One pool, whoever asks.
+/// There is one global pool for all threads.
 #[test]
 fn the_global_pool_is_one() {
     let _watchdog = watchdog();
@@ -1347,7 +1347,7 @@ fn the_global_pool_is_one() {
 
 // --- threads that are refused ---------------------------------------------------------------------------------------
 
-/// Takes memory until no stack fits in what is left, but for the little that the rest of the program needs.
+/// Allocates memory until no stack fits, but leaves a little for the rest of the program.
 #[cfg(target_os = "linux")]
 fn fill_the_memory() -> Vec<Vec<u8>> {
     let block = 1 << 18;
@@ -1359,7 +1359,7 @@ fn fill_the_memory() -> Vec<Vec<u8>> {
         }
         blocks.push(bytes);
     }
-    // A stack takes eight of them.
+    // A stack takes eight blocks.
     blocks.truncate(blocks.len() - 4);
     assert!(thread::Builder::new().spawn(|| ()).is_err(), "there is still room for a thread");
     blocks
@@ -1384,9 +1384,9 @@ fn no_thread_probe() {
     assert!(dropped.recv().is_ok());
     assert!(matches!(block_on(none.spawn(|| 1).outcome()), Err(JoinError::NoThread(_))));
     assert!(catch_unwind(AssertUnwindSafe(|| none.spawn(|| 1).wait())).is_err());
-    assert!(!none.spawn(|| 1).cancel(), "it is over already");
+    assert!(!none.spawn(|| 1).cancel(), "the job has already ended");
 
-    // It is none the worse for it when there is memory again.
+    // The pool works again when there is memory.
     drop(blocks);
     assert_eq!(none.spawn(|| 2).wait(), 2);
     assert_eq!(one.spawn(|| 2).wait(), 2);
@@ -1397,9 +1397,9 @@ fn no_thread_probe() {
 fn the_system_may_refuse_a_thread() {
     let _watchdog = watchdog();
     let mut command = Command::new("sh");
-    // Else each thread would reserve, and in part give back, tens of megabytes at a moment of its own.
+    // Otherwise each thread reserves, and later partly returns, tens of megabytes for its own arena.
     command.env("MALLOC_ARENA_MAX", "1");
-    // Kilobytes of addresses.
+    // The limit of the address space, in kilobytes.
     command.args(["-c", "ulimit -v 400000 && exec \"$0\" --ignored --exact no_thread_probe --nocapture"]);
     let output = command.arg(env::current_exe().unwrap()).stdin(Stdio::null()).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -1409,7 +1409,7 @@ fn the_system_may_refuse_a_thread() {
 
 // --- gather ---------------------------------------------------------------------------------------------------------
 
-/// "Results in order", whichever is first.
+/// "Results in order", whichever branch finishes first.
 #[test]
 fn gather_keeps_the_order() {
     let _watchdog = watchdog();
@@ -1418,7 +1418,7 @@ fn gather_keeps_the_order() {
     assert_eq!(block_on(gather((0..100).map(ready))), (0..100).collect::<Vec<_>>());
     let pool = ThreadPool::new(4);
     assert_eq!(block_on(gather((0..100).map(|n| pool.spawn(move || n)))), (0..100).collect::<Vec<_>>());
-    // Things that become futures.
+    // Values that implement `IntoFuture`.
     assert_eq!(block_on(gather((0..10).map(|n| threaded(move || n)))), (0..10).collect::<Vec<_>>());
     // Finished from the last to the first.
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..10).map(|_| oneshot::channel()).unzip();
@@ -1431,14 +1431,14 @@ fn gather_keeps_the_order() {
     other.join().unwrap();
 }
 
-/// "Concurrently": each waits for the one after it.
+/// "Concurrently": each branch waits for the branch after it.
 #[test]
 fn gather_runs_all_at_once() {
     let _watchdog = watchdog();
     let local = Rc::new(Cell::new(0));
     let (mut senders, mut receivers): (Vec<_>, Vec<_>) = (0..10).map(|_| oneshot::channel()).unzip();
     senders.rotate_right(1);
-    // The last one needs no other to begin with.
+    // The last branch waits for no other.
     receivers.pop();
     let (to_last, last) = oneshot::channel();
     to_last.send(0).unwrap();
@@ -1448,7 +1448,7 @@ fn gather_runs_all_at_once() {
         async move {
             let number = receiver.await.unwrap();
             local.set(local.get() + 1);
-            // The first one's goes to nobody.
+            // Nobody receives the first branch's number.
             let _ = sender.send(number + 1);
             number
         }
@@ -1457,7 +1457,7 @@ fn gather_runs_all_at_once() {
     assert_eq!(local.get(), 10);
 }
 
-/// No branch is polled once it is done, nor is one that is not woken kept from the end.
+/// No branch is polled after its end.
 #[test]
 fn gather_polls_no_branch_after_its_end() {
     let _watchdog = watchdog();

@@ -1,4 +1,4 @@
-//! The pool from outside: its builder, its threads, its counters, and what becomes of jobs that are cancelled or panic.
+//! The pool from outside: builder, threads, counters, and jobs that are cancelled or panic.
 //!
 //! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 // --- the builder and the threads ------------------------------------------------------------------------------------
 
-/// Forbids a pool that can never run anything, and a panic that does not say which argument is wrong.
+/// Forbids a pool without threads, and a panic that does not name the wrong argument.
 #[test]
 fn no_pool_without_threads() {
     let makers: [fn() -> ThreadPool; 2] = [|| ThreadPool::new(0), || ThreadPool::builder().threads(0).build()];
@@ -32,7 +32,7 @@ fn no_pool_without_threads() {
     }
 }
 
-/// Forbids a setting of the builder that must be given.
+/// Forbids that a setting of the builder is mandatory.
 #[test]
 fn a_pool_needs_no_settings() {
     let _watchdog = watchdog();
@@ -41,7 +41,7 @@ fn a_pool_needs_no_settings() {
     assert!(!format!("{pool:?}").is_empty());
 }
 
-/// Forbids threads before there are jobs, more threads than jobs, and more threads than the size.
+/// Forbids threads without jobs, more threads than jobs, and more threads than the size.
 #[test]
 fn threads_start_one_by_one_up_to_the_size() {
     let _watchdog = watchdog();
@@ -60,7 +60,7 @@ fn threads_start_one_by_one_up_to_the_size() {
     assert_eq!((pool.stats().threads, threads.started()), (3, 3));
 }
 
-/// Forbids a second thread for jobs that come one after the other.
+/// Forbids a second thread for jobs that are submitted one after the other.
 #[test]
 fn a_loop_of_jobs_needs_one_thread() {
     let _watchdog = watchdog();
@@ -72,7 +72,7 @@ fn a_loop_of_jobs_needs_one_thread() {
     assert_eq!(threads.started(), 1);
 }
 
-/// Forbids an idle thread that is counted on for two jobs (known bugs 1 and 4), whatever ends at that moment.
+/// Forbids that two jobs are left to one idle thread (known bugs 1 and 4), also if the thread ends at that moment.
 #[test]
 fn no_idle_thread_serves_two_jobs() {
     let _watchdog = watchdog();
@@ -84,7 +84,7 @@ fn no_idle_thread_serves_two_jobs() {
                 let barrier = Arc::clone(&barrier);
                 pool.spawn(move || barrier.wait().is_leader())
             };
-            // Nobody comes back before all of them run.
+            // No job returns before all of them run.
             let jobs: Vec<_> = (0..2 + round % 2).map(|_| meet()).collect();
             assert_eq!(jobs.into_iter().map(Job::wait).filter(|leader| *leader).count(), 1);
             let stats = pool.stats();
@@ -93,7 +93,7 @@ fn no_idle_thread_serves_two_jobs() {
     }
 }
 
-/// Forbids a thread of a pool without the name that shows in debuggers.
+/// Forbids that a thread of a pool lacks the given name.
 #[test]
 fn every_thread_has_the_name() {
     let _watchdog = watchdog();
@@ -115,14 +115,14 @@ fn every_thread_has_the_name() {
     assert!(!ThreadPool::new(1).spawn(own_name).wait().is_empty());
 }
 
-/// Uses some eight megabytes of stack, four times what a thread has by default.
+/// With `left` 1000, uses some eight megabytes of stack, four times a thread's default.
 #[inline(never)]
 fn deep(left: u32) -> u64 {
     let frame = black_box([1_u8; 8192]);
     if left == 0 { 0 } else { u64::from(black_box(&frame)[left as usize]) + deep(left - 1) }
 }
 
-/// Forbids a `stack_size` that is not the thread's.
+/// Forbids that `stack_size` has no effect.
 #[test]
 fn the_stack_has_the_size() {
     let _watchdog = watchdog();
@@ -130,7 +130,7 @@ fn the_stack_has_the_size() {
     assert_eq!(pool.spawn(|| deep(1000)).wait(), 1000);
 }
 
-/// Forbids idle threads that never end (known bug 6), and a pool that can't start again after that.
+/// Forbids that idle threads never end (known bug 6), or that the pool cannot start new ones afterwards.
 #[test]
 fn after_a_burst_the_threads_end() {
     let _watchdog = watchdog();
@@ -141,7 +141,7 @@ fn after_a_burst_the_threads_end() {
         let held = hold(&pool, 8);
         assert_eq!(pool.stats().threads, 8);
         #[cfg(target_os = "linux")]
-        until("the system shows them all", || threads_named("ht-burst").len() == 8);
+        until("the system lists all threads", || threads_named("ht-burst").len() == 8);
         release(held);
         until("all threads have ended", || pool.stats().threads == 0);
         assert_eq!(pool.stats().idle, 0);
@@ -152,14 +152,14 @@ fn after_a_burst_the_threads_end() {
     assert_eq!(pool.spawn(|| 1).wait(), 1);
 }
 
-/// Forbids that a trickle of jobs keeps all threads alive: the most recently idle one is to be woken first.
+/// Forbids that a trickle of jobs keeps all threads alive: the most recently idle thread must be woken first.
 #[test]
 fn a_trickle_lets_the_other_threads_end() {
     let _watchdog = watchdog();
     let pool = ThreadPool::builder().threads(4).keep_alive(Duration::from_millis(250)).build();
     release(hold(&pool, 4));
     assert_eq!(pool.stats().threads, 4);
-    // In turns, each thread would have a job every twenty milliseconds.
+    // If the threads took turns, each would get a job about every twenty milliseconds.
     until("the others have ended", || {
         thread::sleep(Duration::from_millis(4));
         pool.spawn(|| ()).wait();
@@ -167,7 +167,7 @@ fn a_trickle_lets_the_other_threads_end() {
     });
 }
 
-/// Forbids that a job is lost to a thread which ends at the moment the job arrives (known bug 5).
+/// Forbids that a job is lost because an idle thread ends as the job arrives (known bug 5).
 #[test]
 fn no_job_is_lost_to_a_thread_that_ends() {
     let _watchdog = watchdog();
@@ -177,7 +177,7 @@ fn no_job_is_lost_to_a_thread_that_ends() {
         let pool = threads.watch(ThreadPool::builder().threads(size).keep_alive(keep_alive)).build();
         for round in 0..300_u32 {
             assert_eq!(pool.spawn(move || round).wait(), round);
-            // So that the next one comes a little before, at, or a little after the end.
+            // So that the next job comes just before, at, or just after the end of the thread.
             let pause = Instant::now() + keep_alive * (round % 21) / 10;
             while Instant::now() < pause {
                 std::hint::spin_loop();
@@ -189,7 +189,7 @@ fn no_job_is_lost_to_a_thread_that_ends() {
     }
 }
 
-/// Forbids that a keep-alive of for ever overflows (known bug 35), or means at once.
+/// Forbids that a keep-alive time of `Duration::MAX` overflows (known bug 35), or ends the thread at once.
 #[test]
 fn a_keep_alive_of_for_ever() {
     let _watchdog = watchdog();
@@ -202,7 +202,8 @@ fn a_keep_alive_of_for_ever() {
     threads.wait_for_all_to_stop();
 }
 
-/// Forbids a start hook without its stop hook, either of them twice, in another thread, or between jobs (known bug 15).
+/// Forbids a start hook without a stop hook, or a hook that runs twice, on another thread, or between jobs (known bug
+/// 15).
 #[test]
 fn hooks_are_paired_and_run_on_their_thread() {
     let _watchdog = watchdog();
@@ -236,7 +237,7 @@ fn hooks_are_paired_and_run_on_their_thread() {
     }
 }
 
-/// Forbids that a panic, of whatever kind, leaves out a stop hook, or costs a thread.
+/// Forbids that a panic of a job ends a thread, or that a stop hook is left out after it.
 #[test]
 fn hooks_are_paired_after_panics() {
     let _watchdog = watchdog();
@@ -255,7 +256,7 @@ fn hooks_are_paired_after_panics() {
     assert_eq!(threads.started(), 1);
 }
 
-/// Forbids an idle thread that wakes up for nothing.
+/// Forbids that an idle thread wakes up.
 #[cfg(target_os = "linux")]
 #[test]
 fn idle_threads_sleep() {
@@ -263,7 +264,7 @@ fn idle_threads_sleep() {
     let pool = ThreadPool::builder().threads(3).name("ht-idle").keep_alive(Duration::from_secs(600)).build();
     release(hold(&pool, 3));
     let mut tasks = Vec::new();
-    until("the system shows them all", || {
+    until("the system lists all threads", || {
         tasks = threads_named("ht-idle");
         tasks.len() == 3
     });
@@ -279,14 +280,14 @@ fn idle_threads_sleep() {
         thread::sleep(time);
         before == switches()
     };
-    // They may yield for a while first, on a busy machine for a long one; and then, not once in a second.
+    // The threads may yield first, on a busy machine for a long time. Afterwards they must not wake up within a second.
     until("they are idle", || pool.stats().idle == 3);
     until("they have gone to sleep", || quiet_for(Duration::from_millis(100)));
-    assert!(quiet_for(Duration::from_secs(1)), "they wake up for nothing");
+    assert!(quiet_for(Duration::from_secs(1)), "an idle thread woke up");
     assert_eq!(pool.stats().idle, 3);
 }
 
-/// Forbids that something captured, or a result that nobody wants, lives on in an idle thread (known bug 12).
+/// Forbids that a captured value, or a result without a handle, lives on in an idle thread (known bug 12).
 #[test]
 fn an_idle_thread_keeps_nothing() {
     let _watchdog = watchdog();
@@ -302,17 +303,17 @@ fn an_idle_thread_keeps_nothing() {
         });
         end(running.job);
         running.stop.open();
-        // No other job comes to drive the worker on.
+        // No other job follows.
         assert_eq!(captured_dropped.recv(), Ok(worker));
         assert_eq!(result_dropped.recv(), Ok(worker));
     }
     let (captured, dropped) = traced();
     assert_eq!(pool.spawn(move || black_box(&captured).is_here()).wait(), 1);
-    assert_eq!(dropped.try_recv(), Ok(worker), "captured, and alive when the handle resolves");
+    assert_eq!(dropped.try_recv(), Ok(worker), "a captured value lives when the handle resolves");
 }
 
 trait IsHere {
-    /// So that a closure captures the whole value and drops it at its end.
+    /// Makes a closure that calls it capture the whole value, and drop it at the closure's end.
     fn is_here(&self) -> i32 {
         1
     }
@@ -322,7 +323,7 @@ impl<T> IsHere for T {}
 
 // --- counters -------------------------------------------------------------------------------------------------------
 
-/// Forbids a handle that resolves before the counters know, however it ended.
+/// Forbids that a handle resolves before the job is counted, however the job ended.
 #[test]
 fn counters_are_up_to_date_before_a_handle_resolves() {
     let _watchdog = watchdog();
@@ -351,7 +352,7 @@ fn counters_are_up_to_date_before_a_handle_resolves() {
     release(held);
 }
 
-/// Forbids that a job is in no column of the sum, or in two.
+/// Forbids that a job is counted in none, or in two, of the counters whose sum is `submitted`.
 #[test]
 fn submitted_is_the_sum_of_all_there_are() {
     let _watchdog = watchdog();
@@ -363,14 +364,14 @@ fn submitted_is_the_sum_of_all_there_are() {
     let stats = pool.stats();
     assert_eq!((stats.submitted, stats.queued, running_now(&stats)), (12, 10, 2));
     let mut queued = queued.into_iter();
-    // Seven and more are cancelled.
+    // Jobs 7, 8 and 9 are cancelled.
     let run: Vec<_> = queued.by_ref().take(7).collect();
     assert!(queued.next().unwrap().cancel());
     drop(queued.next().unwrap().outcome());
     drop(queued.next());
     let stats = pool.stats();
     assert_eq!((stats.submitted, stats.queued, stats.cancelled, running_now(&stats)), (12, 7, 3, 2));
-    // It runs already: whether anybody wants its result is not counted.
+    // A running job counts as succeeded even if its handle was dropped.
     for held in held {
         drop(held.job);
         held.stop.open();
@@ -392,7 +393,7 @@ fn submitted_is_the_sum_of_all_there_are() {
     );
 }
 
-/// Forbids counters that don't add up, fall, or know of more running jobs than the size, while others use the pool.
+/// Forbids that, while other threads use the pool, counters do not add up or decrease, or more jobs run than the size.
 #[test]
 fn counters_add_up_at_any_moment() {
     let _watchdog = watchdog();
@@ -428,7 +429,7 @@ fn counters_add_up_at_any_moment() {
     assert_eq!((stats.submitted, stats.queued, running_now(&stats)), (1200, 0, 0));
 }
 
-/// Forbids that time is measured unasked, and that it is not when asked.
+/// Forbids that times are measured without `timed`, or not measured with it.
 #[test]
 fn busy_and_waited_are_measured_if_asked() {
     let _watchdog = watchdog();
@@ -437,7 +438,7 @@ fn busy_and_waited_are_measured_if_asked() {
         let pool = ThreadPool::builder().threads(1).timed(timed).build();
         let held = running(&pool, || ());
         let queued = pool.spawn(|| ());
-        // This is what is measured, of the one job as well as of the other.
+        // The running job's `busy` time, and the queued job's `waited` time.
         thread::sleep(time);
         held.finish();
         queued.wait();
@@ -452,7 +453,7 @@ fn busy_and_waited_are_measured_if_asked() {
 
 // --- spawn_many -----------------------------------------------------------------------------------------------------
 
-/// Forbids handles in another order than their jobs, and jobs of one thread in another order than submitted.
+/// Forbids that `spawn_many` returns handles in another order, or that one thread runs the jobs in another order.
 #[test]
 fn spawn_many_keeps_the_order() {
     let _watchdog = watchdog();
@@ -473,13 +474,13 @@ fn spawn_many_keeps_the_order() {
     assert_eq!(pool.stats().submitted, 1000);
 }
 
-/// Forbids that one wake-up leaves threads asleep, or unstarted, though there are jobs for them.
+/// Forbids that `spawn_many` leaves threads asleep, or not started, although there are jobs for them.
 #[test]
 fn spawn_many_uses_all_threads() {
     let _watchdog = watchdog();
     for size in [2, 3, 5] {
         let pool = ThreadPool::new(size);
-        // First they are all to be started, and then to be woken.
+        // In the first round the threads are started, and later woken.
         for _ in 0..20 {
             let barrier = Arc::new(Barrier::new(size));
             let jobs = pool.spawn_many((0..size).map(|_| {
@@ -491,7 +492,7 @@ fn spawn_many_uses_all_threads() {
     }
 }
 
-/// Forbids that the iterator, which is the user's code, runs under a lock of the pool.
+/// Forbids that the iterator, which is user code, runs under a lock of the pool.
 #[test]
 fn spawn_many_may_be_given_an_iterator_that_uses_the_pool() {
     let _watchdog = watchdog();
@@ -504,7 +505,7 @@ fn spawn_many_may_be_given_an_iterator_that_uses_the_pool() {
     assert!(jobs.into_iter().map(Job::wait).eq(1..=10));
 }
 
-/// Forbids that a panic of the iterator breaks the pool or loses what was captured.
+/// Forbids that a panic of the iterator breaks the pool, or leaks captured values.
 #[test]
 fn spawn_many_survives_a_panic_of_the_iterator() {
     let _watchdog = watchdog();
@@ -524,9 +525,9 @@ fn spawn_many_survives_a_panic_of_the_iterator() {
     until("none runs", || running_now(&pool.stats()) == 0);
 }
 
-/// Forbids that a job of many is any different to its handle: cancelled, detached, panicking.
+/// Forbids that a job of `spawn_many` differs from other jobs when it is cancelled or detached, or panics.
 #[test]
-fn each_of_many_is_a_job_of_its_own() {
+fn jobs_of_spawn_many_are_independent() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
@@ -555,9 +556,9 @@ fn each_of_many_is_a_job_of_its_own() {
 
 // --- cancelling -----------------------------------------------------------------------------------------------------
 
-/// Forbids that a job whose cancelling was promised runs (known bug 11), and that its closure waits for a worker.
+/// Forbids that a cancelled job runs (known bug 11), or that a worker has to drop its closure.
 #[test]
-fn what_is_cancelled_in_time_never_runs() {
+fn a_job_cancelled_in_time_never_runs() {
     let _watchdog = watchdog();
     let ways: [fn(Job<()>); 5] = [
         |job| assert!(job.cancel()),
@@ -586,7 +587,7 @@ fn what_is_cancelled_in_time_never_runs() {
     }
 }
 
-/// Forbids that both sides, or neither, get a job that is cancelled at the moment at which it starts.
+/// Forbids that a job that is cancelled just as it starts both runs and is cancelled, or neither.
 #[test]
 fn cancelling_at_the_moment_of_the_start() {
     let _watchdog = watchdog();
@@ -598,7 +599,7 @@ fn cancelling_at_the_moment_of_the_start() {
         let job = pool.spawn(move || inside.store(true, Ordering::SeqCst));
         (0..round % 97).for_each(|_| std::hint::spin_loop());
         let in_time = job.cancel();
-        assert!(!in_time || Arc::strong_count(&ran) == 1, "the closure is still there");
+        assert!(!in_time || Arc::strong_count(&ran) == 1, "the closure has not been dropped");
         assert_eq!(job.outcome().wait().is_err(), in_time);
         assert_eq!(ran.load(Ordering::SeqCst), !in_time);
         cancelled += u64::from(in_time);
@@ -607,7 +608,7 @@ fn cancelling_at_the_moment_of_the_start() {
     assert_eq!((stats.cancelled, stats.succeeded), (cancelled, 1000 - cancelled));
 }
 
-/// Forbids that cancelling a running job takes its value away, and that the job is not told.
+/// Forbids that cancelling a running job discards its result, or that the job is not told.
 #[test]
 fn cancelling_a_running_job_only_asks() {
     let _watchdog = watchdog();
@@ -621,13 +622,13 @@ fn cancelling_a_running_job_only_asks() {
     job.job.detach();
     job.stop.open();
     assert_eq!(reported.recv(), Ok(false), "`detach` opts out");
-    // The thread has forgotten it by the next job.
+    // The next job on this thread is not cancelled.
     assert!(!pool.spawn(is_cancelled).wait());
     assert!(!is_cancelled());
     assert_eq!(pool.stats().cancelled, 0);
 }
 
-/// Forbids that a running job whose handle is dropped does not know, and that its result lives on.
+/// Forbids that a running job is not told that its handle was dropped, or that its result is leaked.
 #[test]
 fn dropping_the_handle_of_a_running_job_tells_it() {
     let _watchdog = watchdog();
@@ -648,7 +649,7 @@ fn dropping_the_handle_of_a_running_job_tells_it() {
     }
 }
 
-/// Forbids that the result of a finished job outlives its handle, or is dropped by another thread.
+/// Forbids that the result of a finished job outlives its handle, or is dropped on another thread.
 #[test]
 fn the_handle_of_a_finished_job_has_its_result() {
     let _watchdog = watchdog();
@@ -664,7 +665,7 @@ fn the_handle_of_a_finished_job_has_its_result() {
     }
 }
 
-/// Forbids that a cancel in the queue's middle disturbs the order of the others, or any of them.
+/// Forbids that cancelling a job in the middle of the queue changes the order of the others, or loses one.
 #[test]
 fn the_others_keep_their_order() {
     let _watchdog = watchdog();
@@ -689,7 +690,7 @@ fn the_others_keep_their_order() {
 
 // --- panics, and user code at odd places ----------------------------------------------------------------------------
 
-/// Forbids that any panic of a job kills the one thread there is, or is told to the wrong one (known bugs 10 and 13).
+/// Forbids that a panic of a job ends the pool's only thread, or reaches another handle (known bugs 10 and 13).
 #[test]
 fn a_pool_of_one_survives_every_panic() {
     let _watchdog = watchdog();
@@ -705,14 +706,14 @@ fn a_pool_of_one_survives_every_panic() {
     assert_eq!(resumed.downcast_ref(), Some(&7));
     assert_eq!(thread_of(&pool), worker);
 
-    // The closure's Drop, at its end, is a part of the job.
+    // Dropping the closure's captured values is part of the job.
     let (captured, dropped) = bomb();
     let outcome = pool.spawn(move || black_box(&captured).is_here()).outcome().wait();
     assert!(matches!(outcome, Err(JoinError::Panicked(_))), "{outcome:?}");
     assert_eq!((dropped.recv(), dropped.recv()), (Ok(worker), Err(mpsc::RecvError)));
     assert_eq!(thread_of(&pool), worker);
 
-    // The Drop of a result, or of a payload, that nobody waits for.
+    // The `Drop` of a result or payload without a handle.
     let ways: [fn(Job<Bomb>); 2] = [drop, Job::detach];
     for end in ways {
         for panics in [false, true] {
@@ -725,7 +726,7 @@ fn a_pool_of_one_survives_every_panic() {
         }
     }
 
-    // The Drop of a closure that is cancelled: on the thread of who cancels, whether or not the panic comes out there.
+    // The `Drop` of a cancelled closure runs on the canceller's thread, whether or not the panic comes out there.
     let ways: [fn(Job<i32>); 2] = [drop, |job| drop((job.cancel(), job))];
     for end in ways {
         let held = hold(&pool, 1);
@@ -740,16 +741,16 @@ fn a_pool_of_one_survives_every_panic() {
     assert_eq!((pool.stats().threads, pool.stats().cancelled), (1, 2));
 }
 
-/// Forbids that code of the user's runs under a lock of the pool, wherever the pool drops something of his.
+/// Forbids that the pool drops a user's value under a lock.
 #[test]
-fn whatever_is_dropped_may_use_the_pool() {
+fn values_dropped_by_a_pool_may_use_it() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (sender, receiver) = mpsc::channel();
     let uses = || {
         let (pool, sender) = (pool.clone(), sender.clone());
         on_drop(move || {
-            // Submits, cancels, counts, and lets a handle go.
+            // Submits, cancels, reads the counters, and detaches a handle.
             assert!(pool.stats().submitted > 0);
             let _ = pool.spawn(|| ()).cancel();
             pool.spawn(move || sender.send(()).unwrap()).detach();
@@ -768,7 +769,7 @@ fn whatever_is_dropped_may_use_the_pool() {
     }
 }
 
-/// Forbids that a job can't do with its pool what others can: submit, submit many, cancel, wait, count, close.
+/// Forbids that a job hangs or panics when it uses its own pool: submits, cancels, waits, reads counters, closes.
 #[test]
 fn a_job_may_do_anything_with_its_pool() {
     let _watchdog = watchdog();
@@ -783,7 +784,7 @@ fn a_job_may_do_anything_with_its_pool() {
             inside.spawn(|| ()).detach();
             let awaited = block_on(inside.spawn(|| 3));
             let panicked = inside.spawn(|| resume_unwind(Box::new(4))).outcome().wait().map(|()| 1).is_err();
-            assert!(size == 2 || cancelled, "the one thread is here");
+            assert!(size == 2 || cancelled, "the only thread runs this job");
             assert!(panicked && inside.stats().submitted >= 16);
             inside.shutdown();
             assert!(inside.is_closed() && is_cancelled());
@@ -794,7 +795,7 @@ fn a_job_may_do_anything_with_its_pool() {
     }
 }
 
-/// Forbids that a clone is another pool.
+/// Forbids that a clone is a separate pool.
 #[test]
 fn clones_share_the_pool() {
     let _watchdog = watchdog();
@@ -811,7 +812,7 @@ fn clones_share_the_pool() {
 
 // --- which pool -----------------------------------------------------------------------------------------------------
 
-/// Forbids that `threaded` in a job goes anywhere but to the pool that the job runs on.
+/// Forbids that `threaded` in a job uses another pool than the job's own.
 #[test]
 fn threaded_in_a_job_stays_in_its_pool() {
     let _watchdog = watchdog();
@@ -820,7 +821,7 @@ fn threaded_in_a_job_stays_in_its_pool() {
     let inner = || threaded(own_name).async_call().wait();
     assert!(first.spawn(inner).wait().starts_with("ht-first"));
     assert!(second.spawn(inner).wait().starts_with("ht-second"));
-    // Two levels down, and from one pool to the other.
+    // Nested, and from one pool to the other.
     let other = second.clone();
     let nested = first.spawn(move || {
         let there = threaded(inner).on(&other).async_call().wait();
@@ -829,12 +830,12 @@ fn threaded_in_a_job_stays_in_its_pool() {
     let (here, there, here_again) = nested.wait();
     assert!(here.starts_with("ht-first") && here_again.starts_with("ht-first"), "{here} {here_again}");
     assert!(there.starts_with("ht-second"), "{there}");
-    // Outside of all jobs: the global one.
+    // Outside of jobs: the global pool.
     let outside = threaded(own_name).async_call().wait();
     assert!(!outside.starts_with("ht-first") && !outside.starts_with("ht-second"), "{outside}");
 }
 
-/// Forbids that `threaded` in a job is refused since its pool is closed: it goes to the global one.
+/// Forbids that `threaded` in a job of a closed pool is refused: it uses the global pool.
 #[test]
 fn threaded_in_a_job_leaves_a_closed_pool() {
     let _watchdog = watchdog();
@@ -852,7 +853,7 @@ fn threaded_in_a_job_leaves_a_closed_pool() {
     assert!(!name.is_empty() && !name.starts_with("ht-closed"), "{name}");
 }
 
-/// Forbids that `sync_call` uses any pool, even one that it was told, or keeps a panic to itself.
+/// Forbids that `sync_call` uses a pool, even a given one, or catches a panic.
 #[test]
 fn sync_call_runs_here() {
     let _watchdog = watchdog();
@@ -867,7 +868,7 @@ fn sync_call_runs_here() {
     assert_eq!(pool.stats().submitted, 0);
 }
 
-/// Forbids that a call which was only described starts, or costs a thread.
+/// Forbids that a `Threaded` starts, or starts a thread, before it is called.
 #[test]
 fn a_threaded_call_starts_when_it_is_called() {
     let _watchdog = watchdog();
@@ -902,14 +903,14 @@ fn built_global_pool_probe() {
     assert_eq!((pool.stats().threads, pool.stats().queued), (2, 1));
     release(held);
     assert_eq!(queued.wait(), 1);
-    // There is no other one to go to once it is closed.
+    // Once the global pool is closed, there is no other pool.
     pool.shutdown();
     assert!(matches!(threaded(|| ()).async_call().outcome().wait(), Err(JoinError::Cancelled)));
     assert!(build("ht-other").is_err());
     println!("the probe has seen it all");
 }
 
-/// Forbids that a global pool is replaced, or is another than the one that was built.
+/// Forbids that the global pool is replaced, or differs from the one that was built.
 #[test]
 fn the_global_pool_can_be_built() {
     let output = child("built_global_pool_probe", None);
@@ -934,7 +935,7 @@ fn global_pool_probe() {
     println!("the probe has seen it all");
 }
 
-/// Forbids that the global pool has any other size than the machine's, or the one it was told.
+/// Forbids that the global pool has another size than the default, or the one in `OFFTHREAD_POOL_SIZE`.
 #[test]
 fn the_size_of_the_global_pool() {
     for size in [None, Some("1"), Some("7"), Some("40")] {
@@ -951,7 +952,7 @@ fn bad_size_probe() {
     println!("it said: {}", text(&*panic));
 }
 
-/// Forbids that a size which is no positive number is put up with in silence.
+/// Forbids that a size that is not a positive number is accepted.
 #[test]
 fn a_bad_size_of_the_global_pool() {
     for size in ["0", "-1", "many", "2.5", ""] {

@@ -1,4 +1,4 @@
-//! The pool when users' code turns up in unusual places: in the `Drop` of what it never ran, in the hooks of its threads.
+//! The pool when user code runs in unusual places: in the `Drop` of jobs that never ran, and in thread hooks.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -25,8 +25,8 @@ fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
     Arc::new(Calls(f)).into()
 }
 
-/// Forbids that closing a pool from the `Drop` of a job that it has just cancelled waits for the other jobs that are being
-/// cancelled by the same call.
+/// Forbids that closing a pool from the `Drop` of a job that a shutdown cancels waits for the other jobs of that
+/// shutdown.
 #[test]
 fn closing_in_the_drop_of_a_job_that_is_cancelled() {
     let _watchdog = watchdog();
@@ -42,7 +42,7 @@ fn closing_in_the_drop_of_a_job_that_is_cancelled() {
             });
             move || drop(guard)
         }));
-        // The jobs are dropped in there; the one that runs has to end before any of these calls returns.
+        // This call drops the jobs. It returns only after the running job has ended.
         let closing = std::thread::spawn({
             let pool = pool.clone();
             move || pool.shutdown()
@@ -56,7 +56,7 @@ fn closing_in_the_drop_of_a_job_that_is_cancelled() {
     }
 }
 
-/// Forbids the same for jobs that are refused, as the pool is closed or no thread can be had.
+/// Forbids the same for jobs that are refused, because the pool is closed or has no thread.
 #[test]
 fn closing_in_the_drop_of_jobs_that_are_refused() {
     let _watchdog = watchdog();
@@ -74,7 +74,7 @@ fn closing_in_the_drop_of_jobs_that_are_refused() {
     }
 }
 
-/// Forbids that a job is left to a thread that is still in its start hook, beside an idle worker.
+/// Forbids that a job is left to a thread in its start hook although another worker is idle.
 #[test]
 fn a_slow_start_hook_holds_up_no_job() {
     let _watchdog = watchdog();
@@ -98,7 +98,7 @@ fn a_slow_start_hook_holds_up_no_job() {
     go.send(()).unwrap();
 }
 
-/// Forbids that the start hook of the only thread cannot wait for a job of its pool, nor close it.
+/// Forbids that the start hook of the only thread hangs when it waits for a job of its pool, or closes the pool.
 #[test]
 fn a_start_hook_may_use_its_pool() {
     let _watchdog = watchdog();
@@ -139,7 +139,7 @@ fn a_stop_hook_may_close_its_pool() {
     }
 }
 
-/// Forbids that a time limit is said to have passed though no job runs.
+/// Forbids that `shutdown_timeout` fails although no job runs.
 #[test]
 fn a_shutdown_without_time_for_an_idle_pool() {
     let _watchdog = watchdog();
@@ -150,7 +150,7 @@ fn a_shutdown_without_time_for_an_idle_pool() {
     }
 }
 
-/// Forbids that a pool is said to have shut down while another call still refuses its jobs.
+/// Forbids that `shutdown` returns while another call is still refusing jobs.
 #[test]
 fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
     let _watchdog = watchdog();
@@ -175,7 +175,7 @@ fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
         let second = pool.clone();
         let second = std::thread::spawn(move || {
             close(&second);
-            assert!(job.is_finished(), "it has shut down, and a job is not resolved");
+            assert!(job.is_finished(), "the shutdown returned before a job was resolved");
         });
         // It cannot be told whether the second one waits; only that it returns too early, if it does.
         (0..100).for_each(|_| std::thread::yield_now());
@@ -185,10 +185,10 @@ fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
     }
 }
 
-/// Forbids that the waker of whoever awaits a job is called under the pool's lock when another one cancels the job, or before
-/// its closure has been dropped.
+/// Forbids that cancelling a job wakes the job's awaiting task under the pool's lock, or before the closure has been
+/// dropped.
 #[test]
-fn whoever_awaits_a_cancelled_job_is_woken_last() {
+fn the_awaiting_task_of_a_cancelled_job_is_woken_last() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
@@ -211,9 +211,9 @@ fn whoever_awaits_a_cancelled_job_is_woken_last() {
     assert_eq!(wakes.try_iter().collect::<Vec<_>>(), [(true, 1)]);
 }
 
-/// Forbids the same for a job that was polled, and is then run where it is waited for.
+/// Forbids that a job that was polled, and then runs inline in `wait`, wakes the old waker.
 #[test]
-fn nobody_is_woken_by_a_job_that_is_run_where_it_is_waited_for() {
+fn a_job_that_runs_inline_wakes_nobody() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let inside = pool.clone();
@@ -226,10 +226,10 @@ fn nobody_is_woken_by_a_job_that_is_run_where_it_is_waited_for() {
     })
     .wait();
     assert_at_rest(&pool);
-    assert!(wakes.recv().is_err(), "nobody waited any more");
+    assert!(wakes.recv().is_err(), "the old waker was woken");
 }
 
-/// Forbids that a job is said to be finished while its closure is still being dropped.
+/// Forbids that `is_finished` is true while the closure is still being dropped.
 #[test]
 fn a_job_is_finished_when_its_closure_is_gone() {
     let _watchdog = watchdog();
@@ -254,9 +254,9 @@ fn a_job_is_finished_when_its_closure_is_gone() {
     release(held);
 }
 
-/// Forbids that what a job captures or returns is put where it must not lie.
+/// Forbids that the captured value or result of a job is misaligned, or damaged.
 #[test]
-fn what_is_large_aligned_or_nothing_at_all() {
+fn values_may_be_large_aligned_or_zero_sized() {
     #[derive(Debug, PartialEq)]
     #[repr(align(4096))]
     struct Page(u8);
@@ -275,9 +275,9 @@ fn what_is_large_aligned_or_nothing_at_all() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that the drop of a pool's last share, in a job's handle, is lost when a hook's `Drop` panics.
+/// Forbids that a pool is leaked when a job's handle owns its last `Arc`, and the `Drop` of a hook panics.
 #[test]
-fn a_handle_that_has_the_last_share_of_a_pool() {
+fn a_handle_that_owns_the_last_arc_of_a_pool() {
     struct Panics(Arc<AtomicUsize>);
     impl Drop for Panics {
         fn drop(&mut self) {
@@ -292,15 +292,15 @@ fn a_handle_that_has_the_last_share_of_a_pool() {
     let job = pool.spawn(|| vec![0_u8; 64]);
     pool.shutdown();
     drop(pool);
-    // The thread has a share to its very end.
+    // The thread owns an `Arc` of the pool until its end.
     let mut job = Some(job);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(job.take())));
     until("the pool is gone", || drops.load(SeqCst) == 1);
     drop(panicked);
 }
 
-/// "A thousand cancelled jobs in a queue cost a shutdown nothing", and a hundred thousand in a closed pool cost each other
-/// nothing: a purge at each cancel would take minutes.
+/// "A thousand cancelled jobs in a queue cost a shutdown nothing". In a closed pool, a purge at each of a hundred
+/// thousand cancels would take minutes.
 #[test]
 fn cancelling_in_a_closed_pool_is_not_quadratic() {
     let _watchdog = watchdog();

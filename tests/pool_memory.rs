@@ -1,4 +1,4 @@
-//! What cancelled jobs cost: this binary counts the bytes of its heap, so its tests run one after the other.
+//! How much memory cancelled jobs use. This binary counts the bytes of its heap, so its tests run one after the other.
 
 mod pool_helpers;
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes that are allocated now, and the most there were since `Heap::measure`.
+/// The system's allocator, with a count of the allocated bytes and of their maximum.
 struct Heap;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -25,7 +25,7 @@ impl Heap {
         MOST.fetch_max(NOW.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
     }
 
-    /// How many bytes more than now there are at most while this runs, and how many are left after it.
+    /// How many bytes `code` allocates at most at one time, and how many are left afterwards.
     fn measure(code: impl FnOnce()) -> (usize, usize) {
         let before = NOW.load(Ordering::SeqCst);
         MOST.store(before, Ordering::SeqCst);
@@ -35,22 +35,22 @@ impl Heap {
     }
 }
 
-// SAFETY: it is the system's allocator, unchanged, with a count beside it.
+// SAFETY: each call is forwarded to `System` unchanged; the counter does not allocate.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::add(layout.size());
-        // SAFETY: the caller keeps the same contract.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which `System` shares.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Ordering::SeqCst);
-        // SAFETY: the caller keeps the same contract.
+        // SAFETY: `pointer` comes from `System`, with the same layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// One at a time, since all of them count the same bytes.
+/// Runs the tests one at a time, because they count the same bytes.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,13 +59,13 @@ fn alone() -> MutexGuard<'static, ()> {
 const JOBS: usize = 100_000;
 const MEGABYTE: usize = 1 << 20;
 
-/// What 100 000 of these take, 25 megabytes, can't be mistaken for anything else.
+/// A job of 256 bytes and more: 100 000 of them take 25 megabytes.
 fn job(pool: &ThreadPool, number: usize) -> Job<usize> {
     let captured = [number; 32];
     pool.spawn(move || black_box(&captured)[number % 32])
 }
 
-/// Shuts the pool down, whose one thread is free by then.
+/// Asserts that the shutdown of a pool whose thread is free takes less than a second.
 #[track_caller]
 fn shut_down_in_no_time(pool: &ThreadPool) {
     let start = Instant::now();
@@ -74,7 +74,7 @@ fn shut_down_in_no_time(pool: &ThreadPool) {
     assert!(time < Duration::from_secs(1), "the shutdown took {time:?}");
 }
 
-/// Forbids that a queue grows by jobs which are cancelled as soon as they are submitted.
+/// Forbids that jobs that are cancelled right after their submission make the queue grow.
 #[test]
 fn cancelled_at_once() {
     let (_alone, _watchdog) = (alone(), watchdog());
@@ -91,19 +91,19 @@ fn cancelled_at_once() {
             }
         }
     });
-    assert!(most < 2 * MEGABYTE, "{most} bytes for jobs of the past");
-    assert!(left < MEGABYTE, "{left} bytes are left of them");
+    assert!(most < 2 * MEGABYTE, "{most} bytes for cancelled jobs");
+    assert!(left < MEGABYTE, "{left} bytes are left of the jobs");
     assert_eq!((pool.stats().queued, pool.stats().cancelled), (1, JOBS as u64));
     release(held);
     first.wait();
     shut_down_in_no_time(&pool);
 }
 
-/// Forbids that jobs which are cancelled later, in any order, keep their memory, or each search the whole queue.
+/// Forbids that jobs that are cancelled later, in any order, keep their memory, or that each cancel searches the queue.
 #[test]
 fn cancelled_later() {
     let (_alone, _watchdog) = (alone(), watchdog());
-    // From the front, from the back, and all over the place (777 and 100 000 have no divisor in common).
+    // From the front, from the back, and in a scattered order (777 and 100 000 are coprime).
     let orders: [fn(usize) -> usize; 3] = [|number| number, |number| JOBS - 1 - number, |number| number * 777 % JOBS];
     for order in orders {
         let pool = ThreadPool::new(1);
@@ -116,8 +116,8 @@ fn cancelled_later() {
                 drop(jobs[order(number)].take().unwrap());
             }
         });
-        // The queue may keep its room for so many, which is a pointer or two each.
-        assert!(left < 6 * MEGABYTE, "{left} bytes are left of them");
+        // The queue may keep its capacity, which is a pointer or two for each job.
+        assert!(left < 6 * MEGABYTE, "{left} bytes are left of the jobs");
         assert_eq!((pool.stats().queued, pool.stats().cancelled), (1, JOBS as u64));
         release(held);
         assert_eq!(last.into_inner().unwrap().unwrap().wait(), 5);
@@ -125,7 +125,7 @@ fn cancelled_later() {
     }
 }
 
-/// Forbids that a shutdown, or a drain, is held up by jobs that are cancelled while their pool is busy still.
+/// Forbids that jobs that are cancelled while their pool is busy delay a shutdown or a drain.
 #[test]
 fn cancelled_jobs_do_not_hold_up_the_end() {
     let (_alone, _watchdog) = (alone(), watchdog());
@@ -150,7 +150,7 @@ fn cancelled_jobs_do_not_hold_up_the_end() {
     }
 }
 
-/// Forbids that anything of a pool is left after it, its jobs and its threads.
+/// Forbids that a pool, its jobs and its threads leave memory behind.
 #[test]
 fn nothing_is_left_of_a_pool() {
     let (_alone, _watchdog) = (alone(), watchdog());
@@ -170,19 +170,19 @@ fn nothing_is_left_of_a_pool() {
         drop(pool);
         threads.wait_for_all_to_stop();
     };
-    // What is made once, at first use, is not meant.
+    // A first run, because the first use makes permanent allocations.
     life();
     let (_, left) = Heap::measure(|| {
         for _ in 0..20 {
             life();
         }
-        // The last thread may be on its way still.
+        // The last thread may still be ending.
         wait_until_at_rest();
     });
     assert!(left < MEGABYTE, "{left} bytes are left of twenty pools");
 }
 
-/// Waits until the number of bytes stays as it is for a moment.
+/// Waits until the number of bytes has not changed for a moment.
 fn wait_until_at_rest() {
     let mut last = NOW.load(Ordering::SeqCst);
     until("the heap is at rest", || {
@@ -191,7 +191,7 @@ fn wait_until_at_rest() {
     });
 }
 
-/// Forbids that whoever gives up waiting for a pool to finish leaves something behind each time.
+/// Forbids that each `shutdown_timeout` that gives up leaves memory behind.
 #[test]
 fn shutdowns_that_give_up_cost_nothing() {
     let _alone = alone();

@@ -1,4 +1,4 @@
-//! Random programs on small pools, held against a sequential model: what must be, what may be, and what must add up.
+//! Random programs on small pools, compared with a sequential model.
 
 #![forbid(unsafe_code)]
 
@@ -14,18 +14,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// What a job does.
+/// The work of a job.
 #[derive(Clone, Copy, Debug)]
 enum Work {
     Value,
     Panic,
-    /// Submits another one to its pool, and waits for it; that many levels deep.
+    /// Submits another job to its pool and waits for that job, so many levels deep.
     Nested(u8),
-    /// The same, and the innermost panics.
+    /// The same, and the innermost job panics.
     NestedPanic(u8),
-    /// Submits another one, and drops its handle.
+    /// Submits another job, and drops its handle.
     Abandon,
-    /// Submits another one, and detaches it.
+    /// Submits another job, and detaches it.
     Detach,
 }
 
@@ -33,9 +33,9 @@ enum Work {
 enum Step {
     Submit(Work),
     SubmitMany(Vec<Work>),
-    /// Takes all threads of the pool, so that nothing starts.
+    /// Occupies all threads of the pool, so that no job starts.
     Hold,
-    /// Gives them back.
+    /// Releases the threads.
     Release,
     Cancel(usize),
     Detach(usize),
@@ -77,11 +77,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is known of one job, inside as well as outside of it.
+/// The records of one job, from inside and outside.
 #[derive(Default)]
 struct Record {
     runs: AtomicUsize,
-    /// The captured value, and the result: how many were made, and how many dropped.
+    /// How many captured values and results were made, and how many were dropped.
     captured: (AtomicUsize, AtomicUsize),
     results: (AtomicUsize, AtomicUsize),
 }
@@ -102,9 +102,9 @@ impl Drop for Captured {
 }
 
 #[derive(Debug)]
-struct Output(usize, #[expect(dead_code, reason = "it counts when it is dropped")] OnItsEnd);
+struct Output(usize, #[expect(dead_code, reason = "counts when it is dropped")] OnItsEnd);
 
-/// Counts the result's end.
+/// Counts the drop of a result.
 struct OnItsEnd(Arc<Record>);
 
 impl std::fmt::Debug for OnItsEnd {
@@ -119,11 +119,12 @@ impl Drop for OnItsEnd {
     }
 }
 
-/// What all jobs of one program share.
+/// The state that all jobs of a program share.
 #[derive(Clone)]
 struct World {
     pool: ThreadPool,
-    /// How many jobs were submitted, by the program and inside its jobs; ran to an end; and panicked.
+    /// How many jobs were submitted, by the program and inside its jobs; how many ended; and how many of these
+    /// panicked.
     submitted: Arc<AtomicUsize>,
     ended: Arc<AtomicUsize>,
     panicked: Arc<AtomicUsize>,
@@ -152,7 +153,7 @@ impl World {
         }
     }
 
-    /// Does it; true if the job is to panic.
+    /// Does the work. True: the job is to panic.
     fn work(&self, work: Work) -> bool {
         match work {
             Work::Value => false,
@@ -185,18 +186,18 @@ impl World {
     }
 }
 
-/// One job of the program, as the model knows it.
+/// One job of the program in the model.
 struct Known {
-    /// What is left of it: nothing, once it was waited for, dropped or detached.
+    /// The handle, until it was waited for, dropped or detached.
     handle: Option<Job<Output>>,
     record: Arc<Record>,
     number: usize,
     work: Work,
-    /// It was submitted while all threads were held, and they are held still.
+    /// All threads have been held since the job was submitted.
     has_not_started: bool,
-    /// It must never run.
+    /// The job must never run.
     never: bool,
-    /// Its handle was not dropped: a drain has to run it.
+    /// The handle was not dropped, so a drain must run the job.
     wanted: bool,
 }
 
@@ -239,7 +240,7 @@ impl Program {
 
     fn hold(&mut self) {
         if self.held.is_empty() && !self.closed {
-            // Else a job might be back from a wait in a moment, and run beside the ones that hold the threads.
+            // Otherwise a job might return from a wait, and run beside those that hold the threads.
             until("the pool is at rest", || {
                 let stats = self.world.pool.stats();
                 stats.queued == 0 && running_now(&stats) == 0
@@ -254,7 +255,7 @@ impl Program {
         self.jobs.iter_mut().for_each(|job| job.has_not_started = false);
     }
 
-    /// The nth of the jobs whose handle is there.
+    /// The nth of the jobs that have a handle.
     fn pick(&mut self, nth: usize) -> Option<&mut Known> {
         let left: Vec<_> = self.jobs.iter_mut().filter(|job| job.handle.is_some()).collect();
         let index = nth.checked_rem(left.len())?;
@@ -265,7 +266,7 @@ impl Program {
         let Some(job) = self.pick(nth) else { return };
         let in_time = job.handle.as_ref().unwrap().cancel();
         if job.never {
-            // Once more, or of a closed pool: nothing new is promised.
+            // Cancelled before, or in a closed pool: the answer is unspecified.
             return;
         }
         assert!(in_time || !job.has_not_started, "it had not started");
@@ -319,7 +320,7 @@ impl Program {
         assert_eq!(self.world.pool.is_closed(), self.closed);
     }
 
-    /// Closes the pool, while all its threads are held if they are.
+    /// Closes the pool. Threads that are held are released only after the queue is empty.
     fn close(&mut self, drain: bool) {
         let pool = self.world.pool.clone();
         thread::scope(|scope| {
@@ -338,9 +339,9 @@ impl Program {
         let first = !std::mem::replace(&mut self.closed, true);
         for job in &mut self.jobs {
             job.has_not_started = false;
-            assert!(job.handle.as_ref().is_none_or(Job::is_finished), "a handle without an end");
-            assert!(!(drain && first && job.wanted) || job.never || job.runs() == 1, "the drain lost one");
-            // What has neither run nor been cancelled by the program was queued when the pool was shut down.
+            assert!(job.handle.as_ref().is_none_or(Job::is_finished), "a handle has not resolved");
+            assert!(!(drain && first && job.wanted) || job.never || job.runs() == 1, "the drain lost a job");
+            // A job that has neither run nor been cancelled by the program was queued when the pool was shut down.
             job.never |= job.runs() == 0;
         }
     }
@@ -363,7 +364,7 @@ impl Program {
             Step::Resume(nth) => self.outcome(*nth, |job| {
                 catch_unwind(AssertUnwindSafe(|| job.wait())).map_err(|payload| {
                     if payload.is::<usize>() {
-                        // The same error again, made by a job of its own.
+                        // The same error again, from a separate job.
                         let again = threaded_separate(|| resume_unwind(payload)).async_call();
                         again.outcome().wait().map(|()| 1).unwrap_err()
                     } else {
@@ -377,7 +378,7 @@ impl Program {
         }
     }
 
-    /// Whatever the program has done: this holds in the end.
+    /// Checks what holds at the end of every program.
     fn end(mut self, drain: bool) {
         self.close(drain);
         while self.jobs.iter().any(|job| job.handle.is_some()) {
@@ -385,12 +386,12 @@ impl Program {
         }
         for job in &self.jobs {
             let Record { captured, results, .. } = &*job.record;
-            assert!(job.runs() <= 1, "it ran {} times", job.runs());
-            assert!(job.runs() == 0 || !job.never, "it was not to run");
+            assert!(job.runs() <= 1, "the job ran {} times", job.runs());
+            assert!(job.runs() == 0 || !job.never, "a cancelled job ran");
             let dropped = |(made, dropped): &(AtomicUsize, AtomicUsize)| {
                 made.load(Ordering::SeqCst) == dropped.load(Ordering::SeqCst)
             };
-            // A result that nobody wanted is dropped by its worker, after the job.
+            // The worker drops an unreceived result after the job.
             until("everything is dropped", || dropped(captured) && dropped(results));
             assert_eq!(captured.1.load(Ordering::SeqCst), 1);
             assert!(results.1.load(Ordering::SeqCst) <= 1);
@@ -418,16 +419,16 @@ impl Known {
     #[track_caller]
     fn assert_never_ran(&self) {
         assert_eq!(self.runs(), 0, "it ran");
-        assert_eq!(self.record.captured.1.load(Ordering::SeqCst), 1, "its closure is still there");
+        assert_eq!(self.record.captured.1.load(Ordering::SeqCst), 1, "the closure has not been dropped");
     }
 }
 
 proptest! {
-    // No files are written: a case that fails is printed, small enough to become a test of its own.
+    // No regression files: a failing case is printed, and can be turned into a test.
     #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Forbids a handle with no end or a wrong one, a job that runs twice or after its cancelling, a value that is
-    /// dropped twice or never, and counters that don't add up.
+    /// Forbids a handle that does not resolve or has a wrong outcome, a job that runs twice or after its cancellation,
+    /// a value that is dropped twice or never, and counters that do not add up.
     #[test]
     fn random_programs(threads in 1..4_usize, steps in vec(step(), 0..40), drain in any::<bool>()) {
         let _watchdog = watchdog();

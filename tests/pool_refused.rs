@@ -1,4 +1,4 @@
-//! The pool, and `separate`, where the system refuses threads.
+//! The pool, and `separate`, when the system refuses threads.
 //!
 //! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -13,11 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
-/// Stacks that no system has room for; one that a system does have room for proves nothing.
+/// Stack sizes that this system refuses.
 fn absurd_sizes() -> Vec<usize> {
     let refused = |size: &usize| thread::Builder::new().stack_size(*size).spawn(|| ()).is_err();
     let sizes: Vec<_> = [usize::MAX / 4, usize::MAX >> 18].into_iter().filter(refused).collect();
-    assert!(!sizes.is_empty(), "a system without limits");
+    assert!(!sizes.is_empty(), "this system accepts every stack size");
     sizes
 }
 
@@ -30,8 +30,8 @@ fn assert_no_thread<R>(job: Job<R>) {
     }
 }
 
-/// Forbids that a job which no thread will ever run stays queued (known bug 2), is kept, or poisons the pool
-/// (known bug 3).
+/// Forbids that a job that no thread will ever run stays queued (known bug 2), is leaked, or poisons the pool (known
+/// bug 3).
 #[test]
 fn with_no_thread_at_all_the_job_says_so() {
     let _watchdog = watchdog();
@@ -41,8 +41,8 @@ fn with_no_thread_at_all_the_job_says_so() {
         for round in 1..=3 {
             let (captured, dropped) = traced();
             let job = pool.spawn(move || drop(captured));
-            assert!(job.is_finished(), "there is nobody who could finish it later");
-            assert!(!job.cancel(), "it is over already");
+            assert!(job.is_finished(), "no thread could finish the job later");
+            assert!(!job.cancel(), "the job has already ended");
             assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
             assert_no_thread(job);
             let stats = pool.stats();
@@ -67,7 +67,7 @@ fn with_no_thread_at_all_the_job_says_so() {
     }
 }
 
-/// Forbids that what is dropped with a refused job is dropped under a lock, or breaks the pool by its panic.
+/// Forbids that a refused job is dropped under a lock, or that a panic in its `Drop` breaks the pool.
 #[test]
 fn what_a_refused_job_drops_may_use_the_pool_and_panic() {
     let _watchdog = watchdog();
@@ -78,7 +78,7 @@ fn what_a_refused_job_drops_may_use_the_pool_and_panic() {
         assert_no_thread(pool.spawn(move || drop(captured)));
         assert_eq!(pool.stats().cancelled, 2);
         let (captured, dropped) = bomb();
-        // Whether the panic comes out here is left open.
+        // It is unspecified whether the panic comes out here.
         let _ = catch_unwind(AssertUnwindSafe(|| assert_no_thread(pool.spawn(move || drop(captured)))));
         assert!(dropped.recv().is_ok() && dropped.recv().is_err());
         assert_no_thread(pool.spawn(|| ()));
@@ -87,7 +87,7 @@ fn what_a_refused_job_drops_may_use_the_pool_and_panic() {
     }
 }
 
-/// Forbids that a job in another pool is lost, or hangs, with the pool that has no threads.
+/// Forbids that a job that submits to a pool without threads is lost, or hangs.
 #[test]
 fn a_job_elsewhere_may_meet_a_pool_without_threads() {
     let _watchdog = watchdog();
@@ -102,7 +102,7 @@ fn a_job_elsewhere_may_meet_a_pool_without_threads() {
 
 // --- one thread, and no second --------------------------------------------------------------------------------------
 
-/// Of these stacks, in megabytes, exactly one fits into the memory that the probe is given.
+/// A stack size in megabytes. The probe's memory has room for one such stack.
 #[cfg(target_os = "linux")]
 const STACK: usize = 600;
 #[cfg(target_os = "linux")]
@@ -123,11 +123,11 @@ fn one_thread_probe() {
     let stats = pool.stats();
     assert_eq!((stats.threads, stats.queued, stats.submitted, running_now(&stats)), (1, 15, 16, 1));
 
-    // Another pool has none at all as long as this one has its thread.
+    // Another pool gets no thread while this pool has one.
     let other = builder().build();
     assert_no_thread(other.spawn(|| ()));
 
-    // The one thread gets through everything: also what waits for others, as far as it can run them itself.
+    // The one thread runs all jobs, including one that waits for another job, which runs inline.
     let inside = pool.clone();
     let nested = pool.spawn(move || inside.spawn(|| thread::current().id()).wait());
     release(held);
@@ -138,7 +138,7 @@ fn one_thread_probe() {
     assert!(ids.iter().all(|id| *id == ids[0]));
     assert_eq!(threads.started(), 1);
 
-    // Its end leaves room for one of the other's, which is none the worse for what it has seen.
+    // When the thread ends, there is room for a thread of the other pool, which still works.
     until("the thread has ended", || pool.stats().threads == 0);
     let mut result = None;
     until("there is room", || {
@@ -158,7 +158,7 @@ fn one_thread_probe() {
         assert!(send.send(inside.spawn(|| ())).is_ok());
         inside.drain();
     });
-    // The thread that would run it in the place of the one that drains is refused, and the drain waits for it.
+    // The system refuses the spare thread that would run this job in place of the one that drains.
     assert_no_thread(last.recv_blocking().unwrap());
     drains.wait();
     let stats = other.stats();
@@ -166,7 +166,7 @@ fn one_thread_probe() {
     println!("the probe has seen it all");
 }
 
-/// Forbids that a pool with one live thread gives up a job because a second thread is refused, or forgets it.
+/// Forbids that a pool with one thread refuses or loses a job because a second thread is refused.
 #[cfg(target_os = "linux")]
 #[test]
 fn with_one_thread_the_job_stays_queued() {
@@ -179,7 +179,7 @@ fn with_one_thread_the_job_stays_queued() {
 #[ignore = "run by `a_separate_thread_may_be_refused`, in a process whose memory is limited"]
 fn separate_probe() {
     let _watchdog = watchdog();
-    // The stack of the thread that this test runs on is the one that fits.
+    // There is memory for one stack of this size: that of this test's own thread.
     for round in 0..3 {
         let (captured, dropped) = traced();
         let job = match round {
@@ -188,7 +188,7 @@ fn separate_probe() {
             _ => ThreadPool::builder().threads(1).build().spawn(move || drop(captured)),
         };
         assert!(job.is_finished());
-        assert!(!job.cancel(), "it is over already");
+        assert!(!job.cancel(), "the job has already ended");
         assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
         assert_no_thread(job);
     }
@@ -197,12 +197,12 @@ fn separate_probe() {
     let (captured, dropped) = bomb();
     let _ = catch_unwind(AssertUnwindSafe(|| drop(threaded_separate(move || drop(captured)).async_call())));
     assert!(dropped.recv().is_ok() && dropped.recv().is_err());
-    // This one asks for less, and gets it.
+    // A smaller stack is granted.
     assert_eq!(ThreadPool::builder().threads(1).stack_size(1 << 20).build().spawn(|| 1).wait(), 1);
     println!("the probe has seen it all");
 }
 
-/// Forbids that `separate` panics, hangs or keeps the closure where its thread is refused.
+/// Forbids that `separate` panics, hangs or leaks the closure when its thread is refused.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_separate_thread_may_be_refused() {

@@ -16,13 +16,13 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// Each way to close a pool and to wait for it.
+/// Every way to close a pool and wait for its end.
 const WAYS: [fn(&ThreadPool); 3] =
     [ThreadPool::drain, ThreadPool::shutdown, |pool| pool.shutdown_timeout(Duration::MAX).unwrap()];
 
 // --- from outside ---------------------------------------------------------------------------------------------------
 
-/// Forbids that closing a pool which was never used, or is closed already, hangs or fails.
+/// Forbids that closing an unused or closed pool hangs or fails.
 #[test]
 fn closing_an_unused_pool_and_closing_it_again() {
     let _watchdog = watchdog();
@@ -39,7 +39,7 @@ fn closing_an_unused_pool_and_closing_it_again() {
     }
 }
 
-/// Forbids that a drain loses a queued job, returns before the last has ended, or tells a running one to stop.
+/// Forbids that a drain loses a queued job, returns before the last job has ended, or tells a running job to stop.
 #[test]
 fn drain_runs_all_there_is() {
     let _watchdog = watchdog();
@@ -73,8 +73,8 @@ fn drain_runs_all_there_is() {
     }
 }
 
-/// Forbids that a shutdown runs a queued job, keeps its closure, returns before a running one has ended, or does not
-/// tell that one.
+/// Forbids that a shutdown runs a queued job or leaks its closure, or does not tell a running job to stop or wait for
+/// it.
 #[test]
 fn shutdown_cancels_what_is_queued_and_waits_for_the_rest() {
     let _watchdog = watchdog();
@@ -106,16 +106,16 @@ fn shutdown_cancels_what_is_queued_and_waits_for_the_rest() {
                 way(&pool);
                 ended.load(Ordering::SeqCst)
             });
-            // They resolve though both threads are busy still.
+            // The queued jobs resolve although both threads are busy.
             queued.into_iter().for_each(assert_cancelled);
             assert!(dropped.into_iter().all(|dropped| dropped.recv().is_ok()));
             assert!(!closer.is_finished());
             first.stop.open();
             second.stop.open();
-            assert_eq!(closer.join().unwrap(), 2, "it did not wait");
+            assert_eq!(closer.join().unwrap(), 2, "the shutdown did not wait");
         });
         assert_eq!((were_told.recv(), were_told.recv()), (Ok(()), Ok(())));
-        // Asked alone: their handles still yield the value.
+        // The running jobs were only asked to stop: their handles yield the value.
         assert_eq!((first.job.wait(), second.job.wait()), ("the value", "the value"));
         assert!(!ran.load(Ordering::SeqCst));
         let stats = pool.stats();
@@ -124,7 +124,7 @@ fn shutdown_cancels_what_is_queued_and_waits_for_the_rest() {
     }
 }
 
-/// Forbids that a running job is not told of a shutdown because nobody has its handle, or because it is blocked.
+/// Forbids that a shutdown does not tell a running job that is detached or blocked.
 #[test]
 fn shutdown_tells_every_running_job() {
     let _watchdog = watchdog();
@@ -147,7 +147,7 @@ fn shutdown_tells_every_running_job() {
     pool.shutdown();
 }
 
-/// Forbids that a queued job which was detached, or is waited for, misses the shutdown.
+/// Forbids that a shutdown does not cancel a queued job that is detached, waited for or awaited.
 #[test]
 fn shutdown_resolves_every_kind_of_handle() {
     let _watchdog = watchdog();
@@ -164,7 +164,7 @@ fn shutdown_resolves_every_kind_of_handle() {
         let closer = scope.spawn(|| pool.shutdown());
         waited.join().unwrap();
         awaited.join().unwrap();
-        // There is no value to give, so the panic says why.
+        // Without a value, `wait` panics and says why.
         let panic = resumed.join().unwrap();
         assert!(text(&*panic).to_lowercase().contains("cancel"), "{}", text(&*panic));
         release(held);
@@ -176,7 +176,7 @@ fn shutdown_resolves_every_kind_of_handle() {
     assert_eq!(pool.stats().cancelled, 5);
 }
 
-/// Forbids that a handle of a closed pool is neither done nor cancelled (known bug 7), or keeps its closure.
+/// Forbids that a job of a closed pool does not resolve (known bug 7), or that its closure is leaked.
 #[test]
 fn a_closed_pool_refuses_jobs_at_once() {
     let _watchdog = watchdog();
@@ -206,7 +206,7 @@ fn a_closed_pool_refuses_jobs_at_once() {
     }
 }
 
-/// Forbids that a pool which is being closed, and busy still, takes a job.
+/// Forbids that a pool that is closing, but still busy, accepts a job.
 #[test]
 fn a_closing_pool_refuses_jobs_at_once() {
     let _watchdog = watchdog();
@@ -224,7 +224,7 @@ fn a_closing_pool_refuses_jobs_at_once() {
     }
 }
 
-/// Forbids a time limit that waits too short or for ever, and an error that does not say how many jobs are left.
+/// Forbids that `shutdown_timeout` waits for ever, or that its error has a wrong number of running jobs.
 #[test]
 fn shutdown_timeout_says_how_many_still_run() {
     let _watchdog = watchdog();
@@ -251,7 +251,7 @@ fn shutdown_timeout_says_how_many_still_run() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that a shutdown has to wait for a drain that is under way, or the drain for what is cancelled then.
+/// Forbids that a shutdown waits for an earlier drain, or that this drain waits for the jobs that the shutdown cancels.
 #[test]
 fn a_shutdown_overtakes_a_drain() {
     let _watchdog = watchdog();
@@ -269,7 +269,7 @@ fn a_shutdown_overtakes_a_drain() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that of several who close the pool at once one is forgotten, or comes back too early.
+/// Forbids that, of several threads that close the pool at once, one hangs or returns too early.
 #[test]
 fn several_close_the_pool_at_once() {
     let _watchdog = watchdog();
@@ -298,7 +298,7 @@ fn several_close_the_pool_at_once() {
     }
 }
 
-/// Forbids that a job runs after the pool was closed, and that one submitted meanwhile has no end.
+/// Forbids that a job runs after the pool was closed, or that a job that is submitted meanwhile does not resolve.
 #[test]
 fn submitting_while_the_pool_closes() {
     let _watchdog = watchdog();
@@ -319,7 +319,7 @@ fn submitting_while_the_pool_closes() {
                         match job.outcome().wait() {
                             Ok(()) => _ = taken.fetch_add(1, Ordering::SeqCst),
                             Err(JoinError::Cancelled) => assert!(pool.is_closed()),
-                            Err(other) => panic!("it ran after the end: {other}"),
+                            Err(other) => panic!("a job ran after the end: {other}"),
                         }
                     }
                 });
@@ -335,7 +335,7 @@ fn submitting_while_the_pool_closes() {
 
 // --- threads --------------------------------------------------------------------------------------------------------
 
-/// Forbids that a thread, idle or busy, outlives its pool, whichever way that ends, for as long as it may be idle.
+/// Forbids that an idle or busy thread outlives its pool for its keep-alive time, however the pool ends.
 #[test]
 fn all_threads_end_with_the_pool() {
     let _watchdog = watchdog();
@@ -348,7 +348,7 @@ fn all_threads_end_with_the_pool() {
         release(hold(&pool, 4));
         let busy = hold(&pool, 1);
         #[cfg(target_os = "linux")]
-        until("the system shows them all", || threads_named(&name).len() == 4);
+        until("the system lists all threads", || threads_named(&name).len() == 4);
         stop_all(&busy);
         if let Some(close) = close {
             close(&pool);
@@ -363,7 +363,7 @@ fn all_threads_end_with_the_pool() {
     }
 }
 
-/// Forbids that a pool which is closed at the moment a thread starts, ends or falls asleep keeps it (known bug 4).
+/// Forbids that a thread stays when its pool is closed as the thread starts, ends or falls asleep (known bug 4).
 #[test]
 fn closing_at_any_moment_of_a_thread() {
     let _watchdog = watchdog();
@@ -384,13 +384,13 @@ fn closing_at_any_moment_of_a_thread() {
             _ => pool.drain(),
         }
         drop(pool);
-        // Whichever way: it has an end.
+        // The job resolves, with whatever outcome.
         let _ = second.outcome().wait();
         threads.wait_for_all_to_stop();
     }
 }
 
-/// Forbids that dropping the last handle waits, loses a queued job, or tells anyone to stop.
+/// Forbids that dropping the last handle waits, loses a queued job, or tells a job to stop.
 #[test]
 fn the_last_handle_lets_the_queue_run_empty() {
     let _watchdog = watchdog();
@@ -404,7 +404,7 @@ fn the_last_handle_lets_the_queue_run_empty() {
     drop(pool);
     assert!(!clone.is_closed());
     drop(clone);
-    // It came back though the thread is busy still.
+    // The drop has returned although the thread is busy.
     assert!(!running.finish());
     assert!(jobs.into_iter().map(Job::wait).eq((0..50).map(|number| (number, false))));
     assert_eq!(receiver.recv(), Ok(false));
@@ -412,7 +412,7 @@ fn the_last_handle_lets_the_queue_run_empty() {
     assert_eq!(threads.started(), 1);
 }
 
-/// Forbids that a worker which drops the last handle joins itself (known bug 9) or forgets what is queued.
+/// Forbids that a worker that drops the last handle waits for itself (known bug 9), or loses queued jobs.
 #[test]
 fn the_last_handle_is_dropped_in_a_job() {
     let _watchdog = watchdog();
@@ -424,7 +424,7 @@ fn the_last_handle_is_dropped_in_a_job() {
         let keep = on_drop(move || drop(last));
         let mut cancelled = None;
         match place {
-            // In the middle, at the end of the closure, with the result, with the payload, with a panic, by a cancel.
+            // Inside the job, at the end of the closure, with the result, with the payload, with a panic, by a cancel.
             0 => pool.spawn(move || drop(keep)).detach(),
             1 => pool.spawn(move || _ = &keep).detach(),
             2 => pool.spawn(move || keep).detach(),
@@ -443,7 +443,7 @@ fn the_last_handle_is_dropped_in_a_job() {
         drop(pool);
         release(held);
         assert!(after.into_iter().map(Job::wait).eq(0..10));
-        // It may have run before the job that it cancels could be cancelled, but it has run.
+        // The canceller has run, although the other job may have run before.
         canceller.wait();
         threads.wait_for_all_to_stop();
         assert_eq!(threads.started(), 2);
@@ -452,7 +452,7 @@ fn the_last_handle_is_dropped_in_a_job() {
 
 // --- from its own jobs ----------------------------------------------------------------------------------------------
 
-/// Forbids that a job which closes its own pool waits for itself.
+/// Forbids that a job that closes its own pool waits for itself.
 #[test]
 fn a_job_closes_its_own_pool() {
     let _watchdog = watchdog();
@@ -469,7 +469,7 @@ fn a_job_closes_its_own_pool() {
                     1
                 });
                 assert_eq!(job.wait(), 1);
-                // From outside, with nothing left to wait for.
+                // A drain from outside returns as well.
                 pool.drain();
                 assert_at_rest(&pool);
                 threads.wait_for_all_to_stop();
@@ -478,7 +478,7 @@ fn a_job_closes_its_own_pool() {
     }
 }
 
-/// Forbids that a job which closes its own pool does not wait for the other jobs, or does not see them as told.
+/// Forbids that a job that shuts its own pool down does not tell the other jobs to stop, or does not wait for them.
 #[test]
 fn a_job_that_closes_its_pool_waits_for_the_others() {
     let _watchdog = watchdog();
@@ -500,7 +500,7 @@ fn a_job_that_closes_its_pool_waits_for_the_others() {
     assert!(closer.wait());
 }
 
-/// Forbids that a job which drains a pool of one waits for jobs that only its own thread could run.
+/// Forbids that a job that drains its own pool of one thread waits for ever for queued jobs.
 #[test]
 fn a_job_drains_a_pool_of_one() {
     let _watchdog = watchdog();
@@ -520,7 +520,8 @@ fn a_job_drains_a_pool_of_one() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that jobs which close their pool at the same moment wait for each other, or outsiders don't wait for them.
+/// Forbids that jobs that close their pool at the same time wait for each other, or that other threads do not wait for
+/// them.
 #[test]
 fn several_jobs_and_outsiders_close_the_pool_at_once() {
     let _watchdog = watchdog();
@@ -536,7 +537,7 @@ fn several_jobs_and_outsiders_close_the_pool_at_once() {
                     barrier.wait();
                     WAYS[(number + round) % 3](&inside);
                     back.fetch_add(1, Ordering::SeqCst);
-                    // Not yet over: it is exempt from its own call and from the others', until its end.
+                    // The job still runs. No other job's call waits for it, until its end.
                     go_on.pass();
                     back.fetch_add(1, Ordering::SeqCst);
                 })
@@ -548,11 +549,11 @@ fn several_jobs_and_outsiders_close_the_pool_at_once() {
                 scope.spawn(move || {
                     barrier.wait();
                     WAYS[(number + round) % 3](pool);
-                    assert_eq!(back.load(Ordering::SeqCst), 8, "an outsider did not wait");
+                    assert_eq!(back.load(Ordering::SeqCst), 8, "another thread did not wait");
                 });
             }
-            // None of the four has ended, and yet each of them comes back.
-            until("all jobs are back", || back.load(Ordering::SeqCst) == 4);
+            // None of the four jobs has ended, but the call of each has returned.
+            until("all calls have returned", || back.load(Ordering::SeqCst) == 4);
             go_on.open();
         });
         jobs.into_iter().for_each(Job::wait);
@@ -560,7 +561,7 @@ fn several_jobs_and_outsiders_close_the_pool_at_once() {
     }
 }
 
-/// Forbids that a job which is back from closing its pool, and is busy still, is waited for by a job that closes it later.
+/// Forbids that a job that closes its pool waits for a job that has closed it before, and still runs.
 #[test]
 fn a_job_is_exempt_until_it_ends() {
     let _watchdog = watchdog();
@@ -587,7 +588,7 @@ fn a_job_is_exempt_until_it_ends() {
     }
 }
 
-/// Forbids that a job's own call with a time limit counts the job itself as running.
+/// Forbids that `shutdown_timeout` in a job counts the job itself as running.
 #[test]
 fn a_job_with_a_time_limit_does_not_count_itself() {
     let _watchdog = watchdog();
@@ -600,8 +601,7 @@ fn a_job_with_a_time_limit_does_not_count_itself() {
     pool.shutdown();
 }
 
-/// Forbids that a job that runs inside another one's `wait`, on the same thread, waits for that one when it closes the
-/// pool.
+/// Forbids that a job that runs inline in another job's `wait` waits for that job when it closes the pool.
 #[test]
 fn a_job_inside_another_closes_the_pool() {
     let _watchdog = watchdog();
@@ -618,7 +618,7 @@ fn a_job_inside_another_closes_the_pool() {
     }
 }
 
-/// Forbids that a job that waits for a queued one is left waiting when the pool is shut down.
+/// Forbids that a job that shuts its pool down, and then waits for a cancelled job, hangs.
 #[test]
 fn a_job_that_waits_for_a_cancelled_job_learns_it() {
     let _watchdog = watchdog();
@@ -634,7 +634,7 @@ fn a_job_that_waits_for_a_cancelled_job_learns_it() {
     assert_eq!(job.wait(), 3);
 }
 
-/// Forbids that the jobs of two pools which close each other's, and then their own, hang.
+/// Forbids that the jobs of two pools that close each other's pool, and then their own, hang.
 #[test]
 fn two_pools_close_each_other() {
     let _watchdog = watchdog();
@@ -644,7 +644,7 @@ fn two_pools_close_each_other() {
         let (other, own, both_run) = (other.clone(), own.clone(), Arc::clone(&both_run));
         move || {
             both_run.wait();
-            // Not for longer: that one may wait for this.
+            // No longer, because the other job may wait for this one.
             let _ = other.shutdown_timeout(Duration::ZERO);
             own.shutdown();
         }
@@ -660,8 +660,8 @@ fn two_pools_close_each_other() {
 
 // --- user code on the way -------------------------------------------------------------------------------------------
 
-/// Forbids that a shutdown drops jobs under a lock: their `Drop` may submit, count, close, and drop handles
-/// (known bug 8).
+/// Forbids that a shutdown drops jobs under a lock: their `Drop` may submit, read counters, close the pool, and drop
+/// handles (known bug 8).
 #[test]
 fn what_a_shutdown_drops_may_use_the_pool() {
     let _watchdog = watchdog();
@@ -694,7 +694,7 @@ fn what_a_shutdown_drops_may_use_the_pool() {
     }
 }
 
-/// Forbids that a panic in the `Drop` of a queued job leaves the ones after it without an end.
+/// Forbids that, after a panic in the `Drop` of a queued job, later jobs do not resolve.
 #[test]
 fn a_shutdown_survives_a_panic_in_a_drop() {
     let _watchdog = watchdog();
@@ -707,7 +707,7 @@ fn a_shutdown_survives_a_panic_in_a_drop() {
         })
         .unzip();
     let last = pool.spawn(|| ());
-    // Whether the panic comes out here is left open.
+    // It is unspecified whether the panic comes out here.
     let _ = catch_unwind(AssertUnwindSafe(|| pool.shutdown_timeout(Duration::ZERO)));
     jobs.into_iter().for_each(assert_cancelled);
     assert_cancelled(last);
@@ -720,7 +720,7 @@ fn a_shutdown_survives_a_panic_in_a_drop() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that a job which panics after the pool was closed, or whose result's `Drop` does, holds up the end.
+/// Forbids that a panic of a job, or of its result's `Drop`, after the pool was closed delays the end.
 #[test]
 fn a_panic_at_the_end() {
     let _watchdog = watchdog();
@@ -745,7 +745,7 @@ fn a_panic_at_the_end() {
     }
 }
 
-/// Forbids that a job which was cancelled, and runs still, is not waited for.
+/// Forbids that closing a pool does not wait for a running job whose handle was dropped.
 #[test]
 fn a_job_without_a_handle_is_waited_for() {
     let _watchdog = watchdog();

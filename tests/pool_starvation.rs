@@ -1,4 +1,4 @@
-//! A pool cannot starve itself: jobs that wait for jobs, and for each other, on pools with too few threads for it.
+//! A pool cannot starve itself: jobs that wait for other jobs, and for each other, in pools with too few threads.
 //!
 //! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Watches the threads of a pool of that many, whose idle ones stay.
+/// A pool of `size` threads whose idle threads stay, and the count of its threads.
 fn pool_of(size: usize) -> (ThreadPool, Threads) {
     let threads = Threads::default();
     let builder = ThreadPool::builder().threads(size).keep_alive(Duration::MAX);
     (threads.watch(builder).build(), threads)
 }
 
-/// Runs that many jobs, each of which leaves a moment for others to get in its way; gives how many ran at once at most.
+/// Runs jobs that yield once. Returns how many of them ran at once at most.
 fn most_at_once(pool: &ThreadPool, jobs: usize) -> usize {
     let crowd = Crowd::default();
     let jobs = pool.spawn_many((0..jobs).map(|_| {
@@ -38,7 +38,7 @@ fn most_at_once(pool: &ThreadPool, jobs: usize) -> usize {
 
 // --- (a) `wait` in a worker -----------------------------------------------------------------------------------------
 
-/// Forbids that nested waits need more than the one thread there is.
+/// Forbids that nested waits need a second thread.
 #[test]
 fn nested_waits_in_a_pool_of_one() {
     fn nest(pool: &ThreadPool, left: u32) -> u32 {
@@ -53,20 +53,20 @@ fn nested_waits_in_a_pool_of_one() {
     assert_eq!((stats.succeeded, running_now(&stats)), (100, 0));
 }
 
-/// Forbids that `wait`, of a job or of its outcome, leaves a queued job of the same pool to another thread.
+/// Forbids that `wait` in a job leaves a queued job of the same pool to another thread.
 #[test]
-fn wait_runs_a_queued_job_right_there() {
+fn wait_runs_a_queued_job_inline() {
     let _watchdog = watchdog();
     for size in [1, 3] {
         let (pool, _) = pool_of(size);
-        // No other thread could take them.
+        // All other threads are busy.
         let held = hold(&pool, size - 1);
         let inside = pool.clone();
         let same_thread = pool.spawn(move || {
             let id = || thread::current().id();
             let here = id();
             let jobs = inside.spawn_many([id; 5]);
-            // The last one first: it does not have to run those in front of it.
+            // The last job first: `wait` does not have to run the jobs before it.
             let mut jobs = jobs.into_iter().rev();
             let last = jobs.next().unwrap();
             let first_wait = last.wait() == here;
@@ -78,7 +78,7 @@ fn wait_runs_a_queued_job_right_there() {
     }
 }
 
-/// Forbids that a panic, a cancel or a job's own state leaks from a job that runs in another one's `wait`.
+/// Forbids that a panic or a cancel passes between a job that runs inline and the job that waits for it.
 #[test]
 fn a_job_in_anothers_wait_is_a_job_of_its_own() {
     let _watchdog = watchdog();
@@ -95,7 +95,7 @@ fn a_job_in_anothers_wait_is_a_job_of_its_own() {
     assert_eq!((pool.stats().panicked, pool.stats().succeeded), (1, 2));
 }
 
-/// Forbids that jobs which wait for many others, at once and two levels down, get stuck.
+/// Forbids that a tree of jobs that wait for their children hangs.
 #[test]
 fn a_tree_of_waits() {
     fn sum(pool: &ThreadPool, from: u64, to: u64) -> u64 {
@@ -121,7 +121,7 @@ fn a_tree_of_waits() {
 
 // --- (b) spare threads ----------------------------------------------------------------------------------------------
 
-/// Forbids that a job that awaits a job of its own pool of one, rather than `wait` for it, hangs.
+/// Forbids that a job that awaits a job of its own pool of one thread, with `block_on`, hangs.
 #[test]
 fn nested_awaits_in_a_pool_of_one() {
     fn nest(pool: &ThreadPool, left: u32) -> u32 {
@@ -133,13 +133,13 @@ fn nested_awaits_in_a_pool_of_one() {
     for _ in 0..5 {
         assert_eq!(nest(&pool, 20), 20);
     }
-    until("the spare ones have ended", || pool.stats().threads <= 1);
+    until("the spare threads have ended", || pool.stats().threads <= 1);
     assert_eq!(most_at_once(&pool, 50), 1);
     drop(pool);
     threads.wait_for_all_to_stop();
 }
 
-/// Forbids the same for `threaded`, which goes to the pool that the job runs on.
+/// Forbids that nested `threaded` calls, which use the job's own pool of one thread, hang.
 #[test]
 fn nested_threaded_in_a_pool_of_one() {
     fn nest(left: u32) -> u32 {
@@ -151,7 +151,7 @@ fn nested_threaded_in_a_pool_of_one() {
     assert_eq!(pool.spawn(|| nest(30)).wait(), 30);
 }
 
-/// Forbids that two jobs of a pool of one can't fill and empty one channel, whichever of them comes first.
+/// Forbids that two jobs of a pool of one thread that use both ends of a channel hang, whichever is submitted first.
 #[test]
 fn both_ends_of_a_channel_in_a_pool_of_one() {
     let _watchdog = watchdog();
@@ -179,7 +179,7 @@ fn both_ends_of_a_channel_in_a_pool_of_one() {
     until("the spare one has ended", || pool.stats().threads <= 1);
 }
 
-/// Forbids that a line of jobs, each of which passes on what the next one has, is too long for a pool of one.
+/// Forbids that a chain of jobs, each of which waits for the next, hangs in a pool of one thread.
 #[test]
 fn a_chain_of_oneshots_in_a_pool_of_one() {
     let _watchdog = watchdog();
@@ -194,7 +194,7 @@ fn a_chain_of_oneshots_in_a_pool_of_one() {
                 pool.spawn(move || next.send(block(receiver).unwrap() + 1).unwrap())
             })
             .collect();
-        // The one with the first value comes last of all.
+        // The job with the first value is submitted last.
         let first = first.unwrap();
         pool.spawn(move || first.send(0).unwrap()).wait();
         links.into_iter().for_each(Job::wait);
@@ -202,7 +202,7 @@ fn a_chain_of_oneshots_in_a_pool_of_one() {
     }
 }
 
-/// Forbids that a job which arrives at the moment at which the only thread blocks finds nobody.
+/// Forbids that a job that is submitted just as the only thread blocks does not run.
 #[test]
 fn a_job_arrives_as_the_worker_blocks() {
     let _watchdog = watchdog();
@@ -225,7 +225,7 @@ fn a_job_arrives_as_the_worker_blocks() {
     until("the spare one has ended", || pool.stats().threads <= 1);
 }
 
-/// Forbids that two pools of one whose jobs wait for each other's run dry.
+/// Forbids that two pools of one thread, whose jobs wait for each other's jobs, hang.
 #[test]
 fn from_one_pool_to_the_other_and_back() {
     fn ping(here: &ThreadPool, there: &ThreadPool, left: u32) -> u32 {
@@ -236,11 +236,11 @@ fn from_one_pool_to_the_other_and_back() {
     let (left, right) = (pool_of(1).0, pool_of(1).0);
     assert_eq!(ping(&left, &right, 20), 20);
     for pool in [left, right] {
-        until("the spare ones have ended", || pool.stats().threads <= 1);
+        until("the spare threads have ended", || pool.stats().threads <= 1);
     }
 }
 
-/// Forbids a spare thread where no job waits for one, and that it is not started for the first one that does.
+/// Forbids that a spare thread starts without a queued job, or does not start for the first one.
 #[test]
 fn no_spare_thread_without_a_job_for_it() {
     let _watchdog = watchdog();
@@ -270,13 +270,13 @@ fn no_spare_thread_without_a_job_for_it() {
     assert!(threads.started() <= 2);
 }
 
-/// Jobs that block in the crate until they are let go, then work until they may end, and all of which have started.
+/// Jobs that have started, block in the crate until `let_go`, and then run until their gate opens.
 struct Blocked {
     jobs: Vec<Job<()>>,
     letters: Vec<oneshot::Sender<()>>,
-    /// Those that are not blocked any more, and not yet at their end.
+    /// The jobs that have returned from their blocking call, and have not ended.
     back: Crowd,
-    /// One for each.
+    /// One gate for each job.
     ends: Vec<Gate>,
 }
 
@@ -306,22 +306,23 @@ impl Blocked {
     }
 }
 
-/// Forbids that spare threads, whose blocked jobs are back, start more jobs than the pool has threads.
+/// Forbids that spare threads start jobs after the blocked jobs have returned, so that more jobs run than the pool may
+/// run.
 #[test]
-fn the_size_holds_after_a_crowd_has_come_back() {
+fn the_size_holds_after_many_blocked_jobs_return() {
     let _watchdog = watchdog();
     for size in [1, 2] {
         let (pool, threads) = pool_of(size);
         let mut blocked = block(&pool, 40);
         blocked.let_go();
-        // Forty run at once, for now. The next jobs have to wait until there are fewer than `size`.
+        // Forty jobs run at once now. The next jobs must wait until fewer than `size` run.
         let crowd = blocked.back.clone();
         let (seen, new) = (Arc::new(AtomicUsize::new(0)), Crowd::default());
         let late = pool.spawn_many((0..100).map(|_| {
             let (crowd, seen, new) = (crowd.clone(), Arc::clone(&seen), new.clone());
             move || {
                 new.enter();
-                // In this order: the crowd grows no more, so this is never more than there were at one moment.
+                // The crowd only shrinks, and is read last; so the sum is never larger than at some one moment.
                 seen.fetch_max(new.now() + crowd.now(), Ordering::SeqCst);
                 thread::yield_now();
                 new.leave();
@@ -335,13 +336,13 @@ fn the_size_holds_after_a_crowd_has_come_back() {
         let seen = seen.load(Ordering::SeqCst);
         assert!((1..=size).contains(&seen), "{seen} at once in a pool of {size}");
         assert!(new.most() <= size && most_at_once(&pool, 100) <= size);
-        until("the spare ones have ended", || pool.stats().threads <= size);
+        until("the spare threads have ended", || pool.stats().threads <= size);
         until("the system has seen it", || threads.started() - threads.stopped() <= size);
         assert_eq!(pool.spawn(|| 1).wait(), 1);
     }
 }
 
-/// Forbids more jobs that run at once than the size while others are blocked.
+/// Forbids that more jobs than the size run at once while others are blocked.
 #[test]
 fn the_size_holds_while_others_are_blocked() {
     let _watchdog = watchdog();
@@ -349,7 +350,7 @@ fn the_size_holds_while_others_are_blocked() {
         let (pool, _) = pool_of(size);
         let mut blocked = block(&pool, 10);
         assert!(most_at_once(&pool, 100) <= size);
-        // The size is made use of, too.
+        // All threads can be used.
         release(hold(&pool, size));
         blocked.let_go();
         blocked.ends.iter().for_each(Gate::open);
@@ -358,7 +359,7 @@ fn the_size_holds_while_others_are_blocked() {
     }
 }
 
-/// Forbids that blocked jobs are replaced without end, or that the ones which wait for a thread then are lost.
+/// Forbids that a pool starts more than 512 threads for blocked jobs, or that jobs beyond that number are lost.
 #[test]
 fn there_are_512_threads_at_most() {
     let _watchdog = watchdog();
@@ -384,7 +385,7 @@ fn there_are_512_threads_at_most() {
     }
     assert!(jobs.into_iter().map(Job::wait).eq(0..600));
     assert_eq!(started.load(Ordering::SeqCst), 600);
-    until("the spare ones have ended", || pool.stats().threads <= 1);
+    until("the spare threads have ended", || pool.stats().threads <= 1);
     assert_eq!(most_at_once(&pool, 20), 1);
     pool.drain();
     threads.wait_for_all_to_stop();
@@ -392,7 +393,7 @@ fn there_are_512_threads_at_most() {
     until("the system says so", || threads_named("ht-many").is_empty());
 }
 
-/// Forbids that a spare thread is taken for one of the pool's own when it, or a blocked job, ends by a panic.
+/// Forbids that a panic of a blocked job, or of a job on a spare thread, makes the pool miscount its threads.
 #[test]
 fn panics_of_blocked_jobs_leave_the_pool_as_it_was() {
     let _watchdog = watchdog();
@@ -407,13 +408,13 @@ fn panics_of_blocked_jobs_leave_the_pool_as_it_was() {
         assert!(closing.outcome().wait().map(|()| 1).is_err());
         assert!(blocked.outcome().wait().is_err());
     }
-    until("the spare ones have ended", || pool.stats().threads <= 1);
+    until("the spare threads have ended", || pool.stats().threads <= 1);
     assert_eq!(most_at_once(&pool, 50), 1);
     drop(pool);
     threads.wait_for_all_to_stop();
 }
 
-/// Forbids that the end of a pool forgets blocked jobs, or the jobs that these wait for.
+/// Forbids that blocked jobs, or the jobs that they wait for, are lost when their pool ends.
 #[test]
 fn a_pool_ends_while_its_jobs_are_blocked() {
     let _watchdog = watchdog();
@@ -424,13 +425,13 @@ fn a_pool_ends_while_its_jobs_are_blocked() {
         let blocked = pool.spawn(move || receiver.recv_blocking().is_ok());
         let sending = pool.spawn(move || sender.send(()).is_ok());
         match way {
-            // Both of them are to run.
+            // Both jobs are to run.
             0 => drop(pool),
             1 => {
                 held[0].stop.open();
                 pool.drain();
             }
-            // Neither of them is.
+            // Neither job is to run.
             _ => assert!(pool.shutdown_timeout(Duration::ZERO).is_err()),
         }
         release(held);
@@ -440,7 +441,7 @@ fn a_pool_ends_while_its_jobs_are_blocked() {
     }
 }
 
-/// Forbids that a shutdown ends the thread of a blocked job before that has its value from outside.
+/// Forbids that a shutdown does not wait for jobs that block until another thread sends.
 #[test]
 fn a_shutdown_waits_for_a_blocked_job() {
     let _watchdog = watchdog();
@@ -459,7 +460,7 @@ fn a_shutdown_waits_for_a_blocked_job() {
     assert_eq!(pool.stats().succeeded, 5);
 }
 
-/// Forbids that a value which is there already costs a thread, or a job that nobody blocks in a place of its own.
+/// Forbids that a spare thread starts when a job waits for a value that is already there.
 #[test]
 fn nothing_is_started_for_a_wait_that_is_over() {
     let _watchdog = watchdog();

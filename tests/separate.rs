@@ -1,4 +1,4 @@
-//! A thread of a job's own: `threaded_separate` and `Threaded::separate`.
+//! Jobs on separate threads: `threaded_separate` and `Threaded::separate`.
 //!
 //! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -33,7 +33,7 @@ fn id() -> ThreadId {
     thread::current().id()
 }
 
-/// Forbids any way to the result that does not lead there.
+/// Forbids that a way to run a separate job does not return the result.
 #[test]
 fn every_way_to_the_result() {
     let _watchdog = watchdog();
@@ -47,16 +47,16 @@ fn every_way_to_the_result() {
     assert_eq!(threaded_separate(|| 8).sync_call(), 8);
 }
 
-/// Forbids that two separate jobs, or one and a pool, or one and its caller share a thread.
+/// Forbids that a separate job shares its thread with another separate job, with a pool, or with its caller.
 #[test]
-fn each_has_a_thread_of_its_own() {
+fn each_job_has_its_own_thread() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let barrier = Arc::new(Barrier::new(50));
     let jobs: Vec<_> = (0..50)
         .map(|_| {
             let barrier = Arc::clone(&barrier);
-            // Nobody ends before all have started: there is no limit, and no queue.
+            // No job ends before all have started: there is no limit, and no queue.
             let meet = move || {
                 barrier.wait();
                 id()
@@ -66,13 +66,13 @@ fn each_has_a_thread_of_its_own() {
         .collect();
     let ids: HashSet<_> = jobs.into_iter().map(Job::wait).chain([id(), thread_of(&pool)]).collect();
     assert_eq!(ids.len(), 52);
-    // One after the other, too.
+    // Also if they run one after the other.
     let ids: HashSet<_> = (0..20).map(|_| threaded_separate(id).async_call().wait()).collect();
     assert_eq!(ids.len(), 20);
     assert_eq!(threaded_separate(id).sync_call(), id());
 }
 
-/// Forbids another name than the one that was given, and that it needs one.
+/// Forbids that the thread lacks the given name, or that a name is mandatory.
 #[test]
 fn the_thread_has_the_name() {
     let _watchdog = watchdog();
@@ -87,7 +87,7 @@ fn the_thread_has_the_name() {
     }
 }
 
-/// Forbids that the thread outlives its job, however that ends.
+/// Forbids that the thread outlives its job, however the job ends.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_thread_ends_with_the_job() {
@@ -110,9 +110,9 @@ fn the_thread_ends_with_the_job() {
     until("all have ended", || threads_named("ht-ends").is_empty());
 }
 
-/// Forbids that it starts before it is called, and that it waits to be polled once it is.
+/// Forbids that a separate job starts before the call, or that it needs a poll to start.
 #[test]
-fn it_starts_when_it_is_called() {
+fn a_separate_job_starts_when_it_is_called() {
     let _watchdog = watchdog();
     let (captured, dropped) = traced();
     let ran = Arc::new(AtomicBool::new(false));
@@ -133,7 +133,7 @@ fn it_starts_when_it_is_called() {
     job.wait();
 }
 
-/// Forbids that a panic gets lost, ends the process, or comes out anywhere but where the result is awaited.
+/// Forbids that a panic is lost, aborts the process, or does not come out where the result is awaited.
 #[test]
 fn a_panic_comes_out_where_it_is_awaited() {
     fn panic() {
@@ -154,7 +154,7 @@ fn a_panic_comes_out_where_it_is_awaited() {
     drop(call().async_call());
 }
 
-/// Forbids that a panic in the `Drop` of a closure, a result or a payload ends the process or hangs (known bug 13).
+/// Forbids that a panic in the `Drop` of a closure, a result or a payload aborts the process or hangs (known bug 13).
 #[test]
 fn a_panic_in_a_drop() {
     let _watchdog = watchdog();
@@ -175,7 +175,7 @@ fn a_panic_in_a_drop() {
     assert!(dropped.recv().is_ok() && dropped.recv().is_err());
 }
 
-/// Forbids that both sides, or neither, get a job that is cancelled at the moment at which it starts (known bug 11).
+/// Forbids that a job that is cancelled just as it starts both runs and is cancelled, or neither (known bug 11).
 #[test]
 fn cancelling_at_the_moment_of_the_start() {
     let _watchdog = watchdog();
@@ -185,7 +185,7 @@ fn cancelling_at_the_moment_of_the_start() {
         let job = threaded_separate(move || set.store(true, Ordering::SeqCst)).async_call();
         (0..round * 20).for_each(|_| std::hint::spin_loop());
         let in_time = job.cancel();
-        assert!(!in_time || Arc::strong_count(&ran) == 1, "the closure is still there");
+        assert!(!in_time || Arc::strong_count(&ran) == 1, "the closure has not been dropped");
         assert_eq!(matches!(job.outcome().wait(), Err(JoinError::Cancelled)), in_time);
         assert_eq!(ran.load(Ordering::SeqCst), !in_time);
         assert_eq!(Arc::strong_count(&ran), 1);
@@ -196,7 +196,7 @@ fn cancelling_at_the_moment_of_the_start() {
     }
 }
 
-/// Forbids that a running job is not told of a cancel, or of its handle's drop, or is told after a `detach`.
+/// Forbids that a running job is not told of a cancel or of its handle's drop, or is told after a `detach`.
 #[test]
 fn a_running_job_is_told() {
     let _watchdog = watchdog();
@@ -220,9 +220,9 @@ fn a_running_job_is_told() {
     assert!(!running_separate(is_cancelled).finish());
 }
 
-/// Forbids that what was captured lives on when the handle resolves, and that the result is dropped elsewhere.
+/// Forbids that a captured value lives when the handle resolves, or that a result is dropped on the wrong thread.
 #[test]
-fn what_is_dropped_where() {
+fn captured_values_and_results_are_dropped_on_the_right_thread() {
     let _watchdog = watchdog();
     for panics in [false, true] {
         let (captured, dropped) = traced();
@@ -241,7 +241,7 @@ fn what_is_dropped_where() {
     assert_eq!(dropped.try_recv(), Ok(id()));
 }
 
-/// Forbids that blocking in a separate thread hangs, or that jobs and separate threads can't wait for each other.
+/// Forbids that separate jobs and jobs of a pool hang when they wait for each other.
 #[test]
 fn separate_threads_and_pools_wait_for_each_other() {
     fn nest(pool: &ThreadPool, left: u32) -> u32 {
@@ -261,7 +261,7 @@ fn separate_threads_and_pools_wait_for_each_other() {
     assert_eq!(waiting.wait(), 3);
 }
 
-/// Forbids that a separate job belongs to the pool of the job that started it: that one's end leaves it alone.
+/// Forbids that a separate job belongs to the pool of the job that started it, and is affected by that pool's end.
 #[test]
 fn a_separate_job_is_in_no_pool() {
     let _watchdog = watchdog();
@@ -271,10 +271,10 @@ fn a_separate_job_is_in_no_pool() {
     assert_eq!((stats.submitted, stats.threads, running_now(&stats)), (1, 1, 0));
     pool.shutdown();
     assert!(!started.job.is_finished());
-    // Nor does what it starts go there: that is the global pool's, as for any thread that is no pool's.
+    // A job that the separate job starts goes to the global pool, as on any thread without a pool.
     let (told, name) = started.finish();
     assert!(!told && !name.starts_with("ht-pool"), "{name}");
-    // Nor does the end keep a job of that pool from starting one.
+    // A job of a closed pool may start a separate job.
     let pool = ThreadPool::new(1);
     let inside = pool.clone();
     let job = pool.spawn(move || {
