@@ -1,5 +1,5 @@
-//! Blocking iterators as async streams: items, panics, threads and surroundings. Closing is in `iterable_close.rs`, what
-//! concerns pools in `iterable_pool.rs`.
+//! Blocking iterators as async streams: items, panics, threads and contexts. `iterable_close.rs` tests closing, and
+//! `iterable_pool.rs` what concerns pools.
 //!
 //! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 // --- items ----------------------------------------------------------------------------------------------------------
 
-/// Forbids that an item is lost, or comes twice or out of order, in whatever way it is asked for.
+/// Forbids that an item is lost, doubled or out of order, for every way to ask for it.
 #[test]
 fn every_item_in_its_order() {
     let _watchdog = watchdog();
@@ -52,9 +52,9 @@ fn every_item_in_its_order() {
     }
 }
 
-/// Forbids that one of the ways to make a stream makes another one.
+/// Forbids that a way to make a stream yields other items than the iterator's.
 #[test]
-fn every_way_to_make_one() {
+fn every_way_to_make_a_stream() {
     let _watchdog = watchdog();
     assert_eq!(take_all(&mut threaded_iterable(|| 0..3)), [0, 1, 2]);
     assert_eq!(take_all(&mut IteratorWrapper::new(|| vec!["a", "b"])), ["a", "b"]);
@@ -64,7 +64,7 @@ fn every_way_to_make_one() {
     assert_eq!(take_all(&mut threaded_iterable(boxed)), [0, 1]);
 }
 
-/// Forbids that the end is no end: it comes again and again, and the iterator is not asked any more.
+/// Forbids that a stream yields an item after its end, or calls the iterator again.
 #[test]
 fn after_the_end_there_is_nothing() {
     let _watchdog = watchdog();
@@ -72,7 +72,7 @@ fn after_the_end_there_is_nothing() {
     for kind in BOTH {
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
-        // It would go on after its end.
+        // An iterator that would yield more items after its end.
         let odd = move || std::iter::from_fn(move || Some(count.fetch_add(1, Ordering::SeqCst)).filter(|n| *n != 2));
         let mut stream = kind.stream(&pool, odd);
         assert!(!stream.is_closed());
@@ -113,7 +113,7 @@ fn nothing_runs_before_the_first_poll() {
         drop(stream.next());
         drop(stream.next_many(&mut Vec::new(), 5));
         assert!(!stream.is_closed());
-        // Another thread gets through a job of later.
+        // Gives a wrongly started turn time to run.
         ThreadPool::new(1).spawn(|| ()).wait();
         assert_eq!((watch.makes(), pool.stats().threads), (0, 0));
         assert_eq!(take(&mut stream).unwrap().number, 0);
@@ -121,7 +121,7 @@ fn nothing_runs_before_the_first_poll() {
     }
 }
 
-/// Forbids more items that are made and not taken than `max_size`, and fewer when nobody takes any.
+/// Forbids that more items than `max_size` are made and not taken, or fewer when nobody takes any.
 #[test]
 fn max_size_is_exact() {
     let _watchdog = watchdog();
@@ -129,18 +129,18 @@ fn max_size_is_exact() {
     for kind in BOTH {
         for max_size in [1, 2, 3, 10, 1024] {
             let (mut stream, watch) = filled(kind, &pool, max_size);
-            // And the one that it is making.
+            // One more item may be in the making.
             assert!((max_size..=max_size + 1).contains(&watch.calls()), "{} of {max_size}", watch.calls());
             for taken in 1..50 {
                 assert_eq!(take(&mut stream).unwrap().number, taken - 1);
                 assert!(watch.calls() <= taken + max_size + 1);
             }
-            until("it has gone on", || watch.calls() > max_size + 1 || max_size > 98);
+            until("the iterator has gone on", || watch.calls() > max_size + 1 || max_size > 98);
         }
     }
 }
 
-/// Forbids that a consumer which is as fast as it can be has more items made for it than `max_size` allows.
+/// Forbids that a fast consumer causes more items to be made than `max_size` allows.
 #[test]
 fn max_size_holds_at_any_moment() {
     let _watchdog = watchdog();
@@ -153,7 +153,7 @@ fn max_size_holds_at_any_moment() {
             let mut stream = kind.stream(&pool, move || (0..2000_usize).map(ahead)).max_size(max_size);
             block_on(async {
                 loop {
-                    // It is counted before it is taken: what was seen inside is never too much.
+                    // Counted before the item is taken, so that the iterator never sees too small a number.
                     taken.fetch_add(1, Ordering::SeqCst);
                     let Some(ahead) = stream.next().await else { break };
                     assert!(ahead <= max_size, "{ahead} of {max_size}");
@@ -164,23 +164,23 @@ fn max_size_holds_at_any_moment() {
     }
 }
 
-/// Forbids another `max_size` than 1024 where none is given.
+/// Forbids another default `max_size` than 1024.
 #[test]
-fn max_size_is_1024_unless_said() {
+fn the_default_max_size_is_1024() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
         let watch = Watch::default();
         let mut stream = watch.stream(kind, &pool, |numbers| numbers);
         let taken = usize::from(poll_once(&mut stream).is_ready());
-        until("it is full", || watch.calls() >= 1024 && all_are_idle(&pool));
+        until("the buffer is full", || watch.calls() >= 1024 && all_are_idle(&pool));
         assert!(watch.calls() <= 1025 + taken);
     }
 }
 
-/// Forbids a size of nothing, another size once it has started, and a pool for one that has a thread of its own.
+/// Forbids that a stream accepts a size of zero, a new size after its start, or a pool for a separate thread.
 #[test]
-fn what_cannot_be_configured() {
+fn invalid_settings_panic() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -196,7 +196,7 @@ fn what_cannot_be_configured() {
     assert_eq!(watch.makes(), 0);
 }
 
-/// Forbids that a `next` which is given up takes an item with it (known bug 20).
+/// Forbids that a cancelled `next` loses an item (known bug 20).
 #[test]
 fn next_is_cancel_safe() {
     let _watchdog = watchdog();
@@ -217,7 +217,8 @@ fn next_is_cancel_safe() {
     }
 }
 
-/// Forbids that `next_many` takes more than its limit, gives 0 before the end, or does not leave alone what is there.
+/// Forbids that `next_many` takes more than its limit, returns 0 before the end, or changes the items already in the
+/// vector.
 #[test]
 fn next_many_takes_what_there_is() {
     let _watchdog = watchdog();
@@ -233,9 +234,9 @@ fn next_many_takes_what_there_is() {
             items
         });
         assert!(many.iter().map(|item| item.number).eq(0..many.len()));
-        assert!(many.len() >= 8, "it had been there");
+        assert!(many.len() >= 8, "fewer items than were in the buffer");
         many.clear();
-        // It waits until there is something.
+        // `next_many` waits until there is an item.
         let gate = Gate::default();
         let wait = gate.clone();
         let mut stream = kind.stream(&pool, move || (0..2).inspect(move |_| wait.pass()));
@@ -252,7 +253,7 @@ fn next_many_takes_what_there_is() {
     }
 }
 
-/// The trait that all stream libraries share.
+/// A `Stream` trait like that of the stream libraries.
 trait Stream {
     type Item;
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
@@ -266,9 +267,9 @@ impl<T: Send + 'static> Stream for IteratorWrapper<T> {
     }
 }
 
-/// Forbids that `poll_next` can't be the `poll_next` of a `Stream`.
+/// Forbids that `poll_next` cannot implement a `Stream` trait's `poll_next`.
 #[test]
-fn it_is_a_stream() {
+fn poll_next_implements_a_stream_trait() {
     async fn collect<S: Stream>(stream: S) -> Vec<S::Item> {
         let (mut stream, mut all) = (std::pin::pin!(stream), Vec::new());
         while let Some(item) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
@@ -283,8 +284,8 @@ fn it_is_a_stream() {
     }
 }
 
-/// Forbids that the consumer is not woken, that the first waker counts instead of the last (known bug 27), and that one is
-/// kept when it is not needed any more (known bug 28).
+/// Forbids that the last waker is not woken (known bug 27), or that a waker is kept when it is no longer needed (known
+/// bug 28).
 #[test]
 fn the_last_waker_is_woken() {
     let _watchdog = watchdog();
@@ -305,7 +306,7 @@ fn the_last_waker_is_woken() {
         assert_eq!(take(&mut stream), None);
         assert_eq!(first.wakes(), 0);
         second.wait_until_none_is_kept();
-        // Of one that is dropped while it waits.
+        // The waker of a stream that is dropped while its task waits.
         let gate = Gate::default();
         let wait = gate.clone();
         let mut stream = kind.stream(&pool, move || (0..1).inspect(move |_| wait.pass()));
@@ -316,7 +317,7 @@ fn the_last_waker_is_woken() {
     }
 }
 
-/// Forbids that a stream which is moved between tasks and threads loses or forgets anything.
+/// Forbids that a stream loses an item when it moves between threads.
 #[test]
 fn a_stream_moves_between_threads() {
     let _watchdog = watchdog();
@@ -361,8 +362,8 @@ fn a_panic_in_make() {
     }
 }
 
-/// Forbids that a panic in `next` is lost or looks like an end (known bug 19), comes before the items that were made, or
-/// leaves the iterator, which is not asked again.
+/// Forbids that a panic in `next` is lost or looks like an end (known bug 19), overtakes items, or leaks the iterator;
+/// and that the iterator is called again.
 #[test]
 fn a_panic_in_next() {
     let _watchdog = watchdog();
@@ -389,7 +390,7 @@ fn a_panic_in_next() {
     }
 }
 
-/// Forbids that the payload of a panic is another one when it comes out, in each way of asking.
+/// Forbids that a panic comes out with another payload, for every way to ask for an item.
 #[test]
 fn a_panic_keeps_its_payload() {
     let _watchdog = watchdog();
@@ -398,7 +399,7 @@ fn a_panic_keeps_its_payload() {
         let asks: [fn(&mut IteratorWrapper<()>); 3] = [
             |stream| assert!(take(stream).is_none()),
             |stream| assert_eq!(block_on(stream.next_many(&mut Vec::new(), 5)), 0),
-            |stream| until("there is something", || poll_once(stream).is_ready()),
+            |stream| until("the panic has come out", || poll_once(stream).is_ready()),
         ];
         for ask in asks {
             let panic = || std::panic::resume_unwind(Box::new(vec![5]));
@@ -411,7 +412,7 @@ fn a_panic_keeps_its_payload() {
     }
 }
 
-/// Forbids that a panic in the iterator's `Drop` after its last item looks like an end, or comes before the items.
+/// Forbids that a panic in the iterator's `Drop` after the last item looks like an end, or overtakes items.
 #[test]
 fn a_panic_in_the_iterators_drop() {
     let _watchdog = watchdog();
@@ -429,7 +430,7 @@ fn a_panic_in_the_iterators_drop() {
     }
 }
 
-/// Forbids that an iterator which panics in `next` and again in its `Drop` ends the process, or a thread of the pool.
+/// Forbids that an iterator that panics in `next` and in its `Drop` aborts the process, or ends a thread of the pool.
 #[test]
 fn two_panics() {
     let _watchdog = watchdog();
@@ -446,9 +447,9 @@ fn two_panics() {
 
 // --- threads --------------------------------------------------------------------------------------------------------
 
-/// Forbids that `make`, `next` or the iterator's `Drop` run anywhere but on a thread of the pool.
+/// Forbids that `make`, `next` or the iterator's `Drop` run on another thread than one of the pool.
 #[test]
-fn one_in_a_pool_runs_there() {
+fn a_pooled_iterator_runs_in_its_pool() {
     let _watchdog = watchdog();
     let pool = ThreadPool::builder().threads(1).name("ht-iterable").build();
     let (watch, thread) = (Watch::default(), thread_of(&pool));
@@ -462,10 +463,10 @@ fn one_in_a_pool_runs_there() {
     assert!(places.iter().chain(&watch.end()).all(|(id, name)| *id == thread && name.starts_with("ht-iterable")));
 }
 
-/// Forbids that a separate one shares its thread, changes it, or has another name than it was given; its iterator need not
-/// be `Send`.
+/// Forbids that a separate iterator shares or changes its thread, or that the thread lacks the given name. The iterator
+/// need not be `Send`.
 #[test]
-fn a_separate_one_has_a_thread_of_its_own() {
+fn a_separate_iterator_has_its_own_thread() {
     struct Reports(Rc<mpsc::Sender<Place>>);
     impl Drop for Reports {
         fn drop(&mut self) {
@@ -503,10 +504,10 @@ fn a_separate_one_has_a_thread_of_its_own() {
     assert!(places[0].0 != places[1].0 && places.iter().all(|place| place.0 != thread::current().id()));
 }
 
-/// Forbids that the thread of a separate one outlives it, however it ends.
+/// Forbids that the thread of a separate iterator outlives the iterator, however the iterator ends.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_separate_ones_thread_ends_with_it() {
+fn the_thread_of_a_separate_iterator_ends_with_it() {
     let _watchdog = watchdog();
     let named = || threaded_iterable_separate(|| 0..5).max_size(2).name("ht-iter-ends");
     let mut streams: Vec<_> = (0..4).map(|_| named()).collect();
@@ -521,7 +522,7 @@ fn a_separate_ones_thread_ends_with_it() {
     until("all have ended", || threads_named("ht-iter-ends").is_empty());
 }
 
-/// Forbids that `sync_call` iterates anywhere but here, ahead of its consumer, or without the iterator's panics.
+/// Forbids that `sync_call` iterates on another thread, runs ahead of its consumer, or loses a panic of the iterator.
 #[test]
 fn sync_call_iterates_here() {
     let _watchdog = watchdog();
@@ -543,7 +544,7 @@ fn sync_call_iterates_here() {
         let mut items = kind.stream(&pool, || (0..1).chain(std::iter::from_fn(|| quiet_panic("here")))).sync_call();
         assert_eq!(items.next(), Some(0));
         assert_eq!(panic_of(|| items.next()), "here");
-        // Dropped in the middle.
+        // Dropped before its end.
         let watch = Watch::default();
         assert_eq!(watch.stream(kind, &pool, |numbers| numbers).sync_call().next().unwrap().number, 0);
         assert_eq!(watch.end(), Some(here()));
@@ -558,14 +559,14 @@ fn pool_named(name: &str) -> ThreadPool {
     ThreadPool::builder().threads(1).name(name).build()
 }
 
-/// The name of the thread that an iterable runs on which was not told where.
+/// The name of the thread that runs an iterable without a given pool.
 async fn default_thread() -> String {
     threaded_iterable(|| std::iter::once_with(own_name)).next().await.unwrap()
 }
 
-/// Forbids another pool than the current loop's, the job's, or the global one, in this order, unless one is named.
+/// Forbids another pool than the given one, the current loop's, the job's own, or the global one, in this order.
 #[test]
-fn which_pool() {
+fn the_pool_is_the_given_the_loops_the_jobs_or_the_global_one() {
     let _watchdog = watchdog();
     block_on(async {
         LoopHandle::current().set_default_pool(pool_named("ht-of-loop"));
@@ -578,7 +579,7 @@ fn which_pool() {
         let mut named = threaded_iterable(|| std::iter::once_with(own_name)).on(&pool);
         assert_says(&named.next().await.unwrap(), "ht-named");
     });
-    // No loop: the stream is polled by hand.
+    // Without a loop, the stream is polled by hand.
     let by_hand = || {
         let mut stream = threaded_iterable(|| std::iter::once_with(own_name));
         let witness = Witness::default();
@@ -592,7 +593,7 @@ fn which_pool() {
     };
     let outside = by_hand();
     assert!(!outside.starts_with("ht-of"), "{outside}");
-    // Two threads, since the job keeps one of them.
+    // Two threads, because the job occupies one.
     let of_job = ThreadPool::builder().threads(2).name("ht-of-job").build();
     assert_says(&of_job.spawn(by_hand).wait(), "ht-of-job");
 }
@@ -601,7 +602,7 @@ fn which_pool() {
 
 static ID: ContextVar<u32> = ContextVar::new();
 
-/// Forbids that `make` or `next` do not see the context of whoever started the stream, or change it.
+/// Forbids that `make` or `next` miss the context in which the stream was started, or change the caller's context.
 #[test]
 fn the_context_goes_inside() {
     let _watchdog = watchdog();
@@ -615,7 +616,7 @@ fn the_context_goes_inside() {
             };
             let mut stream = kind.stream(&pool, make).max_size(2);
             assert_eq!(stream.next().await, Some((Some(1), Some(1))));
-            // In whatever context the rest is read.
+            // The context of the reader does not matter.
             let rest = spawn(async move {
                 ID.set(2);
                 let mut rest = Vec::new();
@@ -631,7 +632,7 @@ fn the_context_goes_inside() {
     }
 }
 
-/// Forbids that the current loop is not current inside, or that `sync_await` runs anywhere but there.
+/// Forbids that the iterator's code lacks the current loop, or that its `sync_await` runs on another loop.
 #[test]
 fn the_current_loop_goes_inside() {
     let _watchdog = watchdog();
@@ -654,10 +655,10 @@ fn the_current_loop_goes_inside() {
     }
 }
 
-/// Forbids that a `sync_await` in `make` or in `next` waits on when the stream is closed or dropped, instead of
-/// `Cancelled`; with a loop and without.
+/// Forbids that a `sync_await` in `make` or `next` waits on after the stream was closed or dropped; with a loop and
+/// without.
 #[test]
-fn sync_await_in_a_closed_one_is_cancelled() {
+fn sync_await_in_a_closed_stream_is_cancelled() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -694,7 +695,7 @@ fn sync_await_in_a_closed_one_is_cancelled() {
                 assert_eq!(told, Some(true));
             });
         }
-        // Without a loop, it panics, and says why.
+        // Without a loop, `sync_await` panics and says why.
         let gate = Gate::default();
         let begin = gate.clone();
         let wait = move || {
@@ -709,7 +710,7 @@ fn sync_await_in_a_closed_one_is_cancelled() {
     }
 }
 
-/// Forbids that one stream can't be read inside another, or a job be awaited, in a pool of one.
+/// Forbids that reading a stream, or waiting for a job, inside another stream hangs in a pool of one thread.
 #[test]
 fn a_stream_in_a_stream() {
     let _watchdog = watchdog();
@@ -724,7 +725,7 @@ fn a_stream_in_a_stream() {
     }
 }
 
-/// Forbids that a stream needs more than a waker from whoever polls it.
+/// Forbids that a stream needs more than a waker from its executor.
 #[test]
 fn under_a_foreign_executor() {
     let _watchdog = watchdog();
@@ -749,7 +750,7 @@ fn under_a_foreign_executor() {
             sum
         });
         assert_eq!(sum, 199 * 100 + 1);
-        // In no loop, and told nothing: the global pool.
+        // Without a loop and a given pool: the global pool.
         assert!(!executor.run_here(default_thread()).starts_with("ht-"));
         let panicking = executor.clone();
         let panicking = move || {
@@ -763,7 +764,7 @@ fn under_a_foreign_executor() {
     thread.join().unwrap();
 }
 
-/// Forbids that a stream which has nothing yet stops the loop that awaits it.
+/// Forbids that a stream without an item blocks the loop that awaits it.
 #[test]
 fn the_loop_goes_on_meanwhile() {
     let _watchdog = watchdog();
@@ -795,21 +796,21 @@ mod auto_traits {
 
     fn holds<T: Send + Unpin + Debug>() {}
 
-    /// Neither `Debug` nor `Unpin` nor `Sync`, as far as that may be.
-    struct Opaque(#[expect(dead_code, reason = "it stands for what a user's type has")] Cell<u8>, PhantomPinned);
+    /// `Send`, but neither `Debug` nor `Unpin` nor `Sync`.
+    struct Opaque(#[expect(dead_code, reason = "stands for the contents of a user's type")] Cell<u8>, PhantomPinned);
 
-    /// A stream is a handle, which moves whatever its items are.
+    /// A stream is a handle that does not store items inline.
     #[test]
-    fn it_is_send_unpin_and_debug_whatever_its_items_are() {
+    fn a_stream_is_send_unpin_and_debug_for_any_items() {
         holds::<IteratorWrapper<i32>>();
         holds::<IteratorWrapper<Opaque>>();
         let stream = offthread::threaded_iterable(|| [Opaque(Cell::new(1), PhantomPinned)]);
         assert!(!format!("{stream:?}").is_empty());
     }
 
-    /// What the methods return may go with a task from thread to thread.
+    /// The futures of the methods may move between threads with their task.
     #[test]
-    fn its_futures_are_send() {
+    fn the_futures_of_a_stream_are_send() {
         fn is_send<T: Send>(value: T) -> T {
             value
         }
@@ -822,9 +823,9 @@ mod auto_traits {
     }
 }
 
-/// Forbids that code which is generic over the items has to say what they are.
+/// Forbids that code that is generic over the items needs a bound on them.
 #[test]
-fn generic_code_asks_nothing_of_the_items() {
+fn generic_code_needs_no_bound_on_the_items() {
     async fn all<T>(mut stream: IteratorWrapper<T>) -> Vec<T> {
         assert!(!stream.is_closed());
         let mut items: Vec<T> = stream.next().await.into_iter().collect();

@@ -1,4 +1,4 @@
-//! Closing and dropping an iterable, in each state it can be in; and `scope`.
+//! Closing and dropping an iterable in each of its states; and `scope`.
 //!
 //! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -18,7 +18,7 @@ use std::thread;
 
 // --- every state, closed in every way -------------------------------------------------------------------------------
 
-/// A stream in some state, in a pool all of whose threads are busy: to close it, none may be needed.
+/// A stream in some state. All threads of its pool are busy, so closing the stream must not need one.
 struct Case {
     stream: IteratorWrapper<Item>,
     watch: Watch,
@@ -27,14 +27,14 @@ struct Case {
 }
 
 impl Case {
-    /// Keeps the pool's threads busy from now on, all but those that the stream has.
+    /// Keeps the pool's `free` threads busy, that is all threads that the stream does not occupy.
     fn new((stream, watch): (IteratorWrapper<Item>, Watch), pool: ThreadPool, free: usize) -> Self {
         let held = hold(&pool, free);
         Self { stream, watch, pool, held }
     }
 }
 
-/// A stream that was polled once, with an iterator that has got that far: `reached` says so.
+/// A stream that was polled once, and whose iterator has come so far that `reached` is true.
 fn started<F, I>(
     kind: Kind,
     pool: &ThreadPool,
@@ -53,7 +53,7 @@ where
     });
     assert!(poll_once(&mut stream).is_pending());
     polled.open();
-    until("it has got there", || reached(&watch));
+    until("the iterator has come so far", || reached(&watch));
     (stream, watch)
 }
 
@@ -63,34 +63,34 @@ fn not_started(kind: Kind) -> Case {
     Case::new((stream, watch), pool, 2)
 }
 
-/// Polled, but its first turn has not begun.
+/// Polled, but the first turn has not begun.
 fn queued(kind: Kind) -> Case {
     let mut case = not_started(kind);
     assert!(poll_once(&mut case.stream).is_pending());
     case
 }
 
-/// Paused with a full buffer in a pool; blocked on one in a thread of its own.
+/// A full buffer: a pooled stream is paused, and a separate one is blocked.
 fn full(kind: Kind) -> Case {
     let pool = ThreadPool::new(2);
     Case::new(filled(kind, &pool, 4), pool, 2)
 }
 
-/// The same, but for one item.
+/// The same, after one item was taken.
 fn almost_full(kind: Kind) -> Case {
     let mut case = full(kind);
     assert!(poll_once(&mut case.stream).is_ready());
     case
 }
 
-/// Half of a full buffer was taken: the next turn of one in a pool is queued, a separate one goes on.
+/// Half of a full buffer was taken: the next turn of a pooled stream is queued, and a separate one goes on.
 fn half_taken(kind: Kind) -> Case {
     let mut case = full(kind);
     assert_eq!(numbers((0..2).map(|_| take(&mut case.stream).unwrap()).collect()), [0, 1]);
     case
 }
 
-/// All that was in the buffer was taken.
+/// All items of the buffer were taken, and the next turn is queued.
 fn queued_again(kind: Kind) -> Case {
     let mut case = half_taken(kind);
     assert_eq!(numbers((0..2).map(|_| take(&mut case.stream).unwrap()).collect()), [2, 3]);
@@ -98,7 +98,7 @@ fn queued_again(kind: Kind) -> Case {
     case
 }
 
-/// `make` runs, and looks whether it is still wanted.
+/// `make` runs, and checks `is_cancelled`.
 fn in_make(kind: Kind) -> Case {
     let (pool, inside) = (ThreadPool::new(2), Gate::default());
     let begin = inside.clone();
@@ -110,7 +110,7 @@ fn in_make(kind: Kind) -> Case {
     Case::new(started(kind, &pool, make, |_| inside.is_open()), pool, 1)
 }
 
-/// `next` runs, and looks whether it is still wanted; two items are there.
+/// `next` runs, and checks `is_cancelled`; two items are in the buffer.
 fn in_next(kind: Kind) -> Case {
     let pool = ThreadPool::new(2);
     let make = |numbers: Numbers| {
@@ -159,7 +159,7 @@ fn assert_closed(stream: &mut IteratorWrapper<Item>, watch: &Watch) {
     assert!(stream.is_closed());
 }
 
-/// Each way to be rid of a stream.
+/// Every way to close or drop a stream.
 const WAYS: [fn(IteratorWrapper<Item>, &Watch); 8] = [
     |mut stream, watch| {
         block_on(stream.close());
@@ -172,7 +172,7 @@ const WAYS: [fn(IteratorWrapper<Item>, &Watch); 8] = [
             assert_closed(&mut stream, watch);
         }
     },
-    // On another thread, after this one has polled it.
+    // On another thread.
     |mut stream, watch| {
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -181,7 +181,7 @@ const WAYS: [fn(IteratorWrapper<Item>, &Watch); 8] = [
             });
         });
     },
-    // In another task of a loop.
+    // In a task of a loop.
     |mut stream, watch| {
         let mut stream = block_on(async {
             let closing = spawn(async {
@@ -192,7 +192,7 @@ const WAYS: [fn(IteratorWrapper<Item>, &Watch); 8] = [
         });
         assert_closed(&mut stream, watch);
     },
-    // Once more, after the first `close` was given up.
+    // Again, after a first `close` was cancelled.
     |mut stream, watch| {
         let witness = Witness::default();
         let _ = witness.poll(Box::pin(stream.close()));
@@ -207,7 +207,7 @@ const WAYS: [fn(IteratorWrapper<Item>, &Watch); 8] = [
     |stream, _| thread::spawn(|| drop(stream)).join().unwrap(),
 ];
 
-/// Closes it in each way. Whatever the stream had is gone then, and the pool is as good as before.
+/// Closes the stream in each way. Afterwards everything that it owned has been dropped, and the pool works as before.
 #[track_caller]
 fn close_each(kinds: &[Kind], makes: usize, state: fn(Kind) -> Case) {
     let _watchdog = watchdog();
@@ -224,13 +224,13 @@ fn close_each(kinds: &[Kind], makes: usize, state: fn(Kind) -> Case) {
     }
 }
 
-/// Forbids that closing one which was never polled runs its `make`, waits for a thread (known bug 17), or keeps it.
+/// Forbids that closing a stream that was never polled runs `make`, waits for a thread (known bug 17), or leaks it.
 #[test]
 fn not_started_yet() {
     close_each(&BOTH, 0, not_started);
 }
 
-/// Forbids that closing one whose first turn waits behind a full pool waits for its turn (known bug 18), or runs `make`.
+/// Forbids that closing a stream whose first turn is queued waits for that turn (known bug 18), or runs `make`.
 #[test]
 fn queued_behind_a_full_pool() {
     close_each(&[Kind::Pool], 0, queued);
@@ -243,39 +243,39 @@ fn queued_again_behind_a_full_pool() {
     close_each(&[Kind::Pool], 1, half_taken);
 }
 
-/// Forbids that closing a paused one waits for a thread of the full pool.
+/// Forbids that closing a paused stream waits for a thread of its busy pool.
 #[test]
 fn paused() {
     close_each(&[Kind::Pool], 1, full);
     close_each(&[Kind::Pool], 1, almost_full);
 }
 
-/// Forbids that a separate one which is blocked on its full buffer stays there (known bugs 16, 21 and 25).
+/// Forbids that a separate iterator that is blocked on its full buffer stays blocked (known bugs 16, 21 and 25).
 #[test]
 fn blocked_on_a_full_buffer() {
     close_each(&[Kind::Separate], 1, full);
     close_each(&[Kind::Separate], 1, almost_full);
 }
 
-/// Forbids that a separate one goes on which had items taken from its full buffer.
+/// Forbids that a separate iterator goes on after the close when items were taken from its full buffer.
 #[test]
 fn separate_and_taken_from() {
     close_each(&[Kind::Separate], 1, half_taken);
 }
 
-/// Forbids that `make` is not told of the close, or that the iterator it makes after that is kept.
+/// Forbids that `make` is not told of the close, or that the iterator it then returns is leaked.
 #[test]
 fn in_the_middle_of_being_made() {
     close_each(&BOTH, 1, in_make);
 }
 
-/// Forbids that a `next` which waits for more is not told of the close, or that its item is kept.
+/// Forbids that a running `next` is not told of the close, or that its item is leaked.
 #[test]
 fn in_the_middle_of_making_an_item() {
     close_each(&BOTH, 1, in_next);
 }
 
-/// Forbids that items which nobody has taken from an iterator that has ended are kept.
+/// Forbids that the untaken items of an iterator that has ended are leaked.
 #[test]
 fn made_and_not_taken() {
     close_each(&BOTH, 1, made);
@@ -295,7 +295,7 @@ fn after_a_panic() {
 
 // --- waiting, or not ------------------------------------------------------------------------------------------------
 
-/// A stream whose iterator can't know of anything, since it waits in the middle of an item until the gate opens.
+/// A stream whose iterator blocks inside `next` until the gate opens, and does not check `is_cancelled`.
 fn deaf(kind: Kind, pool: &ThreadPool) -> (IteratorWrapper<Item>, Watch, Gate) {
     let gate = Gate::default();
     let wait = gate.clone();
@@ -310,8 +310,7 @@ fn deaf(kind: Kind, pool: &ThreadPool) -> (IteratorWrapper<Item>, Watch, Gate) {
     (stream, watch, gate)
 }
 
-/// Forbids that `close` returns before the iterator, which is busy, has been dropped; and that giving up a `close`
-/// undoes it.
+/// Forbids that `close` returns before a busy iterator has been dropped, or that cancelling a `close` undoes it.
 #[test]
 fn close_waits_for_an_iterator_that_is_busy() {
     let _watchdog = watchdog();
@@ -339,13 +338,13 @@ fn close_waits_for_an_iterator_that_is_busy() {
             assert_closed(&mut stream, &watch);
             drop(stream);
             watch.wait_for_the_end();
-            // One item was made in between, and no other after it.
+            // One more item was finished, and none was begun after it.
             assert_eq!(watch.calls(), 2);
         }
     }
 }
 
-/// Forbids that a drop waits for the iterator, or that this goes on after the item that it is making.
+/// Forbids that dropping the stream waits for the iterator, or that the iterator goes on after its current item.
 #[test]
 fn a_drop_does_not_wait() {
     let _watchdog = watchdog();
@@ -360,7 +359,7 @@ fn a_drop_does_not_wait() {
     }
 }
 
-/// Forbids that a task which is dropped with its stream waits for the iterator, or leaves it.
+/// Forbids that dropping a task with its stream waits for the iterator, or leaks it.
 #[test]
 fn a_task_dropped_with_its_stream() {
     let _watchdog = watchdog();
@@ -381,7 +380,7 @@ fn a_task_dropped_with_its_stream() {
     }
 }
 
-/// Lets the loop turn, so that whoever reads there takes what there is.
+/// Lets the loop run, so that its tasks read the available items.
 async fn until_taken(watch: &Watch) {
     for _ in 0..10 {
         yield_now().await;
@@ -389,9 +388,9 @@ async fn until_taken(watch: &Watch) {
     assert!(watch.end().is_none());
 }
 
-/// Forbids that `is_cancelled` is true inside before the close.
+/// Forbids that `is_cancelled` is true in the iterator before the close.
 #[test]
-fn it_is_not_cancelled_before() {
+fn an_iterator_is_not_cancelled_before_the_close() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -401,14 +400,13 @@ fn it_is_not_cancelled_before() {
         };
         let mut stream = kind.stream(&pool, make).max_size(4);
         assert_eq!(take_all(&mut stream), [false; 100]);
-        // Nor after it, for whoever has the thread then.
+        // Nor for the next job on that thread after the close.
         drop(stream);
         assert!(!pool.spawn(is_cancelled).wait());
     }
 }
 
-/// Forbids that the consumer is gone between two polls of the producer's, and both, or neither, drop an item (known bug
-/// 22).
+/// Forbids that the consumer goes at any moment and an item is dropped twice or never (known bug 22).
 #[test]
 fn the_consumer_goes_at_any_moment() {
     let _watchdog = watchdog();
@@ -431,14 +429,14 @@ fn the_consumer_goes_at_any_moment() {
                 drop(stream);
             }
             until("it is dropped", || watch.end().is_some() || watch.makes() == 0);
-            // The last call of one that has come to its end made no item.
+            // If the iterator has ended, its last `next` made no item.
             watch.wait_for_the_end();
         }
     }
     assert_at_rest(&pool);
 }
 
-/// Forbids that an iterator which is to start at this moment is made after the close has returned.
+/// Forbids that a stream is closed as it starts, and `make` runs after the close has returned.
 #[test]
 fn closing_at_the_moment_of_the_start() {
     let _watchdog = watchdog();
@@ -461,14 +459,14 @@ fn closing_at_the_moment_of_the_start() {
 
 // --- what panics, and what drops ------------------------------------------------------------------------------------
 
-/// Forbids that a panic in the iterator's `Drop` is lost by `close`, or looks like its end, wherever it is dropped.
+/// Forbids that `close` loses a panic in the iterator's `Drop`.
 #[test]
 fn a_panic_in_the_iterators_drop_comes_out_of_close() {
     let _watchdog = watchdog();
     for kind in BOTH {
         let pool = ThreadPool::new(1);
         let (mut stream, watch) = started(kind, &pool, Numbers::bomb, |watch| watch.calls() >= 1024);
-        until("it is at rest", || kind == Kind::Separate || all_are_idle(&pool));
+        until("the stream is paused", || kind == Kind::Separate || all_are_idle(&pool));
         assert_eq!(panic_of(|| block_on(stream.close())), "the iterator's end");
         assert_closed(&mut stream, &watch);
         block_on(stream.close());
@@ -478,9 +476,9 @@ fn a_panic_in_the_iterators_drop_comes_out_of_close() {
     }
 }
 
-/// Forbids the same of one that is closed in the middle of an item.
+/// Forbids the same for a stream that is closed during `next`.
 #[test]
-fn a_panic_in_the_drop_of_one_that_is_busy() {
+fn a_panic_in_the_drop_of_a_busy_iterator() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -492,7 +490,8 @@ fn a_panic_in_the_drop_of_one_that_is_busy() {
     }
 }
 
-/// Forbids that a panic in the `Drop` of an iterator whose stream was dropped ends the process or a thread of the pool.
+/// Forbids that a panic in the `Drop` of an iterator without a consumer aborts the process or ends a thread of the
+/// pool.
 #[test]
 fn a_panic_in_a_drop_that_nobody_waits_for() {
     let _watchdog = watchdog();
@@ -514,7 +513,7 @@ fn a_panic_in_a_drop_that_nobody_waits_for() {
     assert_eq!(thread_of(&pool), thread);
 }
 
-/// Forbids that an item whose `Drop` panics keeps the others, or the iterator, from being dropped (known bug 23).
+/// Forbids that an item whose `Drop` panics keeps other items, or the iterator, from being dropped (known bug 23).
 #[test]
 fn an_item_whose_drop_panics() {
     let _watchdog = watchdog();
@@ -525,7 +524,7 @@ fn an_item_whose_drop_panics() {
                 let arm = move |item: Item| if item.number == bomb { item.armed() } else { item };
                 let make = move |numbers: Numbers| numbers.take(5).map(arm);
                 let (mut stream, watch) = started(kind, &pool, make, |watch| watch.end().is_some());
-                // Where this panic comes out is left open.
+                // It is unspecified where this panic comes out.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     if close {
                         block_on(stream.close());
@@ -536,7 +535,7 @@ fn an_item_whose_drop_panics() {
                 assert_eq!(watch.calls(), 5);
             }
         }
-        // The one that is made while the stream is closed, which its own thread drops.
+        // The item that is made during the close, which the iterator's thread drops.
         let make = |numbers: Numbers| {
             numbers.map(|item| {
                 until("it is told", is_cancelled);
@@ -550,8 +549,8 @@ fn an_item_whose_drop_panics() {
     }
 }
 
-/// Forbids that a panic which nobody takes is lost together with what it carries, or ends a thread when that panics, too
-/// (known bug 13).
+/// Forbids that an unreceived panic leaks its payload, or ends a thread when the payload's `Drop` panics (known bug
+/// 13).
 #[test]
 fn a_panic_that_nobody_takes() {
     let _watchdog = watchdog();
@@ -577,19 +576,20 @@ fn a_panic_that_nobody_takes() {
     }
 }
 
-/// Forbids that what is dropped while a stream is closed is dropped under a lock: it may close, and use the pool.
+/// Forbids that a closing stream drops a value under a lock: the value's `Drop` may use the pool and close other
+/// streams.
 #[test]
-fn what_is_dropped_may_use_the_pool() {
+fn values_dropped_by_a_close_may_use_the_pool() {
     let _watchdog = watchdog();
     for kind in BOTH {
-        // Each of these drops holds the thread that it runs on.
+        // Each of these drops occupies its thread.
         let pool = ThreadPool::new(2);
         let make = |pool: &ThreadPool, count: &Arc<AtomicUsize>| {
             let (pool, count) = (pool.clone(), Arc::clone(count));
             move || {
                 let (pool, count) = (pool.clone(), Arc::clone(&count));
                 on_drop(move || {
-                    // Not `block_on`: this may be in a closing call, on a loop's thread.
+                    // Not `block_on`, because this may run in a closing call on a loop's thread.
                     let mut inner = IteratorWrapper::new(|| 0..).on(&pool);
                     until("there is an item", || poll_once(&mut inner).is_ready());
                     let mut closing = Box::pin(inner.close());
@@ -619,7 +619,7 @@ fn what_is_dropped_may_use_the_pool() {
 
 // --- scope ----------------------------------------------------------------------------------------------------------
 
-/// Forbids that `scope` gives anything but what its body gives, or returns before the iterator has been dropped.
+/// Forbids that `scope` returns another value than its body's, or returns before the iterator has been dropped.
 #[test]
 fn scope_gives_what_its_body_gives() {
     let _watchdog = watchdog();
@@ -643,7 +643,7 @@ fn scope_gives_what_its_body_gives() {
     }
 }
 
-/// Forbids that a body which returns early, by `?`, leaves the iterator.
+/// Forbids that a body that returns early, by `?`, leaks the iterator.
 #[test]
 fn an_early_return_from_a_scope() {
     async fn sum(items: &mut IteratorWrapper<Item>) -> Result<usize, String> {
@@ -664,7 +664,7 @@ fn an_early_return_from_a_scope() {
     }
 }
 
-/// Forbids that a body which closes the stream, or reads it to its end, upsets its scope.
+/// Forbids that `scope` fails when its body closes the stream, or reads it to its end.
 #[test]
 fn a_body_that_closes() {
     let _watchdog = watchdog();
@@ -685,7 +685,7 @@ fn a_body_that_closes() {
     }
 }
 
-/// Forbids that a panic in the body is lost, or leaves the iterator.
+/// Forbids that a panic in the body is lost, or leaks the iterator.
 #[test]
 fn a_panic_in_a_body() {
     let _watchdog = watchdog();
@@ -701,14 +701,14 @@ fn a_panic_in_a_body() {
         });
         assert_eq!(said, "in the body");
         watch.wait_for_the_end();
-        // The iterator's own panic, on the way through.
+        // A panic of the iterator comes out of the body.
         let stream = kind.stream(&pool, || (0..1).chain(std::iter::from_fn(|| quiet_panic("in next"))));
         let said = panic_of(|| block_on(stream.scope(async |items| while items.next().await.is_some() {})));
         assert_eq!(said, "in next");
     }
 }
 
-/// Forbids that a scope which is dropped in the middle of its body, or of its close, leaves the iterator or hangs.
+/// Forbids that a scope that is dropped during its body, or during its close, leaks the iterator or hangs.
 #[test]
 fn a_scope_that_is_dropped() {
     type Scope = fn(IteratorWrapper<Item>) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -738,7 +738,7 @@ fn a_scope_that_is_dropped() {
     }
 }
 
-/// Forbids that a scope which never was polled runs anything, or leaves what it has.
+/// Forbids that a scope that was never polled runs `make` or its body, or leaks the iterator.
 #[test]
 fn a_scope_that_never_was_polled() {
     let _watchdog = watchdog();

@@ -1,4 +1,4 @@
-//! What a review that was asked to break the iterables has found, and what stays so.
+//! Edge cases of the iterables that a review found.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 use std::{future, iter, thread};
 
-/// Does something when it is dropped.
+/// Runs code when it is dropped.
 struct OnDrop<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> Drop for OnDrop<F> {
@@ -25,7 +25,7 @@ impl<F: FnOnce()> Drop for OnDrop<F> {
     }
 }
 
-/// A stream that is paused, and whose iterator does something when it is dropped.
+/// A paused stream whose iterator runs `on_drop` when it is dropped.
 fn paused(pool: &ThreadPool, on_drop: impl FnOnce() + Send + 'static) -> IteratorWrapper<u32> {
     let make = move || {
         let on_drop = OnDrop(Some(on_drop));
@@ -37,14 +37,14 @@ fn paused(pool: &ThreadPool, on_drop: impl FnOnce() + Send + 'static) -> Iterato
     stream
 }
 
-/// Waits for a new job of the pool, by means of std: the pool does not hear of it.
+/// Waits for a new job of the pool with a std channel, so that the pool does not know that this thread blocks.
 fn wait_for_a_job(pool: &ThreadPool) {
     let (done, is_done) = mpsc::channel();
     pool.spawn(move || done.send(()).unwrap()).detach();
     is_done.recv().unwrap();
 }
 
-/// Forbids that the spare thread on which an iterator was dropped goes on with jobs, of which then more run than may.
+/// Forbids that a spare thread that dropped an iterator goes on with jobs, so that more jobs run than the pool may run.
 #[test]
 fn a_spare_thread_takes_no_jobs() {
     let _watchdog = watchdog();
@@ -62,7 +62,7 @@ fn a_spare_thread_takes_no_jobs() {
             crowd.leave();
         }
     };
-    // The first is taken, and the others with it.
+    // The worker takes the first job, and the others with it.
     let jobs = pool.spawn_many((0..3).map(job));
     started.pass();
     drop(stream);
@@ -73,7 +73,8 @@ fn a_spare_thread_takes_no_jobs() {
     jobs.into_iter().for_each(Job::wait);
 }
 
-/// Forbids that a shutdown, as it drops a paused iterator, waits for what it has yet to cancel: a queued job.
+/// Forbids that a shutdown drops a paused iterator before it cancels the queued job that the iterator's `Drop` waits
+/// for.
 #[test]
 fn shutdown_with_an_iterator_that_waits_for_a_queued_job() {
     let _watchdog = watchdog();
@@ -115,7 +116,7 @@ fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let done = Gate::default();
-    // Several, so that some come before the job, and some after it, in whatever order.
+    // Several streams, so that some are dropped before the job is told, if the order is wrong.
     let streams: Vec<_> =
         iter::repeat_with(|| done.clone()).take(20).map(|done| paused(&pool, move || done.pass())).collect();
     let started = Gate::default();
@@ -133,7 +134,7 @@ fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
     drop(streams);
 }
 
-/// Forbids that a job waits for more than `max_size` items of a stream whose consumer takes each at once.
+/// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items.
 #[test]
 fn a_quick_consumer_holds_nobody_up() {
     let _watchdog = watchdog();
@@ -161,7 +162,7 @@ fn a_quick_consumer_holds_nobody_up() {
     }
 }
 
-/// Forbids that a worker is counted on for a job while it drops a panic's payload that nobody wants.
+/// Forbids that a job is left to a worker that drops the payload of an unreceived panic.
 #[test]
 fn a_payload_that_waits_for_a_job() {
     let _watchdog = watchdog();
@@ -188,7 +189,7 @@ fn a_payload_that_waits_for_a_job() {
     dropped.pass();
 }
 
-/// The same for the value of a context variable, of which the stream has the last copy.
+/// The same for the value of a context variable whose last copy the stream owns.
 #[test]
 fn a_context_that_waits_for_a_job() {
     type Value = Arc<Mutex<dyn Send>>;
@@ -215,7 +216,7 @@ fn a_context_that_waits_for_a_job() {
     dropped.pass();
 }
 
-/// Forbids that a panic of the consumer's waker is taken for the iterator's, and ends it.
+/// Forbids that a panic of the consumer's waker ends the iterator.
 #[test]
 fn a_waker_that_panics() {
     struct Panics(AtomicBool, Gate);
@@ -246,7 +247,7 @@ fn a_waker_that_panics() {
     }
 }
 
-/// Forbids that `close` panics, with the panic of a buffered item's `Drop`, before the iterator is gone.
+/// Forbids that `close` resumes the panic of a buffered item's `Drop` before the iterator has been dropped.
 #[test]
 fn an_armed_item_does_not_cut_the_close_short() {
     let _watchdog = watchdog();
@@ -266,7 +267,7 @@ fn an_armed_item_does_not_cut_the_close_short() {
                 item
             })
         });
-        // Else this poll might take the first item.
+        // `make` waits until this poll has returned; otherwise the poll might take the first item.
         assert!(poll_once(&mut stream).is_pending());
         polled.open();
         entered.pass();
@@ -280,8 +281,7 @@ fn an_armed_item_does_not_cut_the_close_short() {
     }
 }
 
-/// Forbids that a close which is given up keeps the waker of whoever waited, or that another one then waits in vain (known
-/// bug 28).
+/// Forbids that a cancelled `close` keeps its waker (known bug 28), or that a second `close` then waits for ever.
 #[test]
 fn a_close_that_is_given_up_keeps_no_waker() {
     let _watchdog = watchdog();
@@ -315,8 +315,8 @@ fn many_closes_start_few_threads() {
     let held = hold(&pool, 4);
     let before = threads.started();
     drop(streams);
-    until("the spare ones have ended", || pool.stats().threads == 4);
-    // It depends on how fast a thread starts; one for each would be 300.
+    until("the spare threads have ended", || pool.stats().threads == 4);
+    // The number depends on how fast a thread starts. One thread for each close would be 300.
     assert!(threads.started() - before < 100, "{}", threads.started() - before);
     release(held);
 }
@@ -325,7 +325,7 @@ fn many_closes_start_few_threads() {
 #[ignore = "run by `a_drain_hears_of_a_turn_that_is_withdrawn`, in a process whose memory is limited"]
 fn drain_probe() {
     let _watchdog = watchdog();
-    // No second such stack fits, so nobody can run the turn while the job waits.
+    // There is no memory for a second stack of this size, so no thread can run the turn while the job waits.
     let pool = ThreadPool::builder().threads(1).stack_size(600 << 20).build();
     let (started, go, draining) = (Gate::default(), Gate::default(), pool.clone());
     let drainer = pool.spawn({
@@ -346,7 +346,7 @@ fn drain_probe() {
     println!("the probe has seen it all");
 }
 
-/// Forbids that a job which waits for its pool to finish is not told when the last turn has been withdrawn.
+/// Forbids that a job drains its pool, and is not woken when the last queued turn is withdrawn.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_drain_hears_of_a_turn_that_is_withdrawn() {

@@ -1,5 +1,5 @@
-//! The decorators `threaded_iterable!` and `threaded_iterable_separate!`: which functions they take, and what becomes of
-//! them.
+//! The decorators `threaded_iterable!` and `threaded_iterable_separate!`: which functions they accept, and what the
+//! decorated functions do.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -19,7 +19,7 @@ use std::fmt::{Debug, Display};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Reads what `call` returns in each of the ways there are, and wants the same items each time.
+/// Reads the stream that `call` returns in every way, and asserts the same items each time.
 #[track_caller]
 fn each_way<T: Debug + PartialEq + Send + 'static>(call: impl Fn() -> IteratorWrapper<T>, expected: &[T]) {
     assert_eq!(take_all(&mut call()), expected, "awaited");
@@ -27,7 +27,7 @@ fn each_way<T: Debug + PartialEq + Send + 'static>(call: impl Fn() -> IteratorWr
     assert_eq!(call().sync_call().collect::<Vec<_>>(), expected, "sync_call");
 }
 
-/// The same, and in a pool.
+/// The same, also in a given pool.
 #[track_caller]
 fn each_way_and_pool<T: Debug + PartialEq + Send + 'static>(call: impl Fn() -> IteratorWrapper<T>, expected: &[T]) {
     each_way(&call, expected);
@@ -83,7 +83,7 @@ threaded_iterable! {
     }
 }
 
-/// Forbids that a plain function does not work as one.
+/// Forbids that a macro refuses a plain function, or changes its items.
 #[test]
 fn plain_functions() {
     let _watchdog = watchdog();
@@ -134,7 +134,7 @@ fn visibility_and_modules() {
     outer::check();
 }
 
-/// Forbids that the macros can't stand in a function, or in whatever brackets.
+/// Forbids that the macros do not work inside a function, or with other brackets.
 #[test]
 fn inside_a_function() {
     const BASE: u32 = 40;
@@ -180,7 +180,7 @@ threaded_iterable! {
     }
 }
 
-/// Forbids that a return type which is an iterator is refused, or has other items.
+/// Forbids that a macro refuses a return type that is an iterator, or changes its items.
 #[test]
 fn return_types() {
     let _watchdog = watchdog();
@@ -246,7 +246,7 @@ impl Source {
     }
 }
 
-/// Forbids that `max_size` in the macro means nothing, or goes on to the next function.
+/// Forbids that `#[max_size]` has no effect, or applies to another function.
 #[test]
 fn max_size_in_the_macro() {
     type Call = (Kind, usize, fn(Watch) -> IteratorWrapper<Item>);
@@ -263,7 +263,7 @@ fn max_size_in_the_macro() {
         (Kind::Pool, 8, |watch| Arc::new(Source).method(watch)),
     ];
     for (kind, max_size, call) in calls {
-        // What is given at the call comes last.
+        // A size that is given at the call takes precedence.
         for given in [None, Some(1)] {
             let (pool, watch) = (ThreadPool::new(1), Watch::default());
             let mut stream = call(watch.clone());
@@ -276,7 +276,7 @@ fn max_size_in_the_macro() {
             let max_size = given.unwrap_or(max_size);
             let taken = usize::from(poll_once(&mut stream).is_ready());
             until("it is full", || watch.calls() >= max_size && all_are_idle(&pool));
-            // Whoever would make more of them has time to do so.
+            // Gives the iterator time to make too many items.
             for round in 0..20 {
                 assert!(watch.calls() <= max_size + taken + 1, "not {max_size}, in round {round}");
                 std::thread::yield_now();
@@ -402,7 +402,7 @@ impl<T: Clone + Send + 'static> Wrapper<T> {
     }
 }
 
-/// Forbids that one of the receivers, or none, is refused.
+/// Forbids that a macro refuses one of these receivers, or a function without a receiver.
 #[test]
 fn methods() {
     let _watchdog = watchdog();
@@ -428,7 +428,7 @@ threaded_iterable! {
     fn counted(_guard: Traced) -> impl Iterator<Item = usize> { std::iter::once(CALLS.fetch_add(1, Ordering::SeqCst)) }
 }
 
-/// Forbids that the call alone runs the body, or keeps the arguments of one that never runs.
+/// Forbids that the call alone runs the body, or that a stream that never runs leaks its arguments.
 #[test]
 fn the_body_runs_at_the_first_poll() {
     let _watchdog = watchdog();
@@ -461,8 +461,7 @@ impl Counter {
     }
 }
 
-/// Forbids that a separate one's thread has another name than its function, unless it is given one; or that it can be put
-/// into a pool.
+/// Forbids that a separate thread lacks the name of its function, or the given one; or that it accepts a pool.
 #[test]
 fn separate_threads_have_the_function_s_name() {
     let _watchdog = watchdog();
@@ -477,7 +476,7 @@ fn separate_threads_have_the_function_s_name() {
     assert_says(&panic_of(|| listener(1).on(&ThreadPool::new(1))), "separate");
 }
 
-/// Names that the macros might have meant.
+/// Shadows names that the macros might use.
 mod shadowed {
     #![allow(dead_code, unused_macros)]
     trait Send {}
@@ -495,7 +494,7 @@ mod shadowed {
     ::offthread::threaded_iterable_separate! { #[max_size(2)] pub fn two() -> std::ops::Range<u32> { 0..2 } }
 }
 
-/// Forbids that the macros depend on what names mean where they stand.
+/// Forbids that the macros depend on names at the call site.
 #[test]
 fn shadowed_names() {
     let _watchdog = watchdog();
@@ -503,7 +502,7 @@ fn shadowed_names() {
     each_way(shadowed::two, &[0, 1]);
 }
 
-/// The macros give no cause for warnings. (Clippy's are seen when clippy checks the tests.)
+/// The macros cause no warnings. (Clippy's show when clippy checks the tests.)
 pub mod without_warnings {
     #![deny(warnings, missing_docs, unused, clippy::all, clippy::pedantic)]
 
@@ -553,7 +552,7 @@ pub mod without_warnings {
     }
 }
 
-/// Forbids that what gives no warnings does not work.
+/// Forbids that the functions of `without_warnings` do not work.
 #[test]
 fn without_warnings_it_works_too() {
     use without_warnings as them;
@@ -566,7 +565,7 @@ fn without_warnings_it_works_too() {
     each_way(|| them::Thing::new(1).apart(2), &[0]);
 }
 
-/// Forbids that what a macro makes can't be read in a scope, like any other.
+/// Forbids that a stream of a decorated function does not work in a `scope`.
 #[test]
 fn in_a_scope() {
     let _watchdog = watchdog();

@@ -1,4 +1,4 @@
-//! What an iterable does to its pool, and the pool to it: threads given back, fairness, the pool's end, no threads.
+//! Iterables in a pool: threads that are given back, fairness, the end of the pool, and refused threads.
 //!
 //! Each test says what it forbids.
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 // --- threads given back ---------------------------------------------------------------------------------------------
 
-/// Forbids that streams which wait for their consumers use a thread: other jobs run at once, and on every thread.
+/// Forbids that paused streams occupy threads: other jobs can run on every thread.
 #[test]
 fn five_hundred_idle_streams_use_no_thread() {
     let _watchdog = watchdog();
@@ -37,10 +37,10 @@ fn five_hundred_idle_streams_use_no_thread() {
     }
     drop(streams);
     watches.iter().for_each(Watch::wait_for_the_end);
-    until("the spare ones have ended", || pool.stats().threads <= 4);
+    until("the spare threads have ended", || pool.stats().threads <= 4);
 }
 
-/// Forbids that streams which are read in turn need more than one thread, whether from outside or in a job of that pool.
+/// Forbids that streams that are read in turn need more than one thread, from outside or in a job of the same pool.
 #[test]
 fn eight_streams_in_lockstep_in_a_pool_of_one() {
     fn read(pool: &ThreadPool, max_size: usize) {
@@ -63,9 +63,9 @@ fn eight_streams_in_lockstep_in_a_pool_of_one() {
     }
 }
 
-/// Forbids that a paused stream goes on before half of its buffer was taken, or does not go on then.
+/// Forbids that a paused stream goes on before half of its buffer was taken, or does not go on afterwards.
 #[test]
-fn it_goes_on_when_half_was_taken() {
+fn a_paused_stream_goes_on_when_half_was_taken() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for half in [1, 2, 4, 50] {
@@ -74,15 +74,15 @@ fn it_goes_on_when_half_was_taken() {
         for taken in 1..half {
             assert_eq!(take(&mut stream).unwrap().number, taken - 1);
         }
-        // A turn that had been queued would have come before this job.
+        // A queued turn would run before this job.
         pool.spawn(|| ()).wait();
         assert_eq!(watch.calls(), calls);
         assert_eq!(take(&mut stream).unwrap().number, half - 1);
-        until("it goes on, with nobody who polls it", || watch.calls() >= 3 * half);
+        until("the stream goes on without a poll", || watch.calls() >= 3 * half);
     }
 }
 
-/// Forbids that a stream whose consumer keeps up keeps its thread: after `max_size` items it is the others' turn.
+/// Forbids that a stream whose consumer keeps up keeps its thread: after `max_size` items, queued jobs run.
 #[test]
 fn a_busy_stream_gives_way() {
     let _watchdog = watchdog();
@@ -112,7 +112,7 @@ fn a_busy_stream_gives_way() {
     }
 }
 
-/// Forbids that of two busy streams in a pool of one only one gets on.
+/// Forbids that one of two busy streams starves in a pool of one thread.
 #[test]
 fn two_busy_streams_share_a_thread() {
     let _watchdog = watchdog();
@@ -122,7 +122,7 @@ fn two_busy_streams_share_a_thread() {
     assert_eq!(streams.map(read).map(|thread| thread.join().unwrap()), [5000; 2]);
 }
 
-/// Forbids that a stream which goes on jumps the queue, or waits for jobs that came later.
+/// Forbids that a resumed stream runs before jobs that were queued earlier, or after later ones.
 #[test]
 fn a_resumed_stream_goes_to_the_back_of_the_queue() {
     let _watchdog = watchdog();
@@ -151,7 +151,7 @@ fn a_resumed_stream_goes_to_the_back_of_the_queue() {
     assert_eq!(order[..3], ["before", "stream", "after"]);
 }
 
-/// Forbids that more iterators run at once than the pool has threads, or fewer.
+/// Forbids that more iterators run at once than the pool has threads.
 #[test]
 fn the_size_holds_for_streams() {
     let _watchdog = watchdog();
@@ -176,7 +176,7 @@ fn the_size_holds_for_streams() {
     }
 }
 
-/// Forbids that turns count as jobs, however they end.
+/// Forbids that a turn counts as a job, however it ends.
 #[test]
 fn turns_count_nowhere() {
     let _watchdog = watchdog();
@@ -199,7 +199,7 @@ fn turns_count_nowhere() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that a `next` which waits for a job of its own pool of one, or blocks in a channel, starves it.
+/// Forbids that a `next` that waits for a job of its own pool of one thread, or blocks in a channel, starves the pool.
 #[test]
 fn an_iterator_that_blocks_is_replaced() {
     let _watchdog = watchdog();
@@ -212,14 +212,14 @@ fn an_iterator_that_blocks_is_replaced() {
     assert!(poll_once(&mut stream).is_pending());
     pool.spawn(move || sender.send(5).unwrap()).wait();
     assert_eq!(take(&mut stream), Some(5));
-    until("the spare one has ended", || pool.stats().threads <= 1);
+    until("the spare thread has ended", || pool.stats().threads <= 1);
 }
 
 // --- closing --------------------------------------------------------------------------------------------------------
 
-/// Forbids that a paused iterator is dropped anywhere but on a thread of its pool, or after what is queued.
+/// Forbids that a paused iterator is dropped on another thread than one of its pool, or after queued jobs.
 #[test]
-fn a_paused_one_is_dropped_on_a_thread_of_its_pool() {
+fn a_paused_iterator_is_dropped_on_a_thread_of_its_pool() {
     let _watchdog = watchdog();
     for busy in [false, true] {
         for close in [false, true] {
@@ -238,12 +238,12 @@ fn a_paused_one_is_dropped_on_a_thread_of_its_pool() {
             release(held);
             queued.into_iter().for_each(offthread::Job::wait);
             watch.wait_for_the_end();
-            until("the spare one has ended", || pool.stats().threads <= 1);
+            until("the spare thread has ended", || pool.stats().threads <= 1);
         }
     }
 }
 
-/// Forbids that a job of a pool of one can't close a stream of that pool.
+/// Forbids that a job hangs when it closes a stream of its own pool of one thread.
 #[test]
 fn a_job_closes_a_stream_of_its_own_pool() {
     let _watchdog = watchdog();
@@ -256,7 +256,7 @@ fn a_job_closes_a_stream_of_its_own_pool() {
 
 // --- the pool's end -------------------------------------------------------------------------------------------------
 
-/// Takes what is left: items in order from `first`, and then a panic that speaks of the pool, once.
+/// Takes what is left: the given items in order, and then, once, a panic that mentions the pool.
 #[track_caller]
 fn assert_cut_off(mut stream: IteratorWrapper<Item>, watch: &Watch, items: std::ops::Range<usize>) {
     let left = items.clone().map(|_| take(&mut stream).unwrap()).collect();
@@ -267,7 +267,8 @@ fn assert_cut_off(mut stream: IteratorWrapper<Item>, watch: &Watch, items: std::
     watch.wait_for_the_end();
 }
 
-/// Forbids that a shutdown waits for a paused stream or loses what is buffered, and that this end looks like one.
+/// Forbids that a shutdown waits for a paused stream or loses its buffered items, or that the consumer sees a normal
+/// end.
 #[test]
 fn shutdown_with_a_paused_one() {
     let _watchdog = watchdog();
@@ -280,7 +281,7 @@ fn shutdown_with_a_paused_one() {
     assert_cut_off(taken, &other, 1..4);
 }
 
-/// Forbids that a stream whose next turn is queued is run by a shutdown, or hangs, or ends in silence.
+/// Forbids that a shutdown runs a queued turn, or that its consumer hangs or sees a normal end.
 #[test]
 fn shutdown_with_a_queued_one() {
     let _watchdog = watchdog();
@@ -298,7 +299,7 @@ fn shutdown_with_a_queued_one() {
     assert!(witness.poll(&mut asking).is_pending());
     thread::scope(|scope| {
         let closer = scope.spawn(|| pool.shutdown());
-        // Whoever waits is told at once.
+        // The waiting consumer is woken at once.
         witness.wait();
         release(held);
         closer.join().unwrap();
@@ -309,9 +310,9 @@ fn shutdown_with_a_queued_one() {
     assert_eq!(watch.makes(), 0);
 }
 
-/// Forbids that a stream starts in a pool which is closed, or ends there in silence.
+/// Forbids that a stream starts in a closed pool, or that its consumer sees a normal end.
 #[test]
-fn one_that_had_not_started_when_the_pool_was_closed() {
+fn a_stream_does_not_start_in_a_closed_pool() {
     let _watchdog = watchdog();
     for close in [ThreadPool::shutdown, ThreadPool::drain] {
         let (pool, watch) = (ThreadPool::new(1), Watch::default());
@@ -343,11 +344,11 @@ fn shutdown_tells_a_running_one() {
     begun.pass();
     pool.shutdown();
     assert!(told.is_open());
-    // Whether the item that was being made is delivered, is left open.
+    // It is unspecified whether the current item is delivered.
     assert_eq!(take(&mut stream).unwrap().number, 1);
     let calls = watch.calls();
-    until("it is cut off", || {
-        let next = std::panic::AssertUnwindSafe(|| take(&mut stream).expect("this is no end").number);
+    until("the stream is cut off", || {
+        let next = std::panic::AssertUnwindSafe(|| take(&mut stream).expect("a normal end").number);
         std::panic::catch_unwind(next).is_err()
     });
     assert!(take(&mut stream).is_none() && stream.is_closed());
@@ -356,9 +357,9 @@ fn shutdown_tells_a_running_one() {
     watch.wait_for_the_end();
 }
 
-/// Forbids that an iterator which came to its end by itself looks cut off when its pool is closed.
+/// Forbids that an iterator that has ended looks cut off when its pool is closed.
 #[test]
-fn one_that_has_ended_is_not_cut_off() {
+fn an_ended_stream_is_not_cut_off() {
     let _watchdog = watchdog();
     for close in [ThreadPool::shutdown, ThreadPool::drain] {
         let (pool, watch) = (ThreadPool::new(1), Watch::default());
@@ -372,7 +373,7 @@ fn one_that_has_ended_is_not_cut_off() {
     }
 }
 
-/// Forbids that a drain does not run a turn that is queued, or more of it than `max_size` items.
+/// Forbids that a drain does not run a queued turn, or lets the turn make more than `max_size` items.
 #[test]
 fn drain_runs_a_queued_turn() {
     let _watchdog = watchdog();
@@ -397,8 +398,8 @@ fn drain_runs_a_queued_turn() {
     }
 }
 
-/// Forbids that a drain waits for a stream that is paused, or loses what is buffered; closing that one then needs no
-/// thread, and nobody else's.
+/// Forbids that a drain waits for a paused stream, or loses its buffered items; or that a later close or drop leaves
+/// the iterator to another thread.
 #[test]
 fn drain_with_a_paused_one() {
     let _watchdog = watchdog();
@@ -420,9 +421,10 @@ fn drain_with_a_paused_one() {
     dropped_watch.wait_for_the_end();
 }
 
-/// Forbids that a drain waits for ever for an endless stream whose consumer keeps up, and that this ends in silence.
+/// Forbids that a drain waits for ever for an endless stream whose consumer keeps up, or that the consumer sees a
+/// normal end.
 #[test]
-fn drain_ends_an_endless_one() {
+fn drain_ends_an_endless_stream() {
     let _watchdog = watchdog();
     for max_size in [1, 16, 1024] {
         let (pool, taken) = (ThreadPool::new(1), Arc::new(AtomicUsize::new(0)));
@@ -444,9 +446,9 @@ fn drain_ends_an_endless_one() {
     }
 }
 
-/// Forbids that the end of a pool has anything to do with a separate one.
+/// Forbids that the end of a pool affects a separate iterator that was started in one of its jobs.
 #[test]
-fn a_separate_one_is_in_no_pool() {
+fn a_separate_iterator_is_in_no_pool() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let inside = pool.clone();
@@ -463,13 +465,13 @@ fn a_separate_one_is_in_no_pool() {
 
 // --- no threads -----------------------------------------------------------------------------------------------------
 
-/// Forbids that a stream which no thread will run ends in silence, or hangs, or is kept.
+/// Forbids that a stream that no thread will run hangs or is leaked, or that its consumer sees a normal end.
 #[test]
 fn without_any_thread_it_says_so() {
     let _watchdog = watchdog();
     let refused = |size: &usize| thread::Builder::new().stack_size(*size).spawn(|| ()).is_err();
     let sizes: Vec<_> = [usize::MAX / 4, usize::MAX >> 18].into_iter().filter(refused).collect();
-    assert!(!sizes.is_empty(), "a system without limits");
+    assert!(!sizes.is_empty(), "this system accepts every stack size");
     for size in sizes {
         let pool = ThreadPool::builder().threads(2).stack_size(size).build();
         let watch = Watch::default();
@@ -507,11 +509,11 @@ fn separate_probe() {
     println!("the probe has seen it all");
 }
 
-/// Forbids the same of a separate one.
+/// Forbids the same for a separate iterator.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_thread_of_its_own_it_says_so() {
-    // The stack of the thread that the probe runs on is the one that fits.
+    // There is memory for one stack of this size: that of the probe's own thread.
     let output = confined_child("separate_probe", 1000, 600);
     assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
 }
@@ -520,7 +522,7 @@ fn without_a_thread_of_its_own_it_says_so() {
 #[ignore = "run by `without_a_spare_thread_it_is_dropped_in_the_closing_call`, in a process whose memory is limited"]
 fn spare_probe() {
     let _watchdog = watchdog();
-    // The first such stack fits.
+    // There is memory for one stack of this size.
     let pool = ThreadPool::builder().threads(1).stack_size(600 << 20).build();
     for close in [false, true] {
         let (mut stream, watch) = filled(Kind::Pool, &pool, 4);
@@ -538,7 +540,7 @@ fn spare_probe() {
     println!("the probe has seen it all");
 }
 
-/// Forbids that a close waits for a busy thread where the system refuses another one.
+/// Forbids that a close waits for a busy thread when the system refuses another thread.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_spare_thread_it_is_dropped_in_the_closing_call() {
@@ -546,7 +548,7 @@ fn without_a_spare_thread_it_is_dropped_in_the_closing_call() {
     assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
 }
 
-/// Forbids that a shutdown whose time is up leaves out a stream that is still making an item, or counts one that has ended.
+/// Forbids that `shutdown_timeout` does not count a stream that is still running, or counts one that has ended.
 #[test]
 fn a_shutdown_counts_the_streams_that_run() {
     let _watchdog = watchdog();
@@ -569,9 +571,9 @@ fn a_shutdown_counts_the_streams_that_run() {
     assert_panics_once(&mut stream);
 }
 
-/// Forbids that a paused one whose pool has no thread at the moment is kept when it is closed or dropped.
+/// Forbids that a paused stream is leaked when it is closed or dropped while its pool has no thread.
 #[test]
-fn a_paused_one_whose_threads_have_ended() {
+fn a_paused_stream_whose_threads_have_ended() {
     let _watchdog = watchdog();
     let pool = ThreadPool::builder().threads(1).keep_alive(Duration::from_millis(1)).build();
     for close in [false, true] {

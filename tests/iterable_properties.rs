@@ -1,4 +1,4 @@
-//! Random programs against streams, held against the plain iterator.
+//! Random programs on streams, compared with the plain iterator.
 
 #![forbid(unsafe_code)]
 
@@ -20,9 +20,9 @@ enum Step {
     Poll,
     /// Polls `next` once and drops it.
     NextOnce,
-    /// On another thread.
+    /// `next` on another thread.
     NextElsewhere,
-    /// Lets the iterator come as far as it can.
+    /// Waits until the iterator cannot go on.
     Pause,
     /// Polls `close` once and drops it.
     CloseOnce,
@@ -42,12 +42,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The iterator: how many items it has, and what panics.
+/// An iterator: how many items it has, and what panics.
 #[derive(Clone, Debug)]
 struct Plan {
     length: usize,
     make_panics: bool,
-    /// The item at which `next` does.
+    /// The item at which `next` panics.
     next_panics: Option<usize>,
     drop_panics: bool,
 }
@@ -75,11 +75,11 @@ impl Plan {
         })
     }
 
-    /// What the plain iterator gives: that many items, and then perhaps a panic, of one or two kinds.
+    /// What the plain iterator does: the number of items, and the possible messages of the panic that follows.
     fn expected(&self) -> (usize, &'static [&'static str]) {
         match self.next_panics {
             _ if self.make_panics => (0, &["make"]),
-            // If the `Drop` panics too, which of the two comes out is left open.
+            // If the `Drop` panics too, it is unspecified which panic comes out.
             Some(at) if at < self.length && self.drop_panics => (at, &["next", "the iterator's end"]),
             Some(at) if at < self.length => (at, &["next"]),
             _ if self.drop_panics => (self.length, &["the iterator's end"]),
@@ -87,16 +87,16 @@ impl Plan {
         }
     }
 
-    /// Whether a panic with this text may come out, also of one that is closed before its end.
+    /// Whether a panic with this message may come out, also of a stream that is closed before its end.
     fn may_say(&self, text: &str) -> bool {
         self.expected().1.contains(&text) || (self.drop_panics && text == "the iterator's end")
     }
 }
 
-/// What comes out of `next`.
+/// The result of `next`, or the message of its panic.
 type Answer = Result<Option<usize>, String>;
 
-/// The stream's answer, and a panic's text.
+/// The result of `ask`, or the message of its panic.
 fn answer<R>(ask: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(ask)).map_err(|payload| text(&*payload).to_owned())
 }
@@ -111,11 +111,11 @@ struct Program {
     pool: ThreadPool,
     plan: Plan,
     taken: usize,
-    /// The end, or the panic, has been seen; or it was closed.
+    /// The end or the panic has been seen, or the stream was closed.
     over: bool,
-    /// The end, or the panic, was seen before it was closed.
+    /// The end or the panic was seen before the stream was closed.
     seen: bool,
-    /// A `close` that had to wait was dropped.
+    /// A `close` was dropped while it waited.
     given_up: bool,
 }
 
@@ -134,14 +134,14 @@ impl Program {
                 self.over = true;
             }
             Err(text) => {
-                // A `close` that was given up may have left it the panic it would have ended with.
+                // A `close` that was dropped may have left its panic to `next`.
                 let late = self.given_up && !self.seen;
                 prop_assert!(late || (!self.over && self.taken == items), "{} at {}", text, self.taken);
                 prop_assert!(self.plan.may_say(&text), "{}", text);
                 (self.over, self.seen) = (true, true);
             }
         }
-        // Between the last item and the end that is seen, either may be.
+        // Between the last item and the observed end, `is_closed` may be true or false.
         if self.over || self.taken < items {
             prop_assert_eq!(self.stream.is_closed(), self.over);
         }
@@ -185,7 +185,7 @@ impl Program {
                     _ => Witness::default().poll(Box::pin(self.stream.next())),
                 });
                 match answer {
-                    Ok(Poll::Pending) => prop_assert!(!self.over, "nothing, after the end"),
+                    Ok(Poll::Pending) => prop_assert!(!self.over, "pending after the end"),
                     Ok(Poll::Ready(item)) => self.check(Ok(number(item)))?,
                     Err(text) => self.check(Err(text))?,
                 }
@@ -207,7 +207,7 @@ impl Program {
 
     fn closed(&mut self, answer: Result<(), String>) -> Result<(), TestCaseError> {
         if let Err(text) = answer {
-            // Of several panics, which come out is left open.
+            // If there are several panics, it is unspecified which ones come out.
             prop_assert!(!self.seen || self.plan.expected().1.len() > 1, "{} came out again", text);
             prop_assert!(self.plan.may_say(&text), "{}", text);
         }
@@ -218,11 +218,11 @@ impl Program {
 }
 
 proptest! {
-    // No files are written: a case that fails is printed, small enough to become a test of its own.
+    // No regression files: a failing case is printed, and can be turned into a test.
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Forbids an item that is lost, comes twice or out of order, a panic that is lost or looks like the end, a step that
-    /// hangs, and anything that is dropped twice or never.
+    /// Forbids an item that is lost, doubled or out of order, a panic that is lost or looks like the end, a step that
+    /// hangs, and a value that is dropped twice or never.
     #[test]
     fn random_programs(
         separate in any::<bool>(),
@@ -256,7 +256,7 @@ proptest! {
             }
         }
         watch.wait_for_the_end();
-        // The pool is none the worse.
+        // The pool still works.
         prop_assert_eq!(pool.spawn(|| 1).wait(), 1);
         assert_at_rest(&pool);
     }

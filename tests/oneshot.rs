@@ -1,4 +1,4 @@
-//! `oneshot`: every pair of what its two ends can do, its wakers, and the races between the two.
+//! `oneshot`: every combination of what the two ends can do, the wakers, and races between the ends.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
@@ -28,7 +28,7 @@ fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
-/// Polls with a waker that nobody wakes.
+/// Polls with a no-op waker.
 fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll(future, Waker::noop())
 }
@@ -55,10 +55,10 @@ impl Drop for Item {
     }
 }
 
-/// Neither `Debug` nor `Clone`, nor anything else.
+/// A type that implements no trait.
 struct Opaque;
 
-/// Runs the two at the same time, as nearly as can be.
+/// Runs two closures as simultaneously as possible.
 fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
     let ready = AtomicUsize::new(0);
     let start = || {
@@ -67,7 +67,7 @@ fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, 
             if ready.load(Ordering::SeqCst) == 2 {
                 break;
             }
-            // The other one may not even have a core.
+            // The other thread may have no core of its own.
             if turn > 200 { thread::yield_now() } else { hint::spin_loop() }
         }
     };
@@ -88,7 +88,7 @@ const ROUNDS: usize = 300;
 /// Both ends of a channel.
 type Ends<T> = (Sender<T>, Receiver<T>);
 
-/// Every way to receive, for a result that is there already: none of them may have to wait.
+/// Every way to receive a result that is already there, so that none of them waits.
 fn every_way_to_receive(ends: impl Fn() -> Ends<i32>, expected: Result<i32, Closed>) {
     let _watchdog = watchdog();
     let (_sender, mut receiver) = ends();
@@ -99,7 +99,7 @@ fn every_way_to_receive(ends: impl Fn() -> Ends<i32>, expected: Result<i32, Clos
     assert_eq!(receiver.recv_blocking(), expected);
     let (_sender, receiver) = ends();
     assert_eq!(block_on(receiver), expected);
-    // In a thread of its own, too.
+    // On another thread.
     let (_sender, receiver) = ends();
     assert_eq!(thread::spawn(|| receiver.recv_blocking()).join().unwrap(), expected);
     let (_sender, receiver) = ends();
@@ -114,15 +114,14 @@ fn nothing_sent_yet() {
     assert!(!sender.is_closed());
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
     assert_eq!(poll_now(&mut receiver), Poll::Pending);
-    // Having waited changes nothing.
+    // The channel still works after a wait.
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
     assert!(!sender.is_closed());
     assert_eq!(sender.send(1), Ok(()));
     assert_eq!(receiver.try_recv(), Ok(1));
 }
 
-/// One that has sent has no sender any more, so it can't be kept beside the receiver: the sender of a second channel
-/// stands in for it.
+/// `send` consumes the sender, so `ends` returns the sender of a second channel in its place.
 #[test]
 fn a_value_that_was_sent_is_received() {
     let ends = || {
@@ -156,7 +155,7 @@ fn a_dropped_sender_is_closed() {
     every_way_to_receive(ends, Err(Closed));
 }
 
-/// Its sender lives on, but can't send any more: to wait for it would be to wait for ever.
+/// The sender of a closed channel lives on but cannot send, so the receiver must not wait for it.
 #[test]
 fn a_closed_receiver_does_not_wait() {
     let ends = || {
@@ -222,7 +221,7 @@ fn dropping_the_receiver_gives_the_value_back() {
     drop(receiver);
     assert!(sender.is_closed());
     assert_eq!(sender.send(1), Err(1));
-    // Also one that has waited.
+    // Also a receiver that has waited.
     let (sender, mut receiver) = oneshot::channel();
     assert_eq!(poll_now(&mut receiver), Poll::Pending);
     drop(receiver);
@@ -230,7 +229,7 @@ fn dropping_the_receiver_gives_the_value_back() {
     assert_eq!(sender.send(1), Err(1));
 }
 
-/// Nothing will come after the value.
+/// After the value has been received, the channel is closed.
 #[test]
 fn after_the_value_the_receiver_is_closed() {
     let (sender, mut receiver) = oneshot::channel();
@@ -266,7 +265,7 @@ fn a_blocking_receiver_is_woken_by_the_end() {
     assert_eq!(other.join().unwrap(), Err(Closed));
 }
 
-/// A sender that is dropped by a panic is dropped all the same.
+/// A sender that a panic drops closes the channel.
 #[test]
 fn a_panic_of_the_sender_closes() {
     let _watchdog = watchdog();
@@ -285,7 +284,7 @@ fn ends_move_between_threads_in_the_middle() {
     let (sender, mut receiver) = oneshot::channel();
     let witness = Witness::default();
     assert!(witness.poll(&mut receiver).is_pending());
-    // Each goes to a thread of its own, and the receiver waits there in another way than here.
+    // Each end moves to its own thread, and the receiver waits there in another way.
     let there = thread::spawn(move || receiver.recv_blocking());
     let here = thread::spawn(move || sender.send("moved"));
     assert_eq!(here.join().unwrap(), Ok(()));
@@ -342,7 +341,7 @@ fn a_value_is_dropped_once_wherever_it_ends() {
     drop(value);
     assert_eq!(drops.count(), 1);
 
-    // Sent, and never taken: it goes with the receiver.
+    // Sent, and never taken: dropped with the receiver.
     let drops = Drops::default();
     let (sender, receiver) = oneshot::channel();
     assert!(sender.send(drops.item()).is_ok());
@@ -369,10 +368,10 @@ fn a_value_is_dropped_once_wherever_it_ends() {
     assert_eq!(drops.count(), 1);
 }
 
-/// Known bug 13, for a value that nobody takes.
+/// Known bug 13, for a value that is never received.
 #[test]
 fn a_value_whose_drop_panics_is_dropped_once() {
-    struct Bomb(#[expect(dead_code, reason = "it counts when it is dropped")] Item);
+    struct Bomb(#[expect(dead_code, reason = "counts when it is dropped")] Item);
     impl Drop for Bomb {
         fn drop(&mut self) {
             resume_unwind(Box::new("the value's panic"));
@@ -412,7 +411,7 @@ fn ends_print_without_the_value_being_printable() {
     assert!(!format!("{sender:?} {receiver:?}").is_empty());
     assert!(sender.send(Opaque).is_ok());
     assert!(!format!("{receiver:?}").is_empty());
-    // To print it does not take the value.
+    // Printing does not take the value.
     assert!(receiver.try_recv().is_ok());
     assert!(!format!("{receiver:?}").is_empty());
 }
@@ -430,7 +429,7 @@ fn closed_waits_for_the_close_or_the_drop() {
         assert_eq!(witness.wakes(), 1);
         assert!(witness.poll(&mut closed).is_ready());
     }
-    // Known at once from then on.
+    // From now on, `closed` is ready at once.
     assert!(witness.poll(&mut pin!(sender.closed())).is_ready());
     drop(receiver);
     assert!(witness.poll(&mut pin!(sender.closed())).is_ready());
@@ -457,7 +456,7 @@ fn closed_blocks_until_the_receiver_goes() {
     assert_eq!(sender.send(1), Err(1));
 }
 
-/// Having waited for the close, and given up, the sender can still send.
+/// The sender can still send after its `closed` future was dropped.
 #[test]
 fn sending_after_closed_was_dropped() {
     let (asked, waiting) = (Witness::default(), Witness::default());
@@ -473,7 +472,7 @@ fn sending_after_closed_was_dropped() {
     assert_eq!((asked.kept(), waiting.kept()), (0, 0));
 }
 
-/// Both ends wait for each other; each wakes the other's waker and not its own.
+/// Both ends wait for each other; the end of one wakes only the other's waker.
 #[test]
 fn both_ends_wait_at_once() {
     let (left, right) = (Witness::default(), Witness::default());
@@ -502,7 +501,7 @@ fn both_ends_wait_at_once() {
 
 // --- wakers ---------------------------------------------------------------------------------------------------------
 
-/// Known bug 27: the last waker is woken, and those before it are forgotten at once.
+/// Known bug 27: the last waker is woken, and earlier wakers are dropped at once.
 #[test]
 fn the_last_waker_counts() {
     let [first, second, third] = [(); 3].map(|()| Witness::default());
@@ -517,7 +516,7 @@ fn the_last_waker_counts() {
     assert_eq!([first.kept(), second.kept(), third.kept()], [0, 0, 0]);
 }
 
-/// The same at the sender's end.
+/// The same for the sender's waker.
 #[test]
 fn the_last_waker_of_closed_counts() {
     let [first, second, third] = [(); 3].map(|()| Witness::default());
@@ -537,7 +536,7 @@ fn the_last_waker_of_closed_counts() {
     assert!(first.poll(&mut closed).is_ready());
 }
 
-/// One waker is kept in one place, however often it is given.
+/// A waker is kept once, however often it is registered.
 #[test]
 fn the_same_waker_is_kept_once() {
     let witness = Witness::default();
@@ -561,7 +560,7 @@ fn no_waker_outlives_its_use() {
         (sender, receiver)
     };
     let witness = Witness::default();
-    // It was woken: the receiver gives a new one if it has to.
+    // Woken: the next poll registers a new waker if necessary.
     let (sender, receiver) = waiting(&witness);
     assert_eq!(sender.send(1), Ok(()));
     assert_eq!((witness.kept(), witness.wakes()), (0, 1));
@@ -573,7 +572,7 @@ fn no_waker_outlives_its_use() {
     assert_eq!((witness.kept(), witness.wakes()), (0, 1));
     drop(receiver);
 
-    // Nobody is left to wake, though the sender lives on.
+    // The receiver was dropped, although the sender lives on.
     let witness = Witness::default();
     let (sender, receiver) = waiting(&witness);
     drop(receiver);
@@ -581,7 +580,7 @@ fn no_waker_outlives_its_use() {
     assert_eq!(sender.send(1), Err(1));
     assert_eq!(witness.wakes(), 0);
 
-    // The sender asks no more when it has sent.
+    // The sender has sent, so it no longer waits.
     let witness = Witness::default();
     let (mut sender, receiver) = oneshot::channel();
     assert!(witness.poll(&mut pin!(sender.closed())).is_pending());
@@ -590,7 +589,7 @@ fn no_waker_outlives_its_use() {
     drop(receiver);
     assert_eq!(witness.wakes(), 0);
 
-    // Nor when it is gone.
+    // The sender was dropped.
     let (mut sender, receiver) = oneshot::channel::<i32>();
     assert!(witness.poll(&mut pin!(sender.closed())).is_pending());
     drop(sender);
@@ -599,7 +598,7 @@ fn no_waker_outlives_its_use() {
     assert_eq!(witness.wakes(), 0);
 }
 
-/// Known bug 28 in the receiver's own hand: once closed it never waits again, so that its waker is of no use.
+/// Known bug 28: a closed receiver never waits again, so it drops its waker.
 #[test]
 fn a_closed_receiver_keeps_no_waker() {
     let witness = Witness::default();
@@ -610,8 +609,7 @@ fn a_closed_receiver_keeps_no_waker() {
     assert_eq!(sender.send(1), Err(1));
 }
 
-/// Known bug 28 once more: a `closed` that was given up is a task that may be gone; to keep its waker until the sender
-/// goes would keep that task alive.
+/// Known bug 28: a dropped `closed` future drops its waker, because the waker would keep the waiting task alive.
 #[test]
 fn a_dropped_closed_leaves_no_waker_behind() {
     let witness = Witness::default();
@@ -620,7 +618,7 @@ fn a_dropped_closed_leaves_no_waker_behind() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// A waker may be woken when all is over: from another thread, with both ends gone.
+/// A waker may be woken on another thread after both ends were dropped.
 #[test]
 fn a_late_wake_up_is_harmless() {
     let (sender, mut receiver) = oneshot::channel();
@@ -688,7 +686,7 @@ fn the_wake_up_of_closed_drops_the_sender() {
     let (mut sender, receiver) = oneshot::channel::<i32>();
     let hooks = Arc::<Hooks>::default();
     let waker = hooks.waker();
-    // The future that is waiting is dropped inside its own wake-up, with the sender that it owns.
+    // The wake-up drops the waiting future, and with it the sender.
     let mut closed = Box::pin(async move { sender.closed().await });
     assert!(poll(&mut closed, &waker).is_pending());
     let closed = Mutex::new(Some(closed));
@@ -708,7 +706,7 @@ fn the_wake_up_of_closed_tries_to_send() {
     {
         let waker = hooks.waker();
         assert!(pin!(sender.closed()).poll(&mut Context::from_waker(&waker)).is_pending());
-        // Polled again, so that the waker of a future that lives is the one that is kept.
+        // The first `closed` future has been dropped, with its waker. This future registers the waker again.
         let mut closed = Box::pin(async move {
             sender.closed().await;
             sender.send(1)
@@ -722,7 +720,7 @@ fn the_wake_up_of_closed_tries_to_send() {
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
 }
 
-/// The value arrives between the receiver's look and the waker's being kept.
+/// The value arrives while the receiver clones the waker, after its first look.
 #[test]
 fn the_clone_of_the_waker_sends() {
     let _watchdog = watchdog();
@@ -734,7 +732,7 @@ fn the_clone_of_the_waker_sends() {
         let expected = if dropped { Err(Closed) } else { Ok(1) };
         match poll(&mut receiver, &hooks.waker()) {
             Poll::Ready(result) => assert_eq!(result, expected),
-            // It may well not have seen it, but then it must have been told.
+            // The poll may have missed the event, but then the waker must have been woken.
             Poll::Pending => {
                 assert!(hooks.wake.has_run(), "the wake-up is lost");
                 assert_eq!(poll_now(&mut receiver), Poll::Ready(expected));
@@ -745,7 +743,7 @@ fn the_clone_of_the_waker_sends() {
     }
 }
 
-/// A waker is replaced, and the old one's `Drop` sends.
+/// The `Drop` of a replaced waker sends.
 #[test]
 fn the_drop_of_the_replaced_waker_sends() {
     let _watchdog = watchdog();
@@ -770,7 +768,7 @@ fn the_drop_of_the_replaced_waker_sends() {
     }
 }
 
-/// The receiver goes, and with it the waker, whose `Drop` uses the other end.
+/// The receiver is dropped, and the `Drop` of its waker uses the sender.
 #[test]
 fn the_drop_of_the_receivers_waker_uses_the_sender() {
     let _watchdog = watchdog();
@@ -788,7 +786,7 @@ fn the_drop_of_the_receivers_waker_uses_the_sender() {
     }
 }
 
-/// The sender goes while it waits, and with it the waker, whose `Drop` uses the other end.
+/// The sender is dropped while it waits, and the `Drop` of its waker drops the receiver.
 #[test]
 fn the_drop_of_the_senders_waker_drops_the_receiver() {
     let _watchdog = watchdog();
@@ -804,7 +802,7 @@ fn the_drop_of_the_senders_waker_drops_the_receiver() {
 
 // --- races ----------------------------------------------------------------------------------------------------------
 
-/// Known bug 26: polled, then dropped, while the sender sends.
+/// Known bug 26: a polled receiver is dropped while the sender sends.
 #[test]
 fn polled_then_dropped_while_sending() {
     let _watchdog = watchdog();
@@ -822,7 +820,7 @@ fn polled_then_dropped_while_sending() {
     }
 }
 
-/// Either the value is there after the close, or the sender has it back.
+/// The receiver closes while the sender sends: either the value is received, or it is given back.
 #[test]
 fn closed_while_sending() {
     let _watchdog = watchdog();
@@ -846,7 +844,7 @@ fn closed_while_sending() {
     }
 }
 
-/// Known bugs 27 and 30: the waker is given, or replaced, while the value arrives.
+/// Known bugs 27 and 30: the waker is registered or replaced while the value arrives.
 #[test]
 fn waiting_while_sending() {
     let _watchdog = watchdog();
@@ -871,7 +869,7 @@ fn waiting_while_sending() {
     }
 }
 
-/// The value is seen as it was written, with no wake-up to order the two.
+/// `try_recv` sees the complete value, although no wake-up orders the two threads.
 #[test]
 fn trying_while_sending() {
     let _watchdog = watchdog();
@@ -890,7 +888,7 @@ fn trying_while_sending() {
     }
 }
 
-/// A thread that blocks sees a value that arrives at any moment, however short its sleep.
+/// A blocking receiver sees a value that arrives at any moment.
 #[test]
 fn blocking_while_sending() {
     let _watchdog = watchdog();
@@ -919,7 +917,7 @@ fn both_ends_dropped_at_once() {
     }
 }
 
-/// The sender waits while the receiver goes.
+/// The sender starts to wait while the receiver closes.
 #[test]
 fn waiting_for_the_close_while_closing() {
     let _watchdog = watchdog();
@@ -950,7 +948,7 @@ fn waiting_for_the_close_while_closing() {
     }
 }
 
-/// The sender stops waiting, and sends, while the receiver starts to wait or goes.
+/// The sender stops waiting, and sends, while the receiver starts to wait or is dropped.
 #[test]
 fn giving_up_closed_while_the_receiver_polls_or_goes() {
     let _watchdog = watchdog();
@@ -961,7 +959,7 @@ fn giving_up_closed_while_the_receiver_polls_or_goes() {
         let (mut sender, mut receiver) = oneshot::channel();
         let (sent, polled) = race(
             || {
-                // Ready if the receiver has gone already.
+                // Ready if the receiver was already dropped.
                 let _ = left.poll(&mut pin!(sender.closed()));
                 sender.send(item)
             },
@@ -978,7 +976,7 @@ fn giving_up_closed_while_the_receiver_polls_or_goes() {
                 assert_eq!(right.wakes(), 1, "the wake-up is lost");
                 assert!(matches!(right.poll(&mut receiver), Poll::Ready(Ok(_))));
             }
-            // The receiver went, before the value came or after.
+            // The receiver was dropped, before or after the value came.
             (Poll::Pending, None) => {}
         }
         drop(sent);
@@ -987,7 +985,7 @@ fn giving_up_closed_while_the_receiver_polls_or_goes() {
     }
 }
 
-/// Two threads hand a value back and forth, each in its own way of waiting.
+/// Two threads send a number back and forth.
 #[test]
 fn ping_pong() {
     let _watchdog = watchdog();

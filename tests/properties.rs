@@ -1,4 +1,4 @@
-//! Random sequences of operations, cancellations, drops and panics, each held against a simple sequential model.
+//! Random sequences of operations, cancellations, drops and panics, each compared with a simple sequential model.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -20,12 +20,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-/// No files are written: a case that fails is printed, small enough to become a test of its own.
+/// No regression files: a failing case is printed, and can be turned into a test.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Items, each of which is to be dropped once.
+/// Makes items, and checks that each is dropped once.
 #[derive(Clone, Default)]
 struct Items {
     made: Rc<Cell<usize>>,
@@ -34,7 +34,7 @@ struct Items {
 
 struct Item {
     number: usize,
-    /// Its `Drop` panics.
+    /// Whether its `Drop` panics.
     bomb: bool,
     items: Items,
 }
@@ -55,7 +55,7 @@ impl Items {
 }
 
 impl Item {
-    /// Takes the item out of the test's hands, without a bang.
+    /// Drops the item without a panic, and returns its number.
     fn number(mut self) -> usize {
         self.bomb = false;
         self.number
@@ -66,13 +66,13 @@ impl Drop for Item {
     fn drop(&mut self) {
         self.items.dropped.borrow_mut().push(self.number);
         if self.bomb {
-            // Silent, unlike `panic!`.
+            // Prints nothing, unlike `panic!`.
             resume_unwind(Box::new(self.number));
         }
     }
 }
 
-/// Runs code in which an item may be dropped, whether or not that panics.
+/// Runs code that may drop an item, and ignores a panic.
 fn survive(code: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(code));
 }
@@ -85,9 +85,9 @@ enum ChannelStep {
     SendTimeout,
     /// Polls `send` once and drops it.
     SendOnce,
-    /// Goes on with a `send` that waits, or begins one that may.
+    /// Polls the waiting `send`, or begins one.
     Send,
-    /// Drops a `send` that waits, and with it the sender.
+    /// Drops the waiting `send`, and with it the sender.
     DropSend,
     TryRecv,
     PollRecv,
@@ -123,17 +123,17 @@ fn channel_step() -> impl Strategy<Value = ChannelStep> {
     ]
 }
 
-/// A `send` that owns its sender, which comes back with the result.
+/// A `send` that owns its sender, and returns the sender with the result.
 type Sending = Pin<Box<dyn Future<Output = (spsc::Sender<Item>, Result<(), spsc::SendError<Item>>)>>>;
 
-/// The sender's end, in one of its states.
+/// The state of the sender.
 enum SenderEnd {
     Idle(spsc::Sender<Item>),
     Waiting(Sending, usize),
     Gone,
 }
 
-/// A channel, and beside it what it should be.
+/// A channel and its model.
 struct Channel {
     items: Items,
     bomb_at: usize,
@@ -144,7 +144,7 @@ struct Channel {
     closed: bool,
     send_waker: Witness,
     recv_waker: Witness,
-    /// How often the sender had been woken when it began to wait; and the receiver, if it waits.
+    /// How often the sender had been woken when it began to wait; and the same for the receiver, if it waits.
     send_wakes: usize,
     recv_wakes: Option<usize>,
 }
@@ -171,7 +171,7 @@ impl Channel {
         self.items.make(self.items.made.get() == self.bomb_at)
     }
 
-    /// An item has gone in, says the channel; should it have?
+    /// Checks that the channel was right to accept an item.
     fn is_sent(&mut self, number: usize) -> Result<(), TestCaseError> {
         prop_assert!(!self.closed, "sent although it is closed");
         prop_assert!(self.queue.len() < self.size, "sent although it is full");
@@ -179,7 +179,7 @@ impl Channel {
         self.has_told_the_receiver()
     }
 
-    /// After something that a receiver waits for.
+    /// Checks that a waiting receiver was woken, after an event that it waits for.
     fn has_told_the_receiver(&mut self) -> Result<(), TestCaseError> {
         if let Some(wakes) = self.recv_wakes.take() {
             prop_assert!(self.recv_waker.wakes() > wakes, "the receiver was not woken");
@@ -187,7 +187,7 @@ impl Channel {
         Ok(())
     }
 
-    /// What the receiver should get: an item, the end, or neither.
+    /// The expected result of a receive: an item, the end, or `Pending`.
     fn expected(&mut self) -> Poll<Option<usize>> {
         match self.queue.pop_front() {
             Some(number) => Poll::Ready(Some(number)),
@@ -217,7 +217,7 @@ impl Channel {
                 if let Some(receiver) = &mut self.receiver {
                     receiver.close();
                     self.closed = true;
-                    // It knows without being told.
+                    // A receiver that closes needs no wake-up.
                     self.recv_wakes = None;
                 }
             }
@@ -227,7 +227,7 @@ impl Channel {
                     self.queue.clear();
                     self.closed = true;
                     self.recv_wakes = None;
-                    prop_assert_eq!(self.recv_waker.kept(), 0, "the waker of a receiver that is gone");
+                    prop_assert_eq!(self.recv_waker.kept(), 0, "the waker of a dropped receiver is kept");
                 }
             }
             ChannelStep::TryRecv
@@ -272,7 +272,7 @@ impl Channel {
             },
             _ => {
                 let mut polled = None;
-                // The item is dropped in here if it has to wait.
+                // If the `send` has to wait, the item is dropped here.
                 survive(|| {
                     let polled = &mut polled;
                     let mut sending = pin!(sender.send(item));
@@ -299,7 +299,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Begins a `send`, or polls the one that waits.
+    /// Polls the waiting `send`, or begins one.
     fn send(&mut self) -> Result<(), TestCaseError> {
         let (mut sending, number) = match mem::replace(&mut self.sender, SenderEnd::Gone) {
             SenderEnd::Gone => return Ok(()),
@@ -316,7 +316,7 @@ impl Channel {
         };
         match self.send_waker.poll(sending.as_mut()) {
             Poll::Pending => {
-                prop_assert!(!self.closed && self.queue.len() == self.size, "it waits for nothing");
+                prop_assert!(!self.closed && self.queue.len() == self.size, "it waits without a reason");
                 self.send_wakes = self.send_waker.wakes();
                 self.sender = SenderEnd::Waiting(sending, number);
             }
@@ -352,7 +352,7 @@ impl Channel {
             }
             ChannelStep::RecvOnce => {
                 let received = Witness::default().poll(pin!(receiver.recv()));
-                // Another waker has taken the place of the one that waited.
+                // This poll has replaced the waker of the waiting receiver.
                 self.recv_wakes = None;
                 prop_assert_eq!(received.map(|item| item.map(Item::number)), self.expected());
             }
@@ -379,7 +379,7 @@ impl Channel {
                 prop_assert_eq!(numbers, expected);
             }
             ChannelStep::Take(limit) => {
-                // Only as many as it needs not wait for.
+                // Only as many items as do not require waiting.
                 let there = if self.closed { limit } else { limit.min(self.queue.len()) };
                 let expected: Vec<_> = self.queue.drain(..self.queue.len().min(there)).collect();
                 let numbers: Vec<_> = receiver.iter().take(there).map(Item::number).collect();
@@ -391,7 +391,7 @@ impl Channel {
         Ok(())
     }
 
-    /// What can be seen of the channel at any time.
+    /// Checks what holds after each step.
     fn check(&self) -> Result<(), TestCaseError> {
         let expected = (self.queue.len(), self.queue.is_empty(), self.closed, self.size);
         if let SenderEnd::Idle(sender) = &self.sender {
@@ -400,7 +400,7 @@ impl Channel {
         if let Some(receiver) = &self.receiver {
             prop_assert_eq!((receiver.len(), receiver.is_empty(), receiver.is_closed(), receiver.max_size()), expected);
         }
-        // Whoever waits, and need not any more, has been told.
+        // A sender that no longer has to wait was woken.
         if matches!(self.sender, SenderEnd::Waiting(..)) && (self.closed || self.queue.len() < self.size) {
             prop_assert!(self.send_waker.wakes() > self.send_wakes, "the sender was not woken");
         }
@@ -420,7 +420,7 @@ impl Channel {
 proptest! {
     #![proptest_config(config(256))]
 
-    /// A channel is a queue with a limit, whatever is done to it; and one item's `Drop` panics, wherever that is.
+    /// A channel behaves like a bounded queue, also if the `Drop` of one item panics.
     #[test]
     fn a_channel_is_a_queue(
         size in 1_usize..6,
@@ -443,7 +443,7 @@ enum OneshotStep {
     Send,
     /// Polls `closed` once and drops it.
     ClosedOnce,
-    /// Goes on with a `closed` that waits, or begins one.
+    /// Polls the waiting `closed`, or begins one.
     Closed,
     DropSender,
     TryRecv,
@@ -466,28 +466,28 @@ fn oneshot_step() -> impl Strategy<Value = OneshotStep> {
     ]
 }
 
-/// The sender's end, in one of its states.
+/// The state of the sender.
 enum OneshotSender {
     Idle(oneshot::Sender<Item>),
     Waiting(Pin<Box<dyn Future<Output = oneshot::Sender<Item>>>>),
     Gone,
 }
 
-/// A oneshot, and beside it what it should be.
+/// A oneshot and its model.
 struct Oneshot {
     items: Items,
     bomb: bool,
     sender: OneshotSender,
     receiver: Option<oneshot::Receiver<Item>>,
-    /// The number of an item that is on its way.
+    /// The number of the item that was sent and not received.
     value: Option<usize>,
-    /// The receiver has been closed, or is gone.
+    /// The receiver was closed or dropped.
     closed: bool,
-    /// A future that has given its result is not polled again.
+    /// The receiver has returned its result, and must not be polled again.
     finished: bool,
     send_waker: Witness,
     recv_waker: Witness,
-    /// How often they had been woken when they began to wait.
+    /// How often each end had been woken when it began to wait.
     send_wakes: usize,
     recv_wakes: Option<usize>,
 }
@@ -515,7 +515,7 @@ impl Oneshot {
             OneshotStep::Send => {
                 if let OneshotSender::Idle(_) = &self.sender {
                     let OneshotSender::Idle(sender) = mem::replace(&mut self.sender, OneshotSender::Gone) else {
-                        unreachable!("as was just seen")
+                        unreachable!("the sender is idle")
                     };
                     let item = self.items.make(self.bomb);
                     let number = item.number;
@@ -560,7 +560,7 @@ impl Oneshot {
                     self.value = None;
                     self.closed = true;
                     self.recv_wakes = None;
-                    prop_assert_eq!(self.recv_waker.kept(), 0, "the waker of a receiver that is gone");
+                    prop_assert_eq!(self.recv_waker.kept(), 0, "the waker of a dropped receiver is kept");
                 }
             }
         }
@@ -573,7 +573,7 @@ impl Oneshot {
         Ok(())
     }
 
-    /// After something that a receiver waits for.
+    /// Checks that a waiting receiver was woken, after an event that it waits for.
     fn has_told_the_receiver(&mut self) -> Result<(), TestCaseError> {
         if let Some(wakes) = self.recv_wakes.take() {
             prop_assert!(self.recv_waker.wakes() > wakes, "the receiver was not woken");
@@ -592,12 +592,12 @@ impl Oneshot {
         };
         match self.send_waker.poll(waiting.as_mut()) {
             Poll::Pending => {
-                prop_assert!(!self.closed, "it waits for nothing");
+                prop_assert!(!self.closed, "it waits without a reason");
                 self.send_wakes = self.send_waker.wakes();
                 self.sender = OneshotSender::Waiting(waiting);
             }
             Poll::Ready(sender) => {
-                prop_assert!(self.closed, "closed, it says");
+                prop_assert!(self.closed, "`closed` is ready although the channel is open");
                 self.sender = OneshotSender::Idle(sender);
             }
         }
@@ -643,7 +643,7 @@ impl Oneshot {
 proptest! {
     #![proptest_config(config(256))]
 
-    /// A oneshot is an `Option` that is filled once and taken once.
+    /// A oneshot behaves like an `Option` that is filled once and taken once.
     #[test]
     fn a_oneshot_is_an_option(bomb in any::<bool>(), steps in vec(oneshot_step(), 1..20)) {
         let _watchdog = watchdog();
@@ -657,16 +657,16 @@ proptest! {
 
 // --- gather ---------------------------------------------------------------------------------------------------------
 
-/// What a branch of `gather` does before it gives its number.
+/// What a branch of `gather` does before it returns its number.
 #[derive(Debug, Clone)]
 enum Branch {
-    /// Nothing, or wakes itself so many times.
+    /// Wakes itself so many times.
     Yields(usize),
     /// Waits for a job.
     Job,
-    /// Waits for a time, in microseconds.
+    /// Sleeps for so many microseconds.
     Sleeps(u64),
-    /// Waits for the branch that comes next, if that is one that sends.
+    /// Waits for the next branch, if there is one.
     Waits,
 }
 
@@ -679,7 +679,7 @@ fn branch() -> impl Strategy<Value = Branch> {
     ]
 }
 
-/// Ready after it has been polled so many times more, and never polled after that.
+/// Pending `times` times, then ready. Panics if it is polled again.
 fn yields(times: usize) -> impl Future<Output = ()> {
     let mut left = Some(times);
     poll_fn(move |cx| match left {
@@ -696,7 +696,7 @@ fn yields(times: usize) -> impl Future<Output = ()> {
     })
 }
 
-/// A branch that tells the one before it when it is done, and counts when it is dropped.
+/// The future of a branch, which sends to the branch before it at its end.
 async fn run(
     branch: Branch,
     item: Item,
@@ -708,17 +708,17 @@ async fn run(
         Branch::Yields(times) => yields(times).await,
         Branch::Job => pool.spawn(thread::yield_now).await,
         Branch::Sleeps(micros) => offthread::sleep(Duration::from_micros(micros)).await,
-        // The last one has nobody after it: its sender is gone.
+        // For the last branch, the sender has been dropped.
         Branch::Waits => drop(after.await),
     }
     let _ = before.send(());
     item.number()
 }
 
-/// A future for each branch, each of which can wait for the next.
+/// The futures of the branches, each of which can wait for the next.
 fn branches(branches: Vec<Branch>, items: &Items, pool: &ThreadPool) -> Vec<Pin<Box<dyn Future<Output = usize>>>> {
     let (mut senders, receivers): (Vec<_>, Vec<_>) = branches.iter().map(|_| oneshot::channel()).unzip();
-    // Each sends to the one before, and the first to nobody; the last receives from nobody.
+    // Each branch sends to the one before it. Nobody receives from the first, and nobody sends to the last.
     let nobody = oneshot::channel();
     senders.insert(0, nobody.0);
     senders.pop();
@@ -733,7 +733,7 @@ fn branches(branches: Vec<Branch>, items: &Items, pool: &ThreadPool) -> Vec<Pin<
 proptest! {
     #![proptest_config(config(256))]
 
-    /// The results of `gather` are those of the branches one by one.
+    /// `gather` returns the results of the branches in order.
     #[test]
     fn gather_gives_what_each_gives(kinds in vec(branch(), 0..12)) {
         let _watchdog = watchdog();
@@ -743,7 +743,7 @@ proptest! {
         items.each_was_dropped_once()?;
     }
 
-    /// A `gather` that is given up, at whichever poll, drops each branch once.
+    /// A `gather` that is dropped after any number of polls drops each branch once.
     #[test]
     fn a_gather_that_is_given_up_drops_each(kinds in vec(branch(), 0..12), polls in 0_usize..6) {
         let _watchdog = watchdog();
@@ -762,7 +762,7 @@ proptest! {
 
 // --- jobs -----------------------------------------------------------------------------------------------------------
 
-/// What becomes of a job that has not started.
+/// What is done with the handle of a job that has not started.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Wait,
@@ -790,7 +790,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 proptest! {
     #![proptest_config(config(256))]
 
-    /// A pool of one thread is a queue: the jobs that were not cancelled run, in order, once.
+    /// A pool of one thread behaves like a queue: the jobs that were not cancelled run once, in order.
     #[test]
     fn a_pool_is_a_queue(fates in vec((fate(), any::<bool>()), 0..20)) {
         let _watchdog = watchdog();
@@ -818,7 +818,7 @@ proptest! {
             })
             .collect();
         drop(log);
-        // What ends a job before it has started, and then what waits for it.
+        // First the operations that do not wait, then those that do.
         let mut kept: Vec<(usize, Fate, bool, Job<usize>)> = Vec::new();
         for (number, (job, &(fate, panics))) in jobs.into_iter().zip(&fates).enumerate() {
             match fate {
@@ -863,7 +863,7 @@ proptest! {
 
 // --- timers ---------------------------------------------------------------------------------------------------------
 
-/// A waker that says on a channel which sleep it belongs to, and when it was woken.
+/// A waker that sends the number of its sleep, and the time of the wake-up.
 struct Alarm(usize, Mutex<mpsc::Sender<(usize, Instant)>>);
 
 impl Wake for Alarm {
@@ -872,7 +872,7 @@ impl Wake for Alarm {
     }
 }
 
-/// What becomes of a sleep before its time: polled again with another waker, dropped, or neither.
+/// What is done with a sleep before its deadline: polled again with another waker, dropped, or nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Night {
     Quiet,
@@ -881,16 +881,16 @@ enum Night {
 }
 
 proptest! {
-    // Each of them takes some milliseconds of waiting.
+    // Each case waits for some milliseconds.
     #![proptest_config(config(48))]
 
-    /// Sleeps end in the order of their deadlines, none too early, and those that were dropped not at all.
+    /// Sleeps end in the order of their deadlines and not early, and dropped sleeps wake nobody.
     #[test]
     fn sleeps_end_in_order(
         nights in vec((0_u32..40, prop::sample::select(vec![Night::Quiet, Night::PolledAgain, Night::Dropped])), 1..20),
     ) {
         let _watchdog = watchdog();
-        // Begun anew, and later, if it took so long to begin that some were over already.
+        // Repeated with later deadlines if some had passed before all sleeps were polled.
         for lead in [3, 30, 300, 3000] {
             let start = Instant::now() + Duration::from_millis(lead);
             // Several may have the same deadline.
@@ -915,7 +915,7 @@ proptest! {
             if Instant::now() >= start {
                 continue;
             }
-            // The channel ends when the last waker is gone.
+            // The channel ends when the last waker has been dropped.
             let woken: Vec<_> = woken.into_iter().collect();
             let mut expected: Vec<_> =
                 nights.iter().filter(|(_, night)| *night != Night::Dropped).map(|&(step, _)| step).collect();

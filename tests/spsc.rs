@@ -1,9 +1,9 @@
-//! `spsc`: every pair of what its two ends can do, its size, its items, its wakers, and its two ends at once.
+//! `spsc`: every combination of what the two ends can do, the size, the items, the wakers, and races between the ends.
 //!
 //! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
-#![allow(clippy::similar_names, reason = "a sender sends what is sent")]
+#![allow(clippy::similar_names, reason = "`sender`, `sends` and `sent` are distinct enough")]
 
 mod common;
 #[path = "common/hooks.rs"]
@@ -31,7 +31,7 @@ use std::{hint, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
-/// Polls a future that is pinned, with a waker of the test's.
+/// Polls a pinned future with the given waker.
 fn poll<F: Future>(waker: &Waker, future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(waker))
 }
@@ -40,12 +40,12 @@ fn poll_recv<T>(waker: &Waker, receiver: &mut Receiver<T>) -> Poll<Option<T>> {
     receiver.poll_recv(&mut Context::from_waker(waker))
 }
 
-/// Polls once, with a waker that nobody wakes, and drops the future.
+/// Polls a future once with a no-op waker, and drops it.
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Counts how many items were made and dropped, and which of them were dropped.
+/// Records the numbers of the dropped items.
 #[derive(Clone, Default)]
 struct Drops(Arc<Mutex<Vec<u32>>>);
 
@@ -59,7 +59,7 @@ impl Drops {
         Item { number, drops: self.clone(), bomb: true }
     }
 
-    /// The numbers of the items that were dropped, in order of the numbers.
+    /// The numbers of the dropped items, sorted.
     fn sorted(&self) -> Vec<u32> {
         let mut numbers = self.0.lock().unwrap().clone();
         numbers.sort_unstable();
@@ -81,16 +81,16 @@ impl Drop for Item {
     fn drop(&mut self) {
         self.drops.0.lock().unwrap().push(self.number);
         if self.bomb {
-            // Silent, unlike `panic!`.
+            // Prints nothing, unlike `panic!`.
             resume_unwind(Box::new("the item's panic"));
         }
     }
 }
 
-/// Neither `Debug` nor `Clone`, nor anything else.
+/// A type that implements no trait.
 struct Opaque;
 
-/// Runs the two at the same time, as nearly as can be.
+/// Runs two closures as simultaneously as possible.
 fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
     let ready = AtomicUsize::new(0);
     let start = || {
@@ -99,7 +99,7 @@ fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, 
             if ready.load(Ordering::SeqCst) == 2 {
                 break;
             }
-            // The other one may not even have a core.
+            // The other thread may have no core of its own.
             if turn > 200 { thread::yield_now() } else { hint::spin_loop() }
         }
     };
@@ -135,11 +135,11 @@ impl Random {
 
 type Ends<T> = (Sender<T>, Receiver<T>);
 
-/// What any send came to, in the words of the one that can say most.
+/// The common result type of all ways to send.
 #[derive(Debug, PartialEq)]
 enum Sent<T> {
     Ok,
-    /// Full, timed out, or still waiting: but for `send`, which took its item along when it was dropped, it came back.
+    /// Full, timed out, or still waiting. Contains the item, except for a `send` that was dropped with its item.
     NoRoom(Option<T>),
     Closed(T),
 }
@@ -185,7 +185,7 @@ fn sends_that_give_up<T: 'static>() -> [SendBy<T>; 4] {
     ]
 }
 
-/// Every way to send, for where none of them has to wait.
+/// Every way to send, for tests in which no send has to wait.
 fn all_sends<T: 'static>() -> Vec<SendBy<T>> {
     let waiting: [SendBy<T>; 4] = [
         ("send_blocking", |sender, item| sender.send_blocking(item).into()),
@@ -198,7 +198,7 @@ fn all_sends<T: 'static>() -> Vec<SendBy<T>> {
     sends_that_give_up().into_iter().chain(waiting).collect()
 }
 
-/// What any receive came to.
+/// The common result type of all ways to receive.
 #[derive(Debug, PartialEq)]
 enum Received<T> {
     Item(T),
@@ -243,7 +243,7 @@ impl<T> From<Result<T, RecvTimeoutError>> for Received<T> {
 
 type ReceiveBy<T> = (&'static str, fn(&mut Receiver<T>) -> Received<T>);
 
-/// What `recv_many` put into its buffer, with a limit of one.
+/// The result of `recv_many` with a limit of one.
 fn the_one<T>(number: usize, mut items: Vec<T>) -> Received<T> {
     assert_eq!(number, items.len());
     assert!(number <= 1);
@@ -268,7 +268,7 @@ fn receives_that_give_up<T: 'static>() -> [ReceiveBy<T>; 6] {
     ]
 }
 
-/// Every way to receive, for where none of them has to wait.
+/// Every way to receive, for tests in which no receive has to wait.
 fn all_receives<T: 'static>() -> Vec<ReceiveBy<T>> {
     let waiting: [ReceiveBy<T>; 6] = [
         ("recv_blocking", |receiver| receiver.recv_blocking().into()),
@@ -287,7 +287,7 @@ fn all_receives<T: 'static>() -> Vec<ReceiveBy<T>> {
     receives_that_give_up().into_iter().chain(waiting).collect()
 }
 
-/// What both ends say of the channel must be the same.
+/// Asserts that both ends report the same state.
 fn assert_state<T>(sender: &Sender<T>, receiver: &Receiver<T>, len: usize, closed: bool) {
     assert_eq!((sender.len(), receiver.len()), (len, len));
     assert_eq!((sender.is_empty(), receiver.is_empty()), (len == 0, len == 0));
@@ -295,7 +295,7 @@ fn assert_state<T>(sender: &Sender<T>, receiver: &Receiver<T>, len: usize, close
     assert_eq!(sender.max_size(), receiver.max_size());
 }
 
-/// The sizes that are worth trying: round and odd ones.
+/// Channel sizes to test: powers of two and others.
 const SIZES: [usize; 9] = [1, 2, 3, 4, 5, 7, 8, 64, 100];
 
 // --- what the ends can do -------------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ fn an_empty_channel_has_nothing_to_give() {
     }
 }
 
-/// Each way to send, followed by each way to receive.
+/// Every way to send, followed by every way to receive.
 #[test]
 fn what_is_sent_is_received() {
     let _watchdog = watchdog();
@@ -350,9 +350,9 @@ fn a_full_channel_takes_no_more() {
                 }
             }
             assert_state(&sender, &receiver, size, false);
-            // What did not fit is not hidden anywhere either.
+            // The items that did not fit do not arrive later.
             assert_eq!(receiver.try_recv(), Ok(0));
-            assert_eq!(send(&mut sender, size), Sent::Ok, "{to}: the space is there at once");
+            assert_eq!(send(&mut sender, size), Sent::Ok, "{to}: the room is usable at once");
             assert!(matches!(send(&mut sender, 1000), Sent::NoRoom(_)), "{to}");
             sender.close();
             assert!(receiver.iter().eq(1..=size));
@@ -360,7 +360,7 @@ fn a_full_channel_takes_no_more() {
     }
 }
 
-/// Known bug 24, as far as it can be reached from here: the place in the ring comes round at every possible fill.
+/// Known bug 24, as far as a test can reach it: the indices wrap around with every number of queued items.
 #[test]
 fn the_ring_goes_round_and_round() {
     for size in SIZES {
@@ -372,7 +372,7 @@ fn the_ring_goes_round_and_round() {
                 match sender.try_send(sent) {
                     Ok(()) => sent += 1,
                     Err(TrySendError::Full(item)) => assert_eq!((item, sent - taken), (sent, size)),
-                    Err(TrySendError::Closed(_)) => panic!("nobody has closed"),
+                    Err(TrySendError::Closed(_)) => panic!("closed without a `close`"),
                 }
             }
             assert_state(&sender, &receiver, sent - taken, false);
@@ -405,7 +405,7 @@ fn the_rest_is_received_after_the_sender_has_closed() {
                 assert_state(&sender, &receiver, 3 - number, true);
                 assert_eq!(receive(&mut receiver), Received::Item(number), "{name}");
             }
-            // The end does not pass.
+            // The channel stays closed.
             for _ in 0..3 {
                 assert_state(&sender, &receiver, 0, true);
                 assert_eq!(receive(&mut receiver), Received::Closed, "{name}");
@@ -432,7 +432,7 @@ fn the_rest_is_received_after_the_sender_has_gone() {
     }
 }
 
-/// A full channel that is closed is closed: there is no use in waiting for room.
+/// A send to a closed channel fails at once, even if the channel is full.
 #[test]
 fn a_closed_sender_sends_no_more() {
     let _watchdog = watchdog();
@@ -476,7 +476,7 @@ fn a_closed_receiver_receives_what_is_there_and_no_more() {
     }
 }
 
-/// "drop = close, queued items dropped": at once, though the sender lives on.
+/// "drop = close, queued items dropped": at once, although the sender lives on.
 #[test]
 fn a_dropped_receiver_drops_what_is_queued() {
     let _watchdog = watchdog();
@@ -492,7 +492,7 @@ fn a_dropped_receiver_drops_what_is_queued() {
             assert_eq!((sender.is_closed(), sender.len()), (true, 0));
             match send(&mut sender, drops.item(9)) {
                 Sent::Closed(item) => assert_eq!((item.number, drops.count()), (9, filled as usize), "{name}"),
-                _ => panic!("{name} to a receiver that is gone"),
+                _ => panic!("{name} to a dropped receiver"),
             }
             drop(sender);
             assert_eq!(drops.count(), filled as usize + 1);
@@ -527,7 +527,7 @@ fn recv_many_takes_what_is_there() {
     }
     assert_eq!(block_on(receiver.recv_many(&mut items, 3)), 3);
     assert_eq!(items, [100, 0, 1, 2]);
-    // Round the end of the ring.
+    // These items wrap around the end of the ring.
     for number in 5..8 {
         sender.try_send(number).unwrap();
     }
@@ -535,7 +535,7 @@ fn recv_many_takes_what_is_there() {
     assert_eq!(block_on(receiver.recv_many(&mut items, 100)), 5);
     assert_eq!(items, [100, 0, 1, 2, 3, 4, 5, 6, 7]);
     assert_state(&sender, &receiver, 0, false);
-    // It does not wait for more than one.
+    // `recv_many` does not wait for more than one item.
     {
         let mut waiting = pin!(receiver.recv_many(&mut items, 2));
         let witness = Witness::default();
@@ -553,7 +553,7 @@ fn recv_many_takes_what_is_there() {
     assert_eq!(items.len(), 9);
 }
 
-/// A limit is a limit.
+/// A limit of zero takes no item.
 #[test]
 fn recv_many_of_none_takes_none() {
     let (mut sender, mut receiver) = spsc::channel(2);
@@ -564,7 +564,7 @@ fn recv_many_of_none_takes_none() {
     assert_eq!(receiver.len(), 1);
 }
 
-/// All the space that `recv_many` makes is there at once, and wakes a sender that waits.
+/// All the room that `recv_many` makes is usable at once, and a waiting sender is woken.
 #[test]
 fn recv_many_makes_room() {
     let (mut sender, mut receiver) = spsc::channel(4);
@@ -610,13 +610,13 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 #[test]
-fn no_channel_without_a_place() {
+fn a_channel_of_size_zero_panics() {
     assert!(catch_unwind(|| spsc::channel::<u32>(0)).is_err());
     assert!(catch_unwind(|| spsc::channel::<()>(0)).is_err());
 }
 
 /// "A `max_size` that cannot be had (its memory, or more than the index can count) panics with its size; it never
-/// aborts." The smaller ones could be counted, but are more bytes than there are addresses.
+/// aborts." The smaller sizes could be counted, but need more bytes than there are addresses.
 #[test]
 fn a_size_that_cannot_be_had_panics_with_its_size() {
     fn check<T: 'static>(size: usize) {
@@ -634,7 +634,7 @@ fn a_size_that_cannot_be_had_panics_with_its_size() {
     }
 }
 
-/// Items without a size need no memory: such a channel can be had, or says why not.
+/// A channel of zero-sized items needs no memory for them: it works with the exact size, or panics with the size.
 #[test]
 fn huge_channels_of_nothing_are_exact_or_panic() {
     for size in [usize::MAX, usize::MAX / 2 + 1, usize::MAX / 2, usize::MAX / 4, usize::MAX / 8, usize::MAX / 16] {
@@ -688,7 +688,7 @@ fn any_kind_of_item() {
     through(&Some(Box::new(1)));
 }
 
-/// Items without a size have a `Drop` all the same.
+/// The `Drop` of zero-sized items runs.
 #[test]
 fn items_of_no_size_are_dropped_once() {
     thread_local! {
@@ -723,7 +723,7 @@ fn items_are_dropped_once_wherever_they_end() {
         for start in 0..size {
             let drops = Drops::default();
             let (mut sender, mut receiver) = spsc::channel(size as usize);
-            // So that what is queued lies across the end of the ring.
+            // So that the queued items wrap around the end of the ring.
             for number in 0..start {
                 assert!(sender.try_send(drops.item(number)).is_ok());
                 drop(receiver.try_recv());
@@ -733,7 +733,7 @@ fn items_are_dropped_once_wherever_they_end() {
             }
             assert_eq!(drops.count(), start as usize);
             if start % 2 == 0 {
-                // The last end takes what is left along, whichever it is.
+                // The receiver drops the remaining items, even if it is dropped last.
                 drop(sender);
                 assert_eq!(drops.count(), start as usize);
                 drop(receiver);
@@ -747,7 +747,7 @@ fn items_are_dropped_once_wherever_they_end() {
     }
 }
 
-/// Known bug 23: the panic of one item's `Drop` neither drops it again nor leaves the others behind.
+/// Known bug 23: if the `Drop` of an item panics, that item and all others are still dropped once.
 #[test]
 fn an_item_whose_drop_panics_is_dropped_once_and_so_are_the_others() {
     for size in [1_u32, 2, 5] {
@@ -763,10 +763,10 @@ fn an_item_whose_drop_panics_is_dropped_once_and_so_are_the_others() {
                 for number in 0..taken {
                     assert_eq!(receiver.try_recv().map(|item| item.number), Ok(number));
                 }
-                // Whether the panic comes out of the `Drop` of the receiver is not what this is about.
+                // It is unspecified whether the panic comes out here.
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(receiver)));
                 assert_eq!(drops.sorted(), (0..size).collect::<Vec<_>>(), "bomb {bomb}, {taken} taken");
-                // The other end is as good as ever.
+                // The sender works as usual.
                 assert!(sender.is_closed());
                 assert!(matches!(sender.try_send(drops.item(9)), Err(TrySendError::Closed(_))));
                 assert!(matches!(witness.poll(pin!(sender.send(drops.item(9)))), Poll::Ready(Err(SendError(_)))));
@@ -777,7 +777,7 @@ fn an_item_whose_drop_panics_is_dropped_once_and_so_are_the_others() {
     }
 }
 
-/// The same, with the sender gone first, so that the receiver's `Drop` ends the channel.
+/// The same when the sender was dropped before, so that the receiver's `Drop` frees the channel.
 #[test]
 fn an_item_whose_drop_panics_does_not_keep_the_channel() {
     let drops = Drops::default();
@@ -793,7 +793,7 @@ fn an_item_whose_drop_panics_does_not_keep_the_channel() {
     assert_eq!(Arc::strong_count(&token), 1);
 }
 
-/// An item that waits inside `send` is dropped with it; its panic comes out, and the channel goes on.
+/// The item of a waiting `send` is dropped with the future. Its panic comes out, and the channel still works.
 #[test]
 fn a_waiting_item_whose_drop_panics() {
     let drops = Drops::default();
@@ -809,13 +809,13 @@ fn a_waiting_item_whose_drop_panics() {
     assert_eq!(drops.sorted(), [0, 1, 2]);
 }
 
-/// The sender of a channel lies in that very channel, one box deep, when the receiver goes.
+/// A channel contains, in a second channel, its own sender, and is dropped by its receiver.
 #[test]
 fn a_channel_that_carries_its_own_sender() {
     let _watchdog = watchdog();
     let token = Arc::new(());
     let (mut sender, receiver) = spsc::channel::<Box<dyn Any>>(3);
-    // No end can be sent by itself, but a second channel can carry it.
+    // A sender cannot be sent through itself, but a second channel can carry it.
     let (mut carrier, carried) = spsc::channel(1);
     assert!(sender.try_send(Box::new(Arc::clone(&token))).is_ok());
     assert!(sender.try_send(Box::new(carried)).is_ok());
@@ -826,7 +826,7 @@ fn a_channel_that_carries_its_own_sender() {
     assert!(carrier.is_closed());
 }
 
-/// The `Drop` of an item uses the other end.
+/// The `Drop` of an item sends to the channel.
 #[test]
 fn an_items_drop_sends() {
     struct Sends {
@@ -835,7 +835,7 @@ fn an_items_drop_sends() {
     }
     impl Drop for Sends {
         fn drop(&mut self) {
-            // Taken out, so that the item that comes back finds nothing to send with.
+            // Taken, so that the refused item finds no sender in its `Drop`.
             let sender = self.back.lock().unwrap().take();
             if let Some(mut sender) = sender {
                 let item = Sends { back: Arc::default(), refused: Arc::clone(&self.refused) };
@@ -900,10 +900,10 @@ fn futures_do_nothing_until_they_are_polled() {
     assert_state(&sender, &receiver, 1, false);
 }
 
-/// Known bug 20: the item arrives before the `recv` is dropped, or after.
+/// Known bug 20: the item arrives just before or after the `recv` is dropped.
 #[test]
 fn a_cancelled_recv_loses_nothing() {
-    /// Waits, in one of the ways, and gives up before or after the item has come.
+    /// Waits in the given way, and gives up before or after the item has come.
     fn check<'a, F: Future + 'a>(wait: impl FnOnce(&'a mut Receiver<u32>) -> F, ends: &'a mut Ends<u32>, item: u32) {
         let (sender, receiver) = ends;
         let witness = Witness::default();
@@ -929,14 +929,14 @@ fn a_cancelled_recv_loses_nothing() {
                 assert_eq!(receive(&mut ends.1), Received::Item(item), "{name} after recv_timeout");
                 let mut items = Vec::new();
                 check(|receiver| receiver.recv_many(&mut items, 2), &mut ends, item);
-                assert_eq!(items, [], "cancelled, and yet it has taken something");
+                assert_eq!(items, [], "a cancelled `recv_many` has taken an item");
                 assert_eq!(receive(&mut ends.1), Received::Item(item), "{name} after recv_many");
             }
         }
     }
 }
 
-/// "Cancel safe up to the hand-over": the item of a `send` that was dropped is dropped with it, and never arrives.
+/// "Cancel safe up to the hand-over": the item of a dropped `send` is dropped with the future, and never arrives.
 #[test]
 fn a_cancelled_send_sends_nothing() {
     let _watchdog = watchdog();
@@ -952,7 +952,7 @@ fn a_cancelled_send_sends_nothing() {
                 if room_in_time {
                     assert_eq!(receiver.try_recv().map(|item| item.number), Ok(0));
                     assert_eq!(witness.wakes(), 1);
-                    // Not moved on by anyone else, either.
+                    // The receiver did not take the waiting item.
                     assert_eq!(receiver.len(), 0);
                 }
             }
@@ -970,7 +970,7 @@ fn a_cancelled_send_sends_nothing() {
     }
 }
 
-/// Known bug 37: what has timed out is over; the item is back with the caller and nowhere else.
+/// Known bug 37: after a time-out the item is given back, and is not sent later.
 #[test]
 fn a_send_that_timed_out_sends_nothing_later() {
     let _watchdog = watchdog();
@@ -1042,7 +1042,7 @@ fn one_item_sent_wakes_the_receiver() {
     }
 }
 
-/// Known bugs 16 and 21: a sender that waits, or whose channel is full, is told of the close.
+/// Known bugs 16 and 21: a close wakes a sender that waits for room.
 #[test]
 fn the_receivers_close_wakes_the_sender() {
     for dropped in [false, true] {
@@ -1055,7 +1055,7 @@ fn the_receivers_close_wakes_the_sender() {
             drop(receiver);
         } else {
             receiver.close();
-            // Closed or not, what had been sent is received.
+            // Items that were sent before the close are received.
             assert_eq!(receiver.try_recv(), Ok(0));
         }
         assert_eq!((witness.wakes(), witness.kept()), (1, 0));
@@ -1080,7 +1080,7 @@ fn the_senders_close_wakes_the_receiver() {
     }
 }
 
-/// Known bug 27: the last waker is woken, and those before it are forgotten at once.
+/// Known bug 27: the last waker is woken, and earlier wakers are dropped at once.
 #[test]
 fn the_last_waker_counts() {
     let [first, second, third] = [(); 3].map(|()| Witness::default());
@@ -1105,7 +1105,7 @@ fn the_last_waker_counts() {
     assert_eq!([first.kept(), second.kept(), third.kept()], [0, 0, 0]);
 }
 
-/// One waker is kept in one place, however often it is given, and by whichever of the ways of receiving.
+/// A waker is kept once, however often it is registered, and by whatever way to receive.
 #[test]
 fn the_same_waker_is_kept_once() {
     let witness = Witness::default();
@@ -1133,7 +1133,7 @@ fn the_same_waker_is_kept_once() {
 /// Known bug 28: "dropped when it can no longer be needed".
 #[test]
 fn no_waker_outlives_its_end() {
-    // The receiver's, when it goes while the sender stays.
+    // The receiver's waker, when the receiver is dropped before the sender.
     let witness = Witness::default();
     let (mut sender, mut receiver) = spsc::channel(1);
     assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
@@ -1142,7 +1142,7 @@ fn no_waker_outlives_its_end() {
     assert_eq!(sender.try_send(1), Err(TrySendError::Closed(1)));
     assert_eq!(witness.wakes(), 0);
 
-    // The sender's, when it goes while the receiver stays.
+    // The sender's waker, when the sender is dropped before the receiver.
     let (mut sender, mut receiver) = spsc::channel(1);
     sender.try_send(1).unwrap();
     let mut waiting = Box::pin(async move { sender.send(2).await });
@@ -1153,7 +1153,7 @@ fn no_waker_outlives_its_end() {
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
     assert_eq!(witness.wakes(), 0);
 
-    // A receiver that has what it waited for, by another way than the one that waited.
+    // A receiver that waited with `poll_recv`, and got its item with `try_recv`.
     let (mut sender, mut receiver) = spsc::channel(1);
     assert!(poll_recv(&witness.waker(), &mut receiver).is_pending());
     sender.try_send(1).unwrap();
@@ -1161,7 +1161,7 @@ fn no_waker_outlives_its_end() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// Known bug 28 in the receiver's own hand: once closed it never waits again, so that its waker is of no use.
+/// Known bug 28: a closed receiver never waits again, so it drops its waker.
 #[test]
 fn a_closed_receiver_keeps_no_waker() {
     let witness = Witness::default();
@@ -1172,8 +1172,7 @@ fn a_closed_receiver_keeps_no_waker() {
     assert_eq!(sender.try_send(1), Err(TrySendError::Closed(1)));
 }
 
-/// Known bug 28 once more: a `recv` that was given up is a task that may be gone; to keep its waker until the next item
-/// comes would keep that task alive.
+/// Known bug 28: a dropped `recv` future drops its waker, because the waker would keep the waiting task alive.
 #[test]
 fn a_cancelled_recv_leaves_no_waker_behind() {
     let witness = Witness::default();
@@ -1198,7 +1197,7 @@ fn a_cancelled_send_leaves_no_waker_behind() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// A waker may be woken when all is over: from another thread, with both ends gone.
+/// A waker may be woken on another thread after both ends were dropped.
 #[test]
 fn a_late_wake_up_is_harmless() {
     let (mut sender, mut receiver) = spsc::channel(1);
@@ -1239,7 +1238,7 @@ fn the_wake_up_receives() {
         } else {
             sender.try_send(1).unwrap();
             assert_eq!(take.try_recv(), Ok((Ok(1), Poll::Pending)));
-            // The sender that woke it is still inside its own call: it must see what the wake-up took.
+            // The wake-up has made room during the first send, and the sender must see that.
             assert_eq!(sender.try_send(2), Ok(()));
         }
     }
@@ -1272,7 +1271,7 @@ fn the_wake_up_drops_its_end() {
     let hooks = Arc::<Hooks>::default();
     assert!(poll_recv(&hooks.waker(), &mut receiver).is_pending());
     hooks.wake.set(move || drop(receiver));
-    // It has been taken over by the channel, which then drops it.
+    // The channel accepts the item and then drops it.
     assert!(sender.try_send(drops.item(0)).is_ok());
     assert!(hooks.wake.has_run());
     assert_eq!(drops.count(), 1);
@@ -1292,7 +1291,7 @@ fn the_wake_up_drops_its_end() {
     assert_eq!(Arc::strong_count(&hooks), 1);
 }
 
-/// The item arrives, or the end, between the receiver's look and the waker's being kept.
+/// The item or the end arrives while the receiver clones the waker, after its first look.
 #[test]
 fn the_clone_of_the_receivers_waker_sends() {
     let _watchdog = watchdog();
@@ -1304,7 +1303,7 @@ fn the_clone_of_the_receivers_waker_sends() {
         let expected = if dropped { None } else { Some(1) };
         match poll_recv(&hooks.waker(), &mut receiver) {
             Poll::Ready(result) => assert_eq!(result, expected),
-            // It may well not have seen it, but then it must have been told.
+            // The poll may have missed the event, but then the waker must have been woken.
             Poll::Pending => {
                 assert!(hooks.wake.has_run(), "the wake-up is lost");
                 assert_eq!(poll_once(receiver.recv()), Poll::Ready(expected));
@@ -1315,7 +1314,7 @@ fn the_clone_of_the_receivers_waker_sends() {
     }
 }
 
-/// The room is made, or the end comes, between the sender's look and the waker's being kept.
+/// There is room, or the end comes, while the sender clones the waker, after its first look.
 #[test]
 fn the_clone_of_the_senders_waker_receives() {
     let _watchdog = watchdog();
@@ -1350,7 +1349,7 @@ fn the_clone_of_the_senders_waker_receives() {
     }
 }
 
-/// A waker is replaced, and the old one's `Drop` uses the other end.
+/// The `Drop` of a replaced waker uses the other end.
 #[test]
 fn the_drop_of_a_replaced_waker_uses_the_other_end() {
     let _watchdog = watchdog();
@@ -1399,7 +1398,7 @@ fn the_drop_of_a_replaced_waker_uses_the_other_end() {
     }
 }
 
-/// An end goes, and with it its waker, whose `Drop` uses the other end.
+/// An end is dropped, and the `Drop` of its waker uses the other end.
 #[test]
 fn the_drop_of_an_ends_waker_uses_the_other_end() {
     let _watchdog = watchdog();
@@ -1429,7 +1428,7 @@ fn the_drop_of_an_ends_waker_uses_the_other_end() {
 
 // --- two threads ----------------------------------------------------------------------------------------------------
 
-/// Known bugs 16 and 21, for a sender that blocks in each of its ways: it gets its item back, whenever the close comes.
+/// Known bugs 16 and 21, for every way to block in a send: the item is given back, whenever the close comes.
 #[test]
 fn a_blocked_sender_is_released_by_the_close() {
     let _watchdog = watchdog();
@@ -1455,7 +1454,7 @@ fn a_blocked_sender_is_released_by_the_close() {
     }
 }
 
-/// A receiver that blocks in each of its ways sees the end, whenever it comes.
+/// For every way to block in a receive, the receiver sees the end, whenever the end comes.
 #[test]
 fn a_blocked_receiver_is_released_by_the_close() {
     let _watchdog = watchdog();
@@ -1481,8 +1480,8 @@ fn a_blocked_receiver_is_released_by_the_close() {
     }
 }
 
-/// Known bug 19: a sender that is dropped by a panic is dropped all the same. What it had sent is received, then the end
-/// is seen, and the job that it died in says what kind of end that was.
+/// Known bug 19: a sender that a panic drops closes the channel. Its items are received, then the end; the job's handle
+/// reports the panic.
 #[test]
 fn a_panic_of_the_sender_closes() {
     let _watchdog = watchdog();
@@ -1497,7 +1496,7 @@ fn a_panic_of_the_sender_closes() {
     assert!(matches!(job.outcome().wait(), Err(JoinError::Panicked(panic)) if panic.message() == "the sender's panic"));
 }
 
-/// Known bug 22: the receiver goes while the first send runs. Each item is given back or dropped, once.
+/// Known bug 22: the receiver is dropped during the first send. The item is either given back or dropped once.
 #[test]
 fn the_receiver_goes_during_the_first_send() {
     let _watchdog = watchdog();
@@ -1518,7 +1517,7 @@ fn the_receiver_goes_during_the_first_send() {
     }
 }
 
-/// Known bugs 27 and 30: the waker is given, or replaced, while the item arrives.
+/// Known bugs 27 and 30: the waker is registered or replaced while the item arrives.
 #[test]
 fn waiting_while_sending() {
     let _watchdog = watchdog();
@@ -1546,7 +1545,7 @@ fn waiting_while_sending() {
     }
 }
 
-/// The same at the other end: the room is made while the sender begins to wait.
+/// The same for the sender: room is made while the sender begins to wait.
 #[test]
 fn waiting_while_receiving() {
     let _watchdog = watchdog();
@@ -1576,7 +1575,7 @@ fn waiting_while_receiving() {
     }
 }
 
-/// Known bug 20, at once: a `recv` is given up while its item is handed over.
+/// Known bug 20: a `recv` is dropped while its item is handed over.
 #[test]
 fn giving_up_recv_while_sending() {
     let _watchdog = watchdog();
@@ -1592,7 +1591,7 @@ fn giving_up_recv_while_sending() {
     }
 }
 
-/// The same at the other end: a `send` is given up while room is made for it. Its item never arrives, and the next does.
+/// The same for the sender: a `send` is dropped while room is made. Its item never arrives, and the next item does.
 #[test]
 fn giving_up_send_while_receiving() {
     let _watchdog = watchdog();
@@ -1623,12 +1622,12 @@ fn what_was_sent_before_the_close_is_received() {
             move || {
                 let sends = all_sends::<Item>();
                 for number in 0_u32.. {
-                    // Those that wait for ever are good, too: the close ends them.
+                    // Also the sends that wait without limit: the close ends them.
                     let (_, send) = sends[(round + number as usize) % sends.len()];
                     match send(&mut sender, sender_drops.item(number)) {
                         Sent::Ok => {}
                         Sent::Closed(_) => return number,
-                        // The same number again, and this time it stays.
+                        // The same number again, with a send that does not give up.
                         Sent::NoRoom(_) => match sender.send_blocking(sender_drops.item(number)) {
                             Ok(()) => {}
                             Err(SendError(_)) => return number,
@@ -1656,7 +1655,7 @@ fn what_was_sent_before_the_close_is_received() {
     }
 }
 
-/// Two threads take turns through two channels of one place, each in its own way of waiting.
+/// Two threads send a number back and forth through two channels of size one; one thread awaits, the other blocks.
 #[test]
 fn ping_pong() {
     let _watchdog = watchdog();
@@ -1679,7 +1678,7 @@ fn ping_pong() {
     });
 }
 
-/// What one end of a stress test knows between two of its threads.
+/// One end of a stress test, which moves between threads.
 struct Half<E> {
     end: E,
     next: u32,
@@ -1687,7 +1686,7 @@ struct Half<E> {
     drops: Drops,
 }
 
-/// Sends some numbers, each in a way taken at random.
+/// Sends numbers, each in a random way.
 fn send_some(mut half: Half<Sender<Item>>, until: u32) -> Half<Sender<Item>> {
     let pause = Duration::from_micros(half.random.below(30));
     while half.next < until {
@@ -1705,7 +1704,7 @@ fn send_some(mut half: Half<Sender<Item>>, until: u32) -> Half<Sender<Item>> {
                     SendTimeoutError::Closed(_) => panic!("closed"),
                 }),
                 4 => half.end.send_timeout(unsent, Duration::MAX).map_err(|_| panic!("closed")).err(),
-                // Given up after one look: the item is gone, another takes its number.
+                // Dropped after one poll: the item is dropped, and another gets its number.
                 _ => match poll_once(half.end.send(unsent)) {
                     Poll::Ready(result) => result.map_err(|SendError(_)| panic!("closed")).err(),
                     Poll::Pending => Some(half.drops.item(half.next)),
@@ -1717,7 +1716,7 @@ fn send_some(mut half: Half<Sender<Item>>, until: u32) -> Half<Sender<Item>> {
     half
 }
 
-/// Receives some numbers, each in a way taken at random.
+/// Receives numbers, each in a random way.
 fn receive_some(mut half: Half<Receiver<Item>>, until: u32) -> Half<Receiver<Item>> {
     let pause = Duration::from_micros(half.random.below(30));
     let mut items = Vec::new();
@@ -1752,7 +1751,7 @@ fn in_three_threads<E: Send + 'static>(mut half: Half<E>, work: fn(Half<E>, u32)
     half
 }
 
-/// Both ends at work, in all ways mixed and in changing threads: all arrives, in order, once.
+/// Both ends work in all ways and move between threads: every item arrives once, in order.
 #[test]
 fn stress() {
     let _watchdog = watchdog();
@@ -1767,7 +1766,7 @@ fn stress() {
             let mut receiver = in_three_threads(receiver, receive_some, items);
             sending.join().unwrap();
             assert!(receiver.end.recv_blocking().is_none());
-            // All of them at least once; those that were given up more often.
+            // Each number is dropped at least once, and more often if a `send` was given up.
             let mut numbers = drops.sorted();
             assert_eq!(Arc::strong_count(&drops.0), 2, "an item is still alive");
             numbers.dedup();
@@ -1776,7 +1775,7 @@ fn stress() {
     }
 }
 
-/// One writes as fast as it can, the other reads as fast as it can: what is written is what is read.
+/// One thread sends and another receives as fast as they can: the items arrive unchanged.
 #[test]
 fn a_long_stream() {
     let _watchdog = watchdog();
@@ -1785,7 +1784,7 @@ fn a_long_stream() {
         let numbers = 4_000_u64;
         let other = thread::spawn(move || {
             for number in 0..numbers {
-                // Wide enough to be seen in halves, if that could happen.
+                // Large enough that a torn read would be seen.
                 sender.send_blocking([number; 6]).unwrap();
             }
         });
