@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     "primitives::framed",
     "primitives::waker_slot",
     "primitives::backoff",
+    "primitives::budget",
     "primitives::parker",
     "primitives::oneshot",
     "primitives::spsc",
@@ -181,6 +182,7 @@ fn named_models_exist() {
             | "primitives/cache_padded.rs"
             | "primitives/framed.rs"
             | "primitives/backoff.rs"
+            | "primitives/budget.rs"
             | "primitives/join_error.rs" => continue,
             _ if path.starts_with("event_loop") => Path::new("event_loop.rs"),
             _ if path.starts_with("primitives") => Path::new(path.file_name().unwrap()),

@@ -8,6 +8,7 @@ pub mod cache_padded;
 pub mod framed;
 pub mod waker_slot;
 pub mod backoff;
+pub mod budget;
 pub mod parker;
 pub mod oneshot;
 pub mod spsc;

@@ -93,10 +93,11 @@
 
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use std::{error, fmt, iter};
 
+use crate::primitives::budget::Budget;
 use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
@@ -238,7 +239,15 @@ fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
     let shared =
         Arc::new(Shared { tail: CachePadded(Counter::new(count)), head: CachePadded(Counter::new(count)), slots });
     (
-        Sender { shared: shared.clone(), tail: count, head: count, slot: 0, watching: false, closed: false },
+        Sender {
+            shared: shared.clone(),
+            tail: count,
+            head: count,
+            slot: 0,
+            budget: Budget::default(),
+            watching: false,
+            closed: false,
+        },
         Receiver {
             shared,
             tail: count,
@@ -246,6 +255,7 @@ fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
             handed_back: count,
             batch: ONE,
             slot: 0,
+            budget: Budget::default(),
             watching: false,
             closed: false,
         },
@@ -282,6 +292,7 @@ pub struct Sender<T> {
     head: usize,
     /// Where the next item goes.
     slot: usize,
+    budget: Budget,
     /// Whether a waker may still be at `head`.
     watching: bool,
     /// What is known of it; stays so.
@@ -311,6 +322,7 @@ pub struct Receiver<T> {
     batch: usize,
     /// Where the next item comes from.
     slot: usize,
+    budget: Budget,
     /// Whether a waker may still be at `tail`.
     watching: bool,
     /// Whether this end has closed.
@@ -431,7 +443,13 @@ impl<T> Sender<T> {
     /// before the error.
     pub async fn send(&mut self, item: T) -> Result<(), SendError<T>> {
         let attempt = Attempt(self);
-        poll_fn(|cx| attempt.0.poll_room(cx)).await;
+        poll_fn(|cx| {
+            ready!(attempt.0.budget.poll_ready(cx));
+            let room = attempt.0.poll_room(cx);
+            attempt.0.budget.count(usize::from(room.is_ready()));
+            room
+        })
+        .await;
         attempt.0.push(item).map_err(SendError)
     }
 
@@ -604,8 +622,16 @@ impl<T> Receiver<T> {
     /// As [`recv`](Self::recv), for one who writes a future or a stream by hand.
     ///
     /// The waker of the last call that was pending is woken when there is something to see, unless this end was used in
-    /// another way since.
+    /// another way since. After 128 items in a row the call gives way: it wakes the waker and is pending once.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        ready!(self.budget.poll_ready(cx));
+        let item = self.poll_item(cx);
+        self.budget.count(usize::from(item.is_ready()));
+        item
+    }
+
+    /// As `poll_recv`, but never gives way.
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let available = self.poll_available(cx, 1);
         if available.is_ready() {
             self.unwatch();
@@ -620,7 +646,7 @@ impl<T> Receiver<T> {
     /// [`recv`](Self::recv) there.
     pub fn recv_blocking(&mut self) -> Option<T> {
         let attempt = Attempt(self);
-        parker::poll_until(None, |cx| attempt.0.poll_recv(cx)).flatten()
+        parker::poll_until(None, |cx| attempt.0.poll_item(cx)).flatten()
     }
 
     /// Receives up to `limit` items at once: what is there, but at least one. Waits while the channel is empty.
@@ -635,8 +661,16 @@ impl<T> Receiver<T> {
             return 0;
         }
         let attempt = Attempt(self);
-        let available = poll_fn(|cx| attempt.0.poll_available(cx, limit)).await;
-        let items = available.unwrap_or(0).min(limit);
+        let available = poll_fn(|cx| {
+            ready!(attempt.0.budget.poll_ready(cx));
+            let available = attempt.0.poll_available(cx, limit);
+            if available.is_pending() {
+                attempt.0.budget.count(0);
+            }
+            available
+        });
+        let items = available.await.unwrap_or(0).min(limit);
+        attempt.0.budget.count(items);
         // Before anything is taken: if there is no memory for them, they stay in the channel.
         buf.reserve(items);
         buf.extend(iter::repeat_with(|| attempt.0.read()).take(items));
