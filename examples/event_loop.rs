@@ -20,7 +20,7 @@ fn main() {
     calling_later();
     giving_up();
     again_and_again();
-    println!("all of it is so");
+    println!("every claim above was checked");
 }
 
 /// Tasks share what is on their thread without a lock: only one of them runs at a time.

@@ -319,6 +319,21 @@ fn drain_joins() {
     });
 }
 
+/// Forbids: `shutdown_timeout` returns before a job that had started has ended.
+#[test]
+fn shutdown_timeout_waits() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let ran = Note::new();
+        let job = pool.spawn({
+            let ran = ran.clone();
+            move || ran.write()
+        });
+        pool.shutdown_timeout(std::time::Duration::MAX).unwrap();
+        assert_eq!(block_on(job.outcome()).is_ok(), ran.is_written());
+    });
+}
+
 /// Forbids: of two threads that drain a pool, the one that does not join its threads returns before they have ended.
 #[test]
 fn two_drains_join() {

@@ -735,10 +735,10 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "a drain does not wait for the workers",
+        name: "a shutdown does not wait for the workers",
         find: "        left == 0 && self.queue.len() == 0",
         replace: "        (left == 0 || !inside) && self.queue.len() == 0",
-        model: "submit_drain",
+        model: "shutdown_timeout_waits",
     },
     Logic {
         file: "src/pool/closing.rs",
