@@ -1,7 +1,8 @@
 //! The way back: from a thread, run a future on the event loop, and block for it.
 //!
 //! The future runs as a task, and the thread waits for the task's outcome. If the loop drops the task, that is an outcome
-//! too. The thread also waits for its own job to be cancelled; then it drops the task's handle, which cancels the task.
+//! too. The thread also waits for its own job to be cancelled. Then it drops the task's handle, which cancels the task, and
+//! `sync_await` unwinds the job.
 //!
 //! # What can go wrong
 //! * The loop ends as a thread comes to wait, or while it waits: `sync_wait_close`, `sync_wait_close_while_it_waits`.
@@ -11,11 +12,11 @@
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::{error, fmt};
+use std::{error, fmt, thread};
 
 use crate::event_loop::{LoopHandle, block_on};
 use crate::primitives::cancel::{CancelWatch, is_cancelled};
-use crate::primitives::join_error::{JoinError, Panic};
+use crate::primitives::join_error::{JoinError, Panic, unwind_cancelled};
 use crate::primitives::parker::poll_until;
 
 /// In a job: runs a future on the event loop that the job was started from, blocks this thread until it has ended, and
@@ -38,8 +39,15 @@ use crate::primitives::parker::poll_until;
 /// [`LoopHandle::sync_wait`] is the same with errors as values.
 ///
 /// # Panics
-/// If the future panics, with its panic. If the loop ends before the future does; on the loop's own thread, where it would
-/// wait for ever; and if the job is cancelled that calls it: see [`SyncWaitError`].
+/// If the future panics, with its panic. If the loop ends before the future does; and on the loop's own thread, where it would
+/// wait for ever: see [`SyncWaitError`].
+///
+/// # Cancellation
+/// If the job that calls this is cancelled, or the iterable closed, the future is dropped, and this does not return: the
+/// job's code is unwound, which runs its destructors. That is no panic: the panic hook is not called, and the outcome of the
+/// job is [`JoinError::Cancelled`](crate::JoinError::Cancelled). Code that must not be cut short uses
+/// [`LoopHandle::sync_wait`]. In a destructor that runs while a thread unwinds, and where the crate is compiled with `panic =
+/// "abort"`, this waits for the future all the same.
 ///
 /// # Blocking
 /// Until the future has ended. In a job of a pool another thread may run jobs meanwhile. A
@@ -51,34 +59,37 @@ where
     F::IntoFuture: Send + 'static,
     F::Output: Send + 'static,
 {
+    let mut watch = (!cfg!(panic = "abort") && !thread::panicking()).then(CancelWatch::default);
     let result = match LoopHandle::try_current() {
-        Some(handle) => handle.sync_wait(future),
-        None => here(future),
+        Some(handle) => handle.wait_for(future, watch.as_mut()),
+        None => here(future, watch.as_mut()),
     };
     match result {
         Ok(output) => output,
         Err(SyncWaitError::Panicked(panic)) => panic.resume(),
+        Err(SyncWaitError::Cancelled) => unwind_cancelled(),
         Err(error) => panic!("sync_await: {error}"),
     }
 }
 
 /// Runs the future on this thread, unless the job is cancelled that this is called in.
-fn here<F: IntoFuture>(future: F) -> Result<F::Output, SyncWaitError> {
-    let mut watch = CancelWatch::default();
+fn here<F: IntoFuture>(future: F, mut watch: Option<&mut CancelWatch>) -> Result<F::Output, SyncWaitError> {
     block_on(async {
         let mut future = pin!(future.into_future());
         poll_fn(|cx| poll_unless_cancelled(future.as_mut(), &mut watch, cx)).await
     })
 }
 
+/// Polls the future; without a `watch`, whether the job is cancelled or not.
 fn poll_unless_cancelled<F: Future>(
     future: Pin<&mut F>,
-    watch: &mut CancelWatch,
+    watch: &mut Option<&mut CancelWatch>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<F::Output, SyncWaitError>> {
-    match future.poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => watch.poll(cx).map(|()| Err(SyncWaitError::Cancelled)),
+    match (future.poll(cx), watch) {
+        (Poll::Ready(output), _) => Poll::Ready(Ok(output)),
+        (Poll::Pending, Some(watch)) => watch.poll(cx).map(|()| Err(SyncWaitError::Cancelled)),
+        (Poll::Pending, None) => Poll::Pending,
     }
 }
 
@@ -100,21 +111,32 @@ impl LoopHandle {
         F::IntoFuture: Send + 'static,
         F::Output: Send + 'static,
     {
+        self.wait_for(future, Some(&mut CancelWatch::default()))
+    }
+
+    fn wait_for<F>(&self, future: F, mut watch: Option<&mut CancelWatch>) -> Result<F::Output, SyncWaitError>
+    where
+        F: IntoFuture,
+        F::IntoFuture: Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let may_be_cancelled = watch.is_some();
+        if may_be_cancelled && is_cancelled() {
+            return Err(SyncWaitError::Cancelled);
+        }
         if self.is_closed() {
             return Err(SyncWaitError::LoopClosed);
         }
         if self.is_current_thread() {
             return Err(SyncWaitError::WouldDeadlock);
         }
-        if is_cancelled() {
-            return Err(SyncWaitError::Cancelled);
-        }
         let mut outcome = self.spawn(future.into_future()).outcome();
-        let mut watch = CancelWatch::default();
         let result = poll_until(None, |cx| poll_unless_cancelled(Pin::new(&mut outcome), &mut watch, cx));
         match result {
             Some(Ok(Ok(output))) => Ok(output),
             Some(Ok(Err(JoinError::Panicked(panic)))) => Err(SyncWaitError::Panicked(panic)),
+            // The loop may have ended after the job was cancelled.
+            Some(Ok(Err(_))) if may_be_cancelled && is_cancelled() => Err(SyncWaitError::Cancelled),
             Some(Ok(Err(_))) => Err(SyncWaitError::LoopClosed),
             Some(Err(error)) => Err(error),
             None => unreachable!("there is no deadline that could pass"),

@@ -451,11 +451,11 @@ fn a_cancelled_job_waits_no_longer() {
         // The first poll of the future makes a value that is not `Send`.
         let (value, dropped) = traced();
         let (future, started) = tells_start(async { spawn(hold(Rc::new(value))).await });
-        let job = threaded(|| panic_of(|| sync_await(future))).async_call();
+        let job = threaded(|| is_cut_short(|| sync_await(future))).async_call();
         started.await.unwrap();
         turns().await;
         job.cancel();
-        assert_says(&job.await, "cancel");
+        assert!(job.await);
         assert_eq!(soon(&dropped).await, here);
     });
 }
@@ -487,12 +487,12 @@ fn a_job_that_was_cancelled_before_it_waits() {
     let job = pool.spawn(move || {
         start.send(()).unwrap();
         inside.pass();
-        panic_of(|| sync_await(pending::<()>()))
+        is_cut_short(|| sync_await(pending::<()>()))
     });
     started.recv().unwrap();
     assert!(!job.cancel());
     gate.open();
-    assert_says(&job.wait(), "cancel");
+    assert!(job.wait());
 }
 
 /// A cancel that comes as the future ends leaks nothing, and the job stops waiting.
@@ -541,11 +541,11 @@ fn only_the_waiting_job_is_cancelled() {
         let (first, future, first_started) = waits();
         let kept = threaded(|| sync_await(future)).async_call();
         let (_second, future, second_started) = waits();
-        let lost = threaded(|| panic_of(|| sync_await(future))).async_call();
+        let lost = threaded(|| is_cut_short(|| sync_await(future))).async_call();
         first_started.await.unwrap();
         second_started.await.unwrap();
         lost.cancel();
-        assert_says(&lost.await, "cancel");
+        assert!(lost.await);
         let (third, future, third_started) = waits();
         let no_job = thread::spawn(move || handle.sync_wait(future).unwrap());
         third_started.await.unwrap();
@@ -592,8 +592,8 @@ fn without_a_loop_a_cancelled_job_waits_no_longer() {
             let (future, started) = tells_start(hold(value));
             let (report, reported) = mpsc::channel();
             let call = threaded(move || {
-                let message = panic_of(|| sync_await(future));
-                report.send((message, thread::current().id())).unwrap();
+                let cut_short = is_cut_short(|| sync_await(future));
+                report.send((cut_short, thread::current().id())).unwrap();
             });
             let job = if separate { call.separate().async_call() } else { call.on(&pool).async_call() };
             let ran_on = started.recv_blocking().unwrap();
@@ -602,8 +602,8 @@ fn without_a_loop_a_cancelled_job_waits_no_longer() {
             } else {
                 assert!(!job.cancel());
             }
-            let (message, jobs_thread) = reported.recv().unwrap();
-            assert_says(&message, "cancel");
+            let (cut_short, jobs_thread) = reported.recv().unwrap();
+            assert!(cut_short);
             assert_eq!((dropped.recv(), ran_on), (Ok(jobs_thread), jobs_thread));
         }
     }

@@ -29,7 +29,7 @@ use crate::event_loop::inbox::Message;
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::state::{AnyTask, TaskState};
 use crate::primitives::framed::Framed;
-use crate::primitives::join_error::{JoinError, Panic, catch_and_discard};
+use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::oneshot::{self, Receiving, Sending};
 
 type Outcome<R> = Result<R, JoinError>;
@@ -97,7 +97,7 @@ impl<F: Future> Future for TaskBody<F> {
         let outcome = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(value)) => Ok(value),
-            Err(payload) => Err(JoinError::Panicked(Panic::new(payload))),
+            Err(payload) => Err(JoinError::caught(payload)),
         };
         catch_and_discard(|| future.set(None));
         let output = output.take();

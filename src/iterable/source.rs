@@ -15,7 +15,7 @@ use std::thread;
 use crate::pool::{End, Source, Stream, Turn};
 use crate::primitives::cancel::Stop;
 use crate::primitives::job::Outcome;
-use crate::primitives::join_error::catch_and_discard;
+use crate::primitives::join_error::{catch_and_discard, is_cancellation};
 use crate::primitives::{oneshot, spsc};
 use crate::separate;
 use crate::threaded::Place;
@@ -194,10 +194,11 @@ impl Producer {
     }
 }
 
-/// The result of the first, unless one of the two has panicked: then the first panic goes on.
+/// The result of the first, unless one of the two has panicked: then the first panic goes on. (A cancellation is no panic.)
 pub fn first_panic<R>(first: thread::Result<R>, second: thread::Result<()>) -> R {
     match (first, second) {
         (Ok(result), Ok(())) => result,
+        (Err(first), Err(second)) if is_cancellation(&*first) => resume_unwind(second),
         (Err(payload), second) => {
             catch_and_discard(|| drop(second));
             resume_unwind(payload)

@@ -7,11 +7,12 @@
 //!
 //! # How
 //! *Decide under the lock, act outside.* One lock, that of [`State`], guards the queue, the list of idle workers and every count
-//! that decides; so *wake one, start one, or leave it* is decided on facts. A decision is a `#[must_use]` value, and is carried
-//! out when the lock is free. No user code runs under a lock, and nobody is woken under one.
+//! that decides. So the decision *wake one, start one, or leave it* rests on facts. A decision is a `#[must_use]` value, and is
+//! carried out when the lock is free. No user code runs under a lock, and no worker is woken under one.
 //!
-//! `queue.rs` has the jobs that wait, `workers.rs` the workers and the invariant of the pool, `worker.rs` a thread's life, and
-//! `stream.rs` the turns of iterables. The counters of [`PoolStats`] are reported, never decided on.
+//! `queue.rs` has the jobs that wait, `workers.rs` the workers and the invariant of the pool, `worker.rs` a thread's life,
+//! `closing.rs` the end of a pool, and `stream.rs` the turns of iterables. The counters of [`PoolStats`] are reported, never
+//! decided on.
 //!
 //! A pool cannot starve itself: a job that waits for another job that has not started runs that one right there
 //! ([`Job::wait`]); and a thread that sleeps in a blocking call of this crate does not count as one of the `threads` while it
@@ -26,8 +27,9 @@
 //! * A worker wakes up for no reason: `spurious_wake_up`.
 //! * A job comes as the pool is closed: `submit_shutdown`, `submit_drain`; or one that waits is cancelled as the pool waits
 //!   for it: `cancel_drain`; as a worker takes it: `cancel_start`.
-//! * A pool is closed by several at once: `two_shutdowns`; by its own jobs: `two_jobs_drain`; its last handle is dropped in
-//!   a job, or beside one: `last_handle_in_a_job`, `last_handle_running`.
+//! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`; its own jobs close it: `two_jobs_drain`. Its last
+//!   handle is dropped in a job, or beside one: `last_handle_in_a_job`, `last_handle_running`.
+//! * A pool is drained while a thread is ending: `drain_joins`; it is shut down while a job runs: `shutdown_timeout_waits`.
 //! * A worker blocks while the job that it waits for comes: `submit_block`; and comes back to the thread that was started in
 //!   its place: `spare_thread`, `surplus_thread_takes_no_job`.
 //! * A job is run where it is waited for, and taken by a worker: `inline_wait`.
@@ -199,7 +201,8 @@ impl ThreadPool {
         let (ready, state) = shared.lock();
         let Counters { submitted, cancelled, ran_inline, busy, waited } = state.counters;
         // ORDERING: Relaxed: what a job has counted is seen by whoever has seen its result.
-        let (succeeded, panicked) = (shared.ended.succeeded.load(Relaxed), shared.ended.panicked.load(Relaxed));
+        let [succeeded, panicked, cut_short] =
+            [&shared.ended.succeeded, &shared.ended.panicked, &shared.ended.cancelled].map(|count| count.load(Relaxed));
         PoolStats {
             threads: state.workers.threads(),
             idle: state.workers.count(Stage::Idle),
@@ -208,7 +211,7 @@ impl ThreadPool {
             submitted,
             succeeded,
             panicked,
-            cancelled,
+            cancelled: cancelled + cut_short,
             busy,
             waited,
         }

@@ -24,13 +24,18 @@ pub struct Counters {
 pub struct EndedJobs {
     pub succeeded: AtomicU64,
     pub panicked: AtomicU64,
+    /// Jobs that had started.
+    pub cancelled: AtomicU64,
     turns: AtomicU64,
 }
 
 impl EndedJobs {
     pub fn all(&self) -> u64 {
         // ORDERING: Relaxed: a report. No job ends before it was counted as started.
-        [&self.succeeded, &self.panicked, &self.turns].map(|counter| counter.load(Relaxed)).iter().sum()
+        [&self.succeeded, &self.panicked, &self.cancelled, &self.turns]
+            .map(|counter| counter.load(Relaxed))
+            .iter()
+            .sum()
     }
 
     /// Counts a job that has ended.
@@ -38,6 +43,7 @@ impl EndedJobs {
         let counter = match progress {
             Progress::Succeeded => &self.succeeded,
             Progress::Panicked => &self.panicked,
+            Progress::Cancelled => &self.cancelled,
             Progress::TurnOver => &self.turns,
             Progress::UserCode => return,
         };
@@ -65,7 +71,8 @@ pub struct PoolStats {
     pub succeeded: u64,
     /// How many have panicked.
     pub panicked: u64,
-    /// How many will never run: cancelled, refused, or left without a thread.
+    /// How many will never run: cancelled, refused, or left without a thread. And those that were cut short in a
+    /// [`sync_await`](crate::sync_await()).
     pub cancelled: u64,
     /// How long jobs have run, in all. Only if the pool is [timed](crate::ThreadPoolBuilder::timed); counted when they end.
     pub busy: Duration,

@@ -45,7 +45,7 @@ use crate::context::Context;
 use crate::pool::Shared;
 use crate::primitives::cancel::{Running, Stop, run_as};
 use crate::primitives::job::{Progress, Queued, Started, Turns};
-use crate::primitives::join_error::{JoinError, Panic, catch_and_discard};
+use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::oneshot;
 use crate::sync::{self, Mutex};
 
@@ -220,7 +220,7 @@ impl Stream {
     fn inside<R>(&self, parts: &mut Parts, work: impl FnOnce(&mut dyn Source) -> R) -> Result<R, JoinError> {
         let Parts { source, context, .. } = parts;
         catch_unwind(AssertUnwindSafe(|| run_as(self, || context.within(|| work(&mut **source)))))
-            .map_err(|payload| JoinError::Panicked(Panic::new(payload)))
+            .map_err(JoinError::caught)
     }
 
     /// Makes items until it is to give its thread back. `Some`: until it has ended, and how.

@@ -52,7 +52,7 @@ use std::task::{Context, Poll};
 use std::thread::Result as Caught;
 
 use crate::primitives::cancel::{Running, Stop, run_as};
-use crate::primitives::join_error::{JoinError, Panic, catch_and_discard, discard};
+use crate::primitives::join_error::{JoinError, catch_and_discard, discard};
 use crate::primitives::oneshot::{Closed, HasCore, Receiving, Shared};
 use crate::primitives::parker;
 use crate::sync::UnsafeCell;
@@ -118,6 +118,8 @@ pub enum Progress {
     Succeeded,
     /// The closure has panicked and is gone. The handle resolves next.
     Panicked,
+    /// The closure was cut short, since the job was cancelled, and is gone. The handle resolves next.
+    Cancelled,
     /// The stream's turn is over.
     TurnOver,
     /// User code runs next, for as long as it likes: the handle's waker, or the `Drop` of a result that nobody wants.
@@ -174,7 +176,10 @@ where
         let func = self.take_func(claim);
         match catch_unwind(AssertUnwindSafe(|| run_as(self, func))) {
             Ok(value) => (Progress::Succeeded, Ok(value)),
-            Err(payload) => (Progress::Panicked, Err(JoinError::Panicked(Panic::new(payload)))),
+            Err(payload) => match JoinError::caught(payload) {
+                JoinError::Cancelled => (Progress::Cancelled, Err(JoinError::Cancelled)),
+                error => (Progress::Panicked, Err(error)),
+            },
         }
     }
 

@@ -1,7 +1,7 @@
 //! Why a job or a task has no result.
 //!
-//! **Promise.** A [`JoinError`] is `Send` and `Sync`, so `?` works with any error box; and the payload of a panic is not
-//! lost: [`Panic`] gives it back.
+//! **Promise.** A [`JoinError`] is `Send` and `Sync`, so `?` works with any error box. The payload of a panic is not lost:
+//! [`Panic`] gives it back. Code that is cut short because its job was cancelled unwinds like a panic, but is none.
 //!
 //! There is no state and no synchronisation in this file, and no model.
 
@@ -15,11 +15,31 @@ use std::{error, fmt, io, mem};
 pub enum JoinError {
     /// The closure, or the future, panicked.
     Panicked(Panic),
-    /// The job was cancelled before it started, or its pool was closed; the task was cancelled before it had finished, or
-    /// its event loop was closed.
+    /// The job was cancelled before it started, or while it waited in [`sync_await`](crate::sync_await()), or its pool was
+    /// closed; the task was cancelled before it had finished, or its event loop was closed.
     Cancelled,
     /// The system refused to start a thread, and there was none that could have run it.
     NoThread(io::Error),
+}
+
+/// The payload of an unwinding that is no panic: the code was cancelled while it waited.
+struct Cancellation;
+
+/// Ends the code of a job that was cancelled: unwinds up to the place that would catch a panic. The panic hook is not called.
+pub fn unwind_cancelled() -> ! {
+    resume_unwind(Box::new(Cancellation))
+}
+
+/// Whether this payload is that of [`unwind_cancelled`].
+pub fn is_cancellation(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Cancellation>()
+}
+
+impl JoinError {
+    /// What `catch_unwind` has caught: a panic, or [`unwind_cancelled`].
+    pub(crate) fn caught(payload: Box<dyn Any + Send>) -> Self {
+        if is_cancellation(&*payload) { Self::Cancelled } else { Self::Panicked(Panic(Box::new(payload))) }
+    }
 }
 
 impl fmt::Display for JoinError {
@@ -52,10 +72,6 @@ pub struct Panic(
 unsafe impl Sync for Panic {}
 
 impl Panic {
-    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
-        Self(Box::new(payload))
-    }
-
     /// The payload, as `std::panic::catch_unwind` would have given it.
     pub fn into_payload(self) -> Box<dyn Any + Send> {
         *self.0

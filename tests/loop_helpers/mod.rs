@@ -206,7 +206,12 @@ pub fn panic_of<R>(f: impl FnOnce() -> R) -> String {
     }
 }
 
-/// The same for a future.
+/// Whether `f` is cut short, since its job was cancelled: it unwinds, but without a message.
+pub fn is_cut_short<R>(f: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(f)).is_err_and(|payload| !payload.is::<&str>() && !payload.is::<String>())
+}
+
+/// The message of the panic of a future.
 pub async fn panic_in<F: Future>(future: F) -> String {
     let mut future = Box::pin(future);
     poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
