@@ -319,6 +319,22 @@ fn drain_joins() {
     });
 }
 
+/// Forbids: `drain` returns while a job is still queued, as another thread has shut the pool down and is about to refuse the job.
+#[test]
+fn drain_beside_a_shutdown() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let job = pool.spawn(|| ());
+        let other = thread::spawn({
+            let pool = pool.clone();
+            move || pool.shutdown()
+        });
+        pool.drain();
+        assert!(job.is_finished());
+        other.join().unwrap();
+    });
+}
+
 /// Forbids: `shutdown_timeout` returns before a job that had started has ended.
 #[test]
 fn shutdown_timeout_waits() {

@@ -161,8 +161,6 @@ impl Shared {
         if let Some(worker) = Worker::of(this) {
             worker.become_exempt();
         }
-        // A stale entry is no job to wait for.
-        this.purge();
         let finished = poll_until(deadline, |cx| {
             this.refuse_queued();
             let mut state = this.state.lock();

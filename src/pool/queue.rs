@@ -124,11 +124,10 @@ impl Queue {
         }
     }
 
-    /// An entry has become stale, or will soon. Whether a [`purge`](Self::purge) is due: when half of many entries are stale, or
-    /// all of them, since a closed pool may wait for the queue to be empty.
+    /// An entry has become stale, or will soon. Whether a [`purge`](Self::purge) is due: when half of many entries are stale.
     pub fn add_stale(&mut self) -> bool {
         self.stale += 1;
-        self.stale >= self.len() || self.stale > MIN_STALE && 2 * self.stale > self.len()
+        self.stale > MIN_STALE && 2 * self.stale > self.len()
     }
 
     /// Throws the stale entries out.

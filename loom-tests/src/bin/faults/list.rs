@@ -728,10 +728,10 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a surplus thread takes jobs from the queue",
+        name: "a thread that may take no job looks at the queue",
         find: "            state.pause_surplus(&mut ready);\n            if let Some(job)",
         replace: "            ready.paused = false;\n            if let Some(job)",
-        model: "spare_thread",
+        model: "shutdown_queued",
     },
     Logic {
         file: "src/pool/closing.rs",
@@ -742,10 +742,10 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "a drain by a job does not wait for a queued turn",
+        name: "a drain does not wait for queued jobs",
         find: "left == 0 && self.queue.len() == 0 && (",
         replace: "left == 0 && (",
-        model: "drain_in_a_job",
+        model: "drain_beside_a_shutdown",
     },
     Logic {
         file: "src/pool/closing.rs",
@@ -815,7 +815,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "waking one worker removes the others from the idle list",
         find: "            self.recount(Stage::Idle, Stage::Woken);\n            return",
         replace: "            self.recount(Stage::Idle, Stage::Woken);\n            self.idle.clear();\n            return",
-        model: "two_jobs_two_threads",
+        model: "woken_worker_wakes_the_next",
     },
     Logic {
         file: "src/pool/worker.rs",
@@ -836,7 +836,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "a worker that has returned still counts as blocked",
         find: "            worker.recount(&mut state, Stage::Active);\n            state.pause_surplus(&mut ready);\n        }\n",
         replace: "            state.pause_surplus(&mut ready);\n        }\n",
-        model: "spare_thread",
+        model: "surplus_thread_takes_no_job",
     },
     Logic {
         file: "src/pool/workers.rs",
@@ -871,7 +871,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "queued jobs are left to a worker that runs user code or blocks",
         find: "        state.wake_waiters();\n        let next = state.next(false);\n        drop(state);",
         replace: "        state.wake_waiters();\n        let next = Next::Leave;\n        drop(state);",
-        model: "result_whose_drop_waits_for_the_next_job",
+        model: "start_hook_that_waits",
     },
     Logic {
         file: "src/pool/worker.rs",
