@@ -24,6 +24,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::ptr;
 use std::sync::Arc;
@@ -59,7 +60,10 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// A variable whose value belongs to the [context](Context) it was set in: another thread or task that sets it does not
 /// change what this one sees.
 ///
-/// It is a `static`. At first it has no value anywhere. A job gets a copy of the context, taken where it was started.
+/// Under another runtime (tokio, smol) the context is the thread's, so the tasks that this thread polls share it. A task that
+/// is to have its own is wrapped: `Context::current().wrap(future)`, or [`LoopHandle::wrap`](crate::LoopHandle::wrap).
+///
+/// A variable is a `static`. At first it has no value anywhere. A job gets a copy of the context, taken where it was started.
 ///
 /// ```
 /// use offthread::{ContextVar, block_on, threaded};
@@ -288,6 +292,10 @@ pub struct Context(
     /// `None`: empty.
     Option<Arc<Map>>,
 );
+
+/// A map is changed in single steps.
+impl UnwindSafe for Context {}
+impl RefUnwindSafe for Context {}
 
 #[derive(Clone, Default)]
 struct Map(BTreeMap<Key, Value>);

@@ -106,6 +106,7 @@ impl<F> Threaded<F> {
     ///
     /// # Panics
     /// If it contains a zero byte, which no thread's name can.
+    #[track_caller]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(checked_name("Threaded", name.into()));
         self

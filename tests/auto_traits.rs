@@ -272,3 +272,46 @@ fn event_loop_types_are_send_and_sync_where_their_contents_allow() {
     is_send(async { LoopHandle::current().spawn(std::future::ready(1)).await });
     is_send(async { LoopHandle::current().spawn(async { Cell::new(1) }).outcome().await });
 }
+
+/// Whether a type may cross `catch_unwind`, owned and borrowed.
+macro_rules! unwinds {
+    ($type:ty) => {
+        (has!($type: std::panic::UnwindSafe), has!($type: std::panic::RefUnwindSafe))
+    };
+}
+
+/// Every handle may be used in `catch_unwind`, whatever its contents are: a panic leaves none of them half changed.
+#[test]
+fn every_handle_is_unwind_safe() {
+    /// Neither `UnwindSafe` nor `RefUnwindSafe`.
+    type Unsafe = (Rc<Cell<i32>>, &'static mut i32);
+    assert_eq!(unwinds!(Unsafe), NONE);
+    let answers = [
+        ("ThreadPool", unwinds!(ThreadPool)),
+        ("ThreadPoolBuilder", unwinds!(offthread::ThreadPoolBuilder)),
+        ("PoolStats", unwinds!(offthread::PoolStats)),
+        ("Job", unwinds!(Job<Unsafe>)),
+        ("Outcome", unwinds!(Outcome<Unsafe>)),
+        ("Task", unwinds!(Task<Unsafe>)),
+        ("TaskOutcome", unwinds!(TaskOutcome<Unsafe>)),
+        ("EventLoop", unwinds!(EventLoop)),
+        ("EventLoopBuilder", unwinds!(EventLoopBuilder)),
+        ("LoopHandle", unwinds!(LoopHandle)),
+        ("TimerHandle", unwinds!(TimerHandle)),
+        ("Sleep", unwinds!(Sleep)),
+        ("Context", unwinds!(offthread::Context)),
+        ("ContextVar", unwinds!(offthread::ContextVar<Unsafe>)),
+        ("IteratorWrapper", unwinds!(IteratorWrapper<Unsafe>)),
+        ("spsc::Sender", unwinds!(spsc::Sender<Unsafe>)),
+        ("spsc::Receiver", unwinds!(spsc::Receiver<Unsafe>)),
+        ("oneshot::Sender", unwinds!(oneshot::Sender<Unsafe>)),
+        ("oneshot::Receiver", unwinds!(oneshot::Receiver<Unsafe>)),
+        ("JoinError", unwinds!(JoinError)),
+        ("SyncWaitError", unwinds!(SyncWaitError)),
+        ("Panic", unwinds!(Panic)),
+    ];
+    let wrong: Vec<_> = answers.iter().filter(|(_, answer)| *answer != ALL).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let pool = ThreadPool::new(1);
+    assert_eq!(std::panic::catch_unwind(|| pool.spawn(|| 1).wait()).unwrap(), 1);
+}

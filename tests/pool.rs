@@ -922,9 +922,10 @@ fn the_global_pool_can_be_built() {
 fn global_pool_probe() {
     let _watchdog = watchdog();
     let size = std::env::var("OFFTHREAD_POOL_SIZE").map_or_else(
-        |_| thread::available_parallelism().unwrap().get().clamp(4, 32),
-        |size| size.parse().expect("the pool has to refuse it first"),
+        |_| None,
+        |size| (!size.is_empty()).then(|| size.parse().expect("the pool has to refuse it first")),
     );
+    let size = size.unwrap_or_else(|| thread::available_parallelism().unwrap().get().clamp(4, 32));
     let pool = ThreadPool::global();
     let held = hold(pool, size);
     let queued = pool.spawn(|| 1);
@@ -938,7 +939,7 @@ fn global_pool_probe() {
 /// Forbids that the global pool has another size than the default, or the one in `OFFTHREAD_POOL_SIZE`.
 #[test]
 fn the_size_of_the_global_pool() {
-    for size in [None, Some("1"), Some("7"), Some("40")] {
+    for size in [None, Some(""), Some("1"), Some("7"), Some("40")] {
         let output = child("global_pool_probe", size);
         assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{size:?}: {output:?}");
     }
@@ -955,9 +956,9 @@ fn bad_size_probe() {
 /// Forbids that a size that is not a positive number is accepted.
 #[test]
 fn a_bad_size_of_the_global_pool() {
-    for size in ["0", "-1", "many", "2.5", ""] {
+    for size in ["0", "-1", "many", "2.5", " "] {
         let output = child("bad_size_probe", Some(size)).unwrap();
         let said = output.lines().find(|line| line.contains("it said: ")).unwrap();
-        assert!(said.contains("OFFTHREAD_POOL_SIZE"), "{size:?}: {said}");
+        assert!(said.contains("OFFTHREAD_POOL_SIZE") && said.contains(&format!("{size:?}")), "{size:?}: {said}");
     }
 }

@@ -219,6 +219,7 @@ impl EventLoopBuilder {
     ///
     /// # Panics
     /// If `threads` is 0.
+    #[track_caller]
     pub fn pool_size(self, threads: usize) -> Self {
         assert!(threads > 0, "EventLoopBuilder::pool_size: threads is 0, but a pool needs at least one");
         self.pool(ThreadPool::new(threads))

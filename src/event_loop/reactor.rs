@@ -31,6 +31,7 @@
 //! * Another thread adds a timer while the loop falls asleep: `earlier_timer_from_a_thread`.
 #![forbid(unsafe_code)]
 
+use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -55,6 +56,9 @@ pub struct Reactor {
     /// The pool of jobs that name none. `None`: the global one.
     pub pool: Mutex<Option<ThreadPool>>,
 }
+
+/// No user code runs under its locks.
+impl RefUnwindSafe for Reactor {}
 
 struct Clock {
     timers: Timers,

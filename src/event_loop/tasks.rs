@@ -32,6 +32,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem;
+use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 use std::task;
 
@@ -54,6 +55,9 @@ pub struct Tasks {
     drop_queue: RefCell<Vec<Slot>>,
     is_dropping: Cell<bool>,
 }
+
+/// Nothing is borrowed while user code runs (rule 1).
+impl RefUnwindSafe for Tasks {}
 
 #[derive(Default)]
 struct Slots {

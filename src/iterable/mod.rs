@@ -15,7 +15,7 @@
 mod source;
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::{fmt, iter, mem, thread};
@@ -137,6 +137,10 @@ pub struct IteratorWrapper<T> {
     stage: Stage<T>,
 }
 
+/// Its stage is set before user code runs.
+impl<T> UnwindSafe for IteratorWrapper<T> {}
+impl<T> RefUnwindSafe for IteratorWrapper<T> {}
+
 enum Stage<T> {
     /// Nothing has run yet.
     New(Config<T>),
@@ -196,6 +200,7 @@ impl<T> IteratorWrapper<T> {
     /// # Panics
     /// If `items` is 0, and if it has been started. The first call that asks for an item panics if there is no memory for so
     /// many.
+    #[track_caller]
     pub fn max_size(mut self, items: usize) -> Self {
         assert!(items > 0, "IteratorWrapper::max_size: items is 0, but there must be room for at least one");
         self.config("max_size").max_size = items;
@@ -206,6 +211,7 @@ impl<T> IteratorWrapper<T> {
     ///
     /// # Panics
     /// If it is a [`separate`](Self::separate) one, and if it has been started.
+    #[track_caller]
     pub fn on(mut self, pool: &ThreadPool) -> Self {
         let place = &mut self.config("on").place;
         let is_separate = matches!(place, Place::Separate);
@@ -221,11 +227,13 @@ impl<T> IteratorWrapper<T> {
     ///
     /// # Panics
     /// If it contains a zero byte, which no thread's name can, and if it has been started.
+    #[track_caller]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config("name").name = Some(checked_name("IteratorWrapper", name.into()));
         self
     }
 
+    #[track_caller]
     fn config(&mut self, caller: &str) -> &mut Config<T> {
         match &mut self.stage {
             Stage::New(config) => config,

@@ -1,6 +1,7 @@
 //! How a pool is made.
 #![forbid(unsafe_code)]
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 use std::{env, fmt};
 
@@ -42,6 +43,10 @@ pub struct ThreadPoolBuilder {
     timed: bool,
 }
 
+/// The hooks are only called.
+impl UnwindSafe for ThreadPoolBuilder {}
+impl RefUnwindSafe for ThreadPoolBuilder {}
+
 impl ThreadPoolBuilder {
     pub(super) fn new() -> Self {
         Self {
@@ -59,6 +64,7 @@ impl ThreadPoolBuilder {
     ///
     /// # Panics
     /// If `threads` is 0.
+    #[track_caller]
     pub fn threads(mut self, threads: usize) -> Self {
         assert!(threads > 0, "ThreadPoolBuilder::threads: threads is 0, but a pool needs at least one");
         self.threads = Some(threads);
@@ -69,6 +75,7 @@ impl ThreadPoolBuilder {
     ///
     /// # Panics
     /// If it contains a zero byte, which no thread's name can.
+    #[track_caller]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = checked_name("ThreadPoolBuilder", name.into());
         self
@@ -111,7 +118,8 @@ impl ThreadPoolBuilder {
     /// The pool. No thread is started yet.
     ///
     /// # Panics
-    /// If the number of threads was not said, and `OFFTHREAD_POOL_SIZE` is set and not a positive number.
+    /// If the number of threads was not said, and `OFFTHREAD_POOL_SIZE` is set to something else than a positive number. An
+    /// empty value counts as unset.
     pub fn build(self) -> ThreadPool {
         let size = self.threads.unwrap_or_else(default_size);
         let state = State {
@@ -151,6 +159,7 @@ impl ThreadPoolBuilder {
 }
 
 /// The name that a thread is to have, if it can.
+#[track_caller]
 pub fn checked_name(caller: &str, name: String) -> String {
     assert!(!name.contains('\0'), "{caller}::name: {name:?} contains a zero byte");
     name

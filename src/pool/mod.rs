@@ -29,7 +29,8 @@
 //!   for it: `cancel_drain`; as a worker takes it: `cancel_start`.
 //! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`; its own jobs close it: `two_jobs_drain`. Its last
 //!   handle is dropped in a job, or beside one: `last_handle_in_a_job`, `last_handle_running`.
-//! * A pool is drained while a thread is ending: `drain_joins`; it is shut down while a job runs: `shutdown_timeout_waits`.
+//! * A pool is drained while a thread is ending: `drain_joins`; it is shut down while a job runs: `shutdown_timeout_waits`; or
+//!   while another thread drains it: `drain_beside_a_shutdown`.
 //! * A worker blocks while the job that it waits for comes: `submit_block`; and comes back to the thread that was started in
 //!   its place: `spare_thread`, `surplus_thread_takes_no_job`.
 //! * A job is run where it is waited for, and taken by a worker: `inline_wait`.
@@ -43,6 +44,7 @@ mod stream;
 mod worker;
 mod workers;
 
+use std::panic::RefUnwindSafe;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 use std::{env, error, fmt};
@@ -79,6 +81,10 @@ use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread};
 /// and another one may run jobs instead; so there may be more threads than the pool was made with, up to 512. If the system
 /// refuses that thread, the jobs wait until a thread is free.
 ///
+/// The system decides on which CPUs they run. On Linux a thread inherits the CPU mask of the thread that starts it: here, of
+/// the one that happened to submit a job when the pool had no idle thread; and keeps the mask for everybody's jobs. If some
+/// threads of the program are pinned, set the mask in [`on_thread_start`](ThreadPoolBuilder::on_thread_start).
+///
 /// # Closing
 /// Dropping the last handle lets the queue run empty, without waiting for it; then the threads end. [`drain`](Self::drain)
 /// waits for that, and [`shutdown`](Self::shutdown) cancels what has not started.
@@ -114,6 +120,9 @@ pub(crate) struct Shared {
     timed: bool,
 }
 
+/// No user code runs under its locks.
+impl RefUnwindSafe for Shared {}
+
 /// What stands behind the pool's lock.
 struct State {
     queue: Queue,
@@ -133,6 +142,7 @@ impl ThreadPool {
     ///
     /// # Panics
     /// If `threads` is 0.
+    #[track_caller]
     pub fn new(threads: usize) -> Self {
         assert!(threads > 0, "ThreadPool::new: threads is 0, but a pool needs at least one");
         Self::builder().threads(threads).build()
@@ -146,7 +156,7 @@ impl ThreadPool {
     /// The pool for whoever names no other, made when it is first asked for.
     ///
     /// It has one thread for each thread that the machine can run at once, but at least 4 and at most 32; the environment
-    /// variable `OFFTHREAD_POOL_SIZE` overrides this.
+    /// variable `OFFTHREAD_POOL_SIZE` overrides this. An empty value counts as unset.
     ///
     /// # Panics
     /// At the first call, if `OFFTHREAD_POOL_SIZE` is set and is not a positive number.
@@ -223,8 +233,12 @@ impl ThreadPool {
     /// after `max_size` more items; those that are paused end when they would go on, in the call that takes an item.
     ///
     /// # Blocking
-    /// Until the last job has ended. Called in one of the pool's own jobs, it does not wait for that one, nor for others
-    /// that wait like this.
+    /// Until the last job has ended, and the threads have, the destructors of their thread-locals included. A thread that had
+    /// been idle for long, and ended before the pool was closed, is not waited for. Called on one of the pool's own threads,
+    /// this waits neither for the threads, nor for the job that called it, nor for others that wait like this.
+    ///
+    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: call it in
+    /// [`threaded_separate`](crate::threaded_separate()) there.
     pub fn drain(&self) {
         self.owner.shared.close();
         Shared::wait_until_finished(&self.owner.shared, None, true);
@@ -248,7 +262,8 @@ impl ThreadPool {
     /// [`ShutdownTimeout`] if some still run. They run on, and the pool stays closed.
     ///
     /// # Blocking
-    /// As [`shutdown`](Self::shutdown), but for those that run up to `timeout`. [`Duration::MAX`]: as long as it takes.
+    /// As [`shutdown`](Self::shutdown), but for jobs that run up to `timeout`, and not for the threads to end.
+    /// [`Duration::MAX`]: as long as it takes.
     pub fn shutdown_timeout(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         let deadline = Instant::now().checked_add(timeout);
         let shared = &self.owner.shared;
@@ -280,11 +295,11 @@ impl ThreadPool {
 
 /// How many threads a pool has if nobody says.
 fn default_size() -> usize {
-    match env::var_os("OFFTHREAD_POOL_SIZE") {
+    match env::var_os("OFFTHREAD_POOL_SIZE").filter(|size| !size.is_empty()) {
         None => sync::cpus().clamp(4, 32),
         Some(size) => match size.to_str().and_then(|size| size.parse().ok()) {
             Some(size @ 1..) => size,
-            _ => panic!("OFFTHREAD_POOL_SIZE is {}, but must be a positive number of threads", size.to_string_lossy()),
+            _ => panic!("OFFTHREAD_POOL_SIZE is {size:?}, but must be a positive number of threads"),
         },
     }
 }
@@ -388,7 +403,6 @@ impl Shared {
     fn purge(&self) {
         let (mut ready, mut state) = self.lock();
         state.queue.purge(&mut ready);
-        state.wake_waiters();
     }
 }
 

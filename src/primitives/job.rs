@@ -451,11 +451,14 @@ impl<R> Job<R> {
     /// As awaiting it does.
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop for as long; await the job there.
+    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: await the
+    /// job there.
+    #[track_caller]
     pub fn wait(self) -> R {
         Self::value(self.0.wait())
     }
 
+    #[track_caller]
     fn value(outcome: Result<R, JoinError>) -> R {
         match outcome {
             Ok(value) => value,

@@ -6,7 +6,7 @@
 //! There is no state and no synchronisation in this file, and no model.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::{error, fmt, io, mem};
 
 /// Why a job or a task has no result. Carried by their `outcome`s.
@@ -70,6 +70,14 @@ pub struct Panic(
 // SAFETY: a shared `Panic` gives `message` alone, which reads the payload's type, and the payload only if that is `&str` or
 // `String`: both are `Sync`.
 unsafe impl Sync for Panic {}
+
+/// The payload can only be taken out.
+impl UnwindSafe for Panic {}
+impl RefUnwindSafe for Panic {}
+
+/// An `io::Error` is neither, for no reason that matters here: it is only read.
+impl UnwindSafe for JoinError {}
+impl RefUnwindSafe for JoinError {}
 
 impl Panic {
     /// The payload, as `std::panic::catch_unwind` would have given it.

@@ -63,6 +63,7 @@
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -259,6 +260,9 @@ pub(crate) struct Sending<T, H> {
 
 /// Nothing in it is ever pinned.
 impl<T, H> Unpin for Sending<T, H> {}
+/// A panic leaves no end half changed: the state is changed in single steps.
+impl<T, H> UnwindSafe for Sending<T, H> {}
+impl<T, H> RefUnwindSafe for Sending<T, H> {}
 
 /// A receiver. Dropping it gives the value up.
 pub(crate) struct Receiving<T, S: HasCore<T> + ?Sized> {
@@ -270,6 +274,9 @@ pub(crate) struct Receiving<T, S: HasCore<T> + ?Sized> {
 
 /// Nothing in it is ever pinned.
 impl<T, S: HasCore<T> + ?Sized> Unpin for Receiving<T, S> {}
+/// As for [`Sending`].
+impl<T, S: HasCore<T> + ?Sized> UnwindSafe for Receiving<T, S> {}
+impl<T, S: HasCore<T> + ?Sized> RefUnwindSafe for Receiving<T, S> {}
 
 /// Makes both ends, and the memory that they share: one allocation.
 pub(crate) fn pair<T, H>(head: H) -> (Sending<T, H>, Receiving<T, Shared<H, T>>) {
@@ -482,8 +489,8 @@ impl<T> Receiver<T> {
     /// [`Closed`] if no value will come.
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop, and if the value is to come from that loop, for ever: await
-    /// the receiver there.
+    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: await the
+    /// receiver there.
     pub fn recv_blocking(self) -> Result<T, Closed> {
         parker::block_on(self)
     }

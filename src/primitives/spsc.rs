@@ -93,6 +93,7 @@
 
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
+use std::panic::RefUnwindSafe;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use std::{error, fmt, iter};
@@ -204,6 +205,8 @@ struct Shared<T> {
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
+/// A panic (of a waker, or of an item's `Drop`) leaves no counter half changed.
+impl<T> RefUnwindSafe for Shared<T> {}
 
 impl<T> Shared<T> {
     /// How far `tail` is before `head` when all slots are taken.
@@ -222,11 +225,13 @@ impl<T> Shared<T> {
 ///
 /// # Panics
 /// If `max_size` is 0, or if there is no memory for so many items.
+#[track_caller]
 pub fn channel<T>(max_size: usize) -> (Sender<T>, Receiver<T>) {
     channel_at(max_size, 0)
 }
 
 /// A channel that has already carried `carried` items, so that its counters can be seen to wrap.
+#[track_caller]
 fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
     assert!(max_size > 0, "spsc::channel: max_size is 0, but a channel needs room for at least one item");
     // Asked now for `sync::pause`: the first time costs system calls, and an allocation.
@@ -459,8 +464,8 @@ impl<T> Sender<T> {
     /// As [`send`](Self::send).
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop, and if the receiver is on that loop, for ever: use `send`
-    /// there.
+    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: use
+    /// [`send`](Self::send) there.
     pub fn send_blocking(&mut self, item: T) -> Result<(), SendError<T>> {
         self.wait_for_room(None);
         self.push(item).map_err(SendError)
@@ -642,7 +647,7 @@ impl<T> Receiver<T> {
     /// Receives the next item; blocks this thread while the channel is empty. `None`: it is closed, and nothing is left.
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop, and if the sender is on that loop, for ever: use
+    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: use
     /// [`recv`](Self::recv) there.
     pub fn recv_blocking(&mut self) -> Option<T> {
         let attempt = Attempt(self);
