@@ -140,7 +140,7 @@ impl Clock {
 /// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever.
 ///
 /// On an event loop of this crate it is the loop that wakes it, so the loop has to run: another executor's `block_on` in a
-/// task would wait in vain.
+/// task would wait in vain. A sleep that is due right after another one may end up to 1.25 milliseconds late: the two share a wake-up.
 ///
 /// ```
 /// # use std::time::{Duration, Instant};
@@ -199,7 +199,11 @@ impl Future for Sleep {
         let waiting = self.waiting.as_ref().filter(|(clock, _)| clock.is_current());
         let wakes = waiting.map(|(clock, key)| clock.with_timers(|timers| timers.wakes(*key, cx.waker())));
         // If its clock has taken the waker out, the time has come: that costs less to find out than the time does.
-        if wakes == Some(None) || Instant::now() >= deadline {
+        if wakes == Some(None) {
+            self.waiting = None;
+            return Poll::Ready(());
+        }
+        if Instant::now() >= deadline {
             self.withdraw();
             return Poll::Ready(());
         }

@@ -86,6 +86,21 @@ fn idle_loop_keeps_nothing_of_many_sleeps() {
     assert!(kept < LITTLE, "{kept} bytes");
 }
 
+/// The sleep that lives on is the last one of the burst.
+#[test]
+fn sleeps_that_live_on_keep_no_memory_of_others() {
+    let kept = kept_after(async || {
+        let mut tasks: Vec<_> = (0..MANY as u64).map(|n| spawn(sleep(Duration::from_micros(n % 5000)))).collect();
+        tasks.push(spawn(sleep(Duration::from_secs(1000))));
+        yield_now().await;
+        tasks.pop().unwrap().detach();
+        for task in tasks {
+            task.await;
+        }
+    });
+    assert!(kept < LITTLE, "{kept} bytes");
+}
+
 #[test]
 fn idle_loop_keeps_nothing_of_many_calls() {
     let kept = kept_after(async || {
