@@ -307,7 +307,7 @@ impl LoopHandle {
         let is_external = self.0.external.is_some();
         let task = NewTask::new(self.0.clone(), is_external);
         if !is_external {
-            sleep.register(Clock::Loop(self.0.clone()), &task.waker());
+            sleep.register(Clock::Loop(self.0.clone()), &task.waker);
         }
         let guard = FireGuard(once.clone());
         let call = async move {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use loop_helpers::{BoxedFuture, Foreign, hold, on_drop, traced, watchdog};
 use offthread::{
-    ContextVar, EventLoop, LoopHandle, Sleep, SyncWaitError, Task, ThreadPool, block_on, gather, sleep, spawn,
-    yield_now,
+    ContextVar, EventLoop, JoinError, LoopHandle, Sleep, SyncWaitError, Task, ThreadPool, block_on, gather, sleep,
+    spawn, yield_now,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -64,6 +64,47 @@ fn a_task_still_in_the_inbox_is_dropped_in_the_cancelling_call() {
     let task = thread::spawn(move || handle.spawn(hold(value))).join().unwrap();
     assert!(task.cancel());
     assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
+}
+
+/// What panics as a task is cancelled is contained one by one: the `Drop` of the future, or of an output that comes too late, and
+/// the waker of whoever awaits the task. Two panics at once would abort the process.
+#[test]
+fn two_panics_as_a_task_ends_do_not_abort() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics");
+        }
+    }
+    fn wait<R>(task: &mut Task<R>) {
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(task).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let _watchdog = watchdog();
+    let bad = || on_drop(|| panic!("a drop that panics"));
+    block_on(async {
+        let value = bad();
+        let mut task = spawn(hold(value));
+        wait(&mut task);
+        yield_now().await;
+        assert!(task.cancel());
+        assert!(matches!(task.outcome().await, Err(JoinError::Cancelled)));
+    });
+    block_on(async {
+        let own = Rc::new(RefCell::new(None::<Task<_>>));
+        let mut task = spawn({
+            let own = own.clone();
+            async move {
+                assert!(own.borrow().as_ref().is_some_and(Task::cancel));
+                bad()
+            }
+        });
+        wait(&mut task);
+        own.replace(Some(task));
+        yield_now().await;
+        let task = own.take().unwrap();
+        assert!(matches!(task.outcome().await, Err(JoinError::Cancelled)));
+    });
 }
 
 /// In a job, `spawn` panics, even if the job runs inline on the loop's own thread.

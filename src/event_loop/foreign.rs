@@ -16,19 +16,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
 
-use crate::event_loop::inbox::{Entry, Message, SendBody};
+use crate::event_loop::inbox::{Message, SendEntry};
 use crate::sync::Mutex;
 use crate::sync::thread::{self, ThreadId};
 
+type SendFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Another runtime.
 pub struct External {
-    spawn: Box<dyn Fn(SendBody) + Send + Sync>,
+    spawn: Box<dyn Fn(SendFuture) + Send + Sync>,
     polling: Mutex<Vec<ThreadId>>,
 }
 
 impl External {
     /// `spawn` is the runtime's function that runs a future.
-    pub fn new(spawn: impl Fn(SendBody) + Send + Sync + 'static) -> Self {
+    pub fn new(spawn: impl Fn(SendFuture) + Send + Sync + 'static) -> Self {
         Self { spawn: Box::new(spawn), polling: Mutex::default() }
     }
 
@@ -51,12 +53,12 @@ impl External {
 struct ExternalTask {
     runtime: Arc<External>,
     /// `None` once it has ended.
-    entry: Option<Entry<SendBody>>,
+    entry: Option<SendEntry>,
 }
 
 impl ExternalTask {
     /// Runs `f`, which does not panic, as code of the runtime.
-    fn within<R>(&mut self, f: impl FnOnce(&mut Option<Entry<SendBody>>) -> R) -> R {
+    fn within<R>(&mut self, f: impl FnOnce(&mut Option<SendEntry>) -> R) -> R {
         let id = thread::current().id();
         self.runtime.polling.lock().push(id);
         let result = f(&mut self.entry);
@@ -71,7 +73,7 @@ impl Future for ExternalTask {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         self.within(|entry| {
-            let polled = entry.as_mut().map_or(Poll::Ready(()), |entry| entry.poll(cx));
+            let polled = entry.as_mut().map_or(Poll::Ready(()), |entry| entry.poll(Some(cx.waker())));
             polled.map(|()| *entry = None)
         })
     }

@@ -18,9 +18,8 @@ use std::sync::Arc;
 use crate::context::{self, Context, ContextVar, WithContext};
 use crate::event_loop::foreign::External;
 use crate::event_loop::frames;
-use crate::event_loop::inbox::{Entry, Message, SendBody};
+use crate::event_loop::inbox::{Entry, Message, SendEntry};
 use crate::event_loop::reactor::Reactor;
-use crate::event_loop::state::AnyTask;
 use crate::event_loop::task::{NewTask, Task};
 use crate::event_loop::tasks::Tasks;
 use crate::pool::ThreadPool;
@@ -130,25 +129,21 @@ impl LoopHandle {
         task: NewTask<R>,
         future: impl Future<Output = R> + Send + 'static,
     ) -> Task<R> {
-        let (task, body, handle) = task.with(future);
-        self.start_body(task, Box::pin(body));
-        handle
-    }
-
-    fn start_body(&self, task: Arc<dyn AnyTask>, body: SendBody) {
-        let entry = Entry { shared: task, context: self.context(), body: Some(body) };
+        let (body, handle) = task.with(future, self.context());
+        let entry = SendEntry::new(body);
         match frames::find(&self.0) {
             Some(tasks) => tasks.spawn(entry.into_local()),
             None => self.0.send(Message::Spawn(entry)),
         }
+        handle
     }
 
     /// Runs a future on the current loop, which must be this thread's.
     #[track_caller]
     pub(crate) fn spawn_local<F: Future + 'static>(future: F) -> Task<F::Output> {
         let tasks = Self::current_tasks();
-        let (task, body, handle) = NewTask::new(tasks.reactor.clone(), true).with(future);
-        tasks.spawn(Entry { shared: task, context: Context::current(), body: Some(Box::pin(body)) });
+        let (body, handle) = NewTask::new(tasks.reactor.clone(), true).with(future, Context::current());
+        tasks.spawn(Entry::new(body));
         handle
     }
 

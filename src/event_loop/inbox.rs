@@ -15,10 +15,11 @@
 //!
 //! # Who may touch what
 //! 1. One lock guards everything. Wakers are woken, and messages dropped, outside it: both run code of the user.
-//! 2. The loop's thread alone drains and registers.
+//! 2. The loop's thread alone drains, registers and closes.
+//! 3. `changed` is written behind the lock and read without it: a hint, so that a look at an empty inbox costs no lock.
 //!
 //! # Synchronisation edges
-//! There are none but those of the lock.
+//! There are none but those of the lock: code that knows of a message, since its sender told, also sees `changed`.
 //!
 //! # What can go wrong
 //! * A message is sent while the loop falls asleep: `wake_as_it_falls_asleep`, `call_soon_wakes`; while it closes:
@@ -28,48 +29,60 @@
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll, Waker};
+use std::task::{Poll, Waker};
 
-use crate::context::Context;
-use crate::event_loop::state::AnyTask;
-use crate::primitives::join_error::catch_and_discard;
+use crate::event_loop::state::{AnyTask, TaskState};
 use crate::sync::Mutex;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::Relaxed;
 
-/// A task's future, which sends its own output. Its polls do not panic.
-pub type Body = Pin<Box<dyn Future<Output = ()>>>;
-/// The same, for another thread.
-pub type SendBody = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A task as its scheduler polls it. No call panics.
+pub trait Body {
+    /// `None` once the task has ended.
+    fn state(&self) -> Option<&TaskState>;
+    /// Polls the future in the task's context, with this waker or with the task's own; and when it is ready, sends its output. Ready
+    /// at once: the task was cancelled.
+    fn poll(self: Pin<&mut Self>, waker: Option<&Waker>) -> Poll<()>;
+    /// Drops the future in the task's context, and ends the task without an output, unless it has ended.
+    fn cancel(self: Pin<&mut Self>);
+}
 
 /// A task as its scheduler keeps it. Dropping it ends the task; it does not panic.
-pub struct Entry<B> {
-    pub shared: Arc<dyn AnyTask>,
-    pub context: Context,
+pub struct Entry<B: Body + ?Sized>(
     /// `None` once the entry was [moved](Entry::into_local).
-    pub body: Option<B>,
-}
+    Option<Pin<Box<B>>>,
+);
 
-impl<B: Future<Output = ()> + Unpin> Entry<B> {
-    /// Polls the task in its context, unless it was cancelled.
-    pub fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let is_wanted = self.shared.state().begin(cx);
-        let Some(body) = self.body.as_mut().filter(|_| is_wanted) else { return Poll::Ready(()) };
-        self.context.within(|| Pin::new(body).poll(cx))
+/// A task that may go to another thread.
+pub type SendEntry = Entry<dyn Body + Send>;
+
+impl<B: Body + ?Sized> Entry<B> {
+    pub fn new(body: Pin<Box<B>>) -> Self {
+        Self(Some(body))
+    }
+
+    /// `None` once the task has ended.
+    pub fn state(&self) -> Option<&TaskState> {
+        self.0.as_ref()?.state()
+    }
+
+    /// See [`Body::poll`].
+    pub fn poll(&mut self, waker: Option<&Waker>) -> Poll<()> {
+        self.0.as_mut().map_or(Poll::Ready(()), |body| body.as_mut().poll(waker))
     }
 }
 
-impl Entry<SendBody> {
+impl SendEntry {
     /// From here on the task stays on its thread.
-    pub fn into_local(mut self) -> Entry<Body> {
-        let body = self.body.take().map(|body| body as Body);
-        Entry { shared: self.shared.clone(), context: mem::take(&mut self.context), body }
+    pub fn into_local(mut self) -> Entry<dyn Body> {
+        Entry(self.0.take().map(|body| body as Pin<Box<dyn Body>>))
     }
 }
 
-impl<B> Drop for Entry<B> {
+impl<B: Body + ?Sized> Drop for Entry<B> {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take() {
-            self.shared.state().end();
-            catch_and_discard(|| self.context.within(|| drop(body)));
+        if let Some(body) = &mut self.0 {
+            body.as_mut().cancel();
         }
     }
 }
@@ -79,11 +92,15 @@ pub enum Message {
     /// A task was woken, or cancelled.
     Wake(Arc<dyn AnyTask>),
     /// A new task.
-    Spawn(Entry<SendBody>),
+    Spawn(SendEntry),
 }
 
 #[derive(Default)]
-pub struct Inbox(Mutex<State>);
+pub struct Inbox {
+    state: Mutex<State>,
+    /// Whether `drain` has something to find: a message, or that the inbox is closed. See rule 3.
+    changed: AtomicBool,
+}
 
 #[derive(Default)]
 struct State {
@@ -96,11 +113,13 @@ struct State {
 impl Inbox {
     /// Hands a message in, from any thread.
     pub fn send(&self, message: Message) -> Result<(), Message> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.closed {
             return Err(message);
         }
         state.messages.push(message);
+        // ORDERING: Relaxed: a hint, read in `drain`.
+        self.changed.store(true, Relaxed);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -110,26 +129,39 @@ impl Inbox {
     }
 
     /// Takes the messages, in their order. `None`: the loop is closed.
+    #[inline]
     pub fn drain(&self) -> Option<Vec<Message>> {
-        let mut state = self.0.lock();
-        (!state.closed).then(|| mem::take(&mut state.messages))
+        // ORDERING: Relaxed: a hint, which publishes nothing. A message that it misses is found by `register` behind the lock, before
+        // the loop sleeps; and after that lock the hint is seen.
+        if !self.changed.load(Relaxed) {
+            return Some(Vec::new());
+        }
+        let mut state = self.state.lock();
+        if state.closed {
+            return None;
+        }
+        // ORDERING: Relaxed: the lock orders this and the store in `send`.
+        self.changed.store(false, Relaxed);
+        Some(mem::take(&mut state.messages))
     }
 
     /// Leaves the waker of a loop that is about to sleep. False: there is a message.
     pub fn register(&self, waker: &Waker) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.waker = Some(waker.clone());
         state.messages.is_empty()
     }
 
     pub fn is_closed(&self) -> bool {
-        self.0.lock().closed
+        self.state.lock().closed
     }
 
     /// From now on `send` returns every message. Drops those that are still here.
     pub fn close(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.closed = true;
+        // ORDERING: Relaxed: read by this thread alone (rule 2).
+        self.changed.store(true, Relaxed);
         let rest = mem::take(&mut state.messages);
         drop(state);
         drop(rest);

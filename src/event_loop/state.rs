@@ -15,7 +15,7 @@
 //! ```
 //!
 //! # Who may touch what
-//! 1. `slot` is written and read on the loop's thread alone.
+//! 1. `place` is written and read on the loop's thread alone.
 //! 2. The scheduler alone calls `begin` and `end`.
 //! 3. The waker that another runtime gave a task is kept to cancel the task, and for nothing else: it may keep the runtime's
 //!    task alive. It is dropped when the task has ended or is detached.
@@ -36,8 +36,7 @@
 //! * A task of another runtime is cancelled, or detached, while it is polled: `foreign_cancel`, `foreign_detach`.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
-use std::task::{self, Waker};
+use std::task;
 
 use crate::primitives::join_error::catch_and_discard;
 use crate::primitives::waker_slot::WakerSlot;
@@ -49,19 +48,23 @@ const CANCELLED: u32 = 2;
 const ENDED: u32 = 4;
 const DETACHED: u32 = 8;
 
-/// The slot of a task that is in none: not yet, or not any more.
-pub const NO_SLOT: u32 = u32::MAX;
-
 /// The part of a task that its wakers and its handle share, whatever its output.
 pub trait AnyTask: Send + Sync {
     fn state(&self) -> &TaskState;
-    fn into_waker(self: Arc<Self>) -> Waker;
+}
+
+/// Where a task is on its loop. No two tasks ever have the same place: a slot has a new number for each task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub slot: u32,
+    pub number: u32,
 }
 
 pub struct TaskState {
     /// Not a byte: see `Claim` in `job`.
     bits: AtomicU32,
     slot: AtomicU32,
+    number: AtomicU32,
     /// For a task of another runtime. See rule 3.
     runtime_waker: Option<Box<WakerSlot>>,
 }
@@ -70,17 +73,21 @@ impl TaskState {
     /// A task that is queued is polled as soon as its scheduler has it; another one when it is woken.
     pub fn new(is_queued: bool, is_external: bool) -> Self {
         let bits = AtomicU32::new(if is_queued { QUEUED } else { 0 });
-        Self { bits, slot: AtomicU32::new(NO_SLOT), runtime_waker: is_external.then(Box::default) }
+        let runtime_waker = is_external.then(Box::default);
+        Self { bits, slot: AtomicU32::new(u32::MAX), number: AtomicU32::new(0), runtime_waker }
     }
 
-    pub fn slot(&self) -> usize {
+    /// Before the task has one: a place that no task ever has.
+    pub fn place(&self) -> Place {
         // ORDERING: Relaxed: rule 1.
-        self.slot.load(Relaxed) as usize
+        Place { slot: self.slot.load(Relaxed), number: self.number.load(Relaxed) }
     }
 
-    pub fn set_slot(&self, slot: u32) {
+    pub fn set_place(&self, place: Place) {
         // ORDERING: Relaxed: rule 1.
-        self.slot.store(slot, Relaxed);
+        self.slot.store(place.slot, Relaxed);
+        // ORDERING: Relaxed: rule 1.
+        self.number.store(place.number, Relaxed);
     }
 
     /// Whether a poll is due. For the scheduler, about a task that it takes in.

@@ -24,8 +24,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
 
+use crate::context::Context;
 use crate::event_loop::frames;
-use crate::event_loop::inbox::Message;
+use crate::event_loop::inbox::{Body, Message};
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::state::{AnyTask, TaskState};
 use crate::primitives::framed::Framed;
@@ -45,10 +46,6 @@ impl<R: 'static> AnyTask for TaskCell<R> {
     fn state(&self) -> &TaskState {
         &self.head.state
     }
-
-    fn into_waker(self: Arc<Self>) -> Waker {
-        self.into()
-    }
 }
 
 impl<R: 'static> Wake for TaskCell<R> {
@@ -57,16 +54,13 @@ impl<R: 'static> Wake for TaskCell<R> {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.head.state.mark_queued() {
-            queue(&self.head.reactor, self.clone());
+        let Head { state, reactor } = &self.head;
+        if state.mark_queued() {
+            match frames::find(reactor) {
+                Some(tasks) => tasks.queue(state),
+                None => reactor.send(Message::Wake(self.clone())),
+            }
         }
-    }
-}
-
-fn queue(reactor: &Arc<Reactor>, task: Arc<dyn AnyTask>) {
-    match frames::find(reactor) {
-        Some(tasks) => tasks.queue(task),
-        None => reactor.send(Message::Wake(task)),
     }
 }
 
@@ -85,35 +79,71 @@ impl Head {
     }
 }
 
-/// A task's future, and the sender of its output. No poll of it panics.
-type TaskBody<F> = Framed<F, Option<Sending<Outcome<<F as Future>::Output>, Head>>>;
+/// A task's future, and what the scheduler needs to poll it.
+type TaskBody<F> = Framed<F, Frame<<F as Future>::Output>>;
 
-impl<F: Future> Future for TaskBody<F> {
-    type Output = ();
+pub struct Frame<R> {
+    /// `None` once the task has ended.
+    output: Option<Sending<Outcome<R>, Head>>,
+    waker: Waker,
+    context: Context,
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        let (mut future, output) = self.parts();
-        let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
-        let outcome = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(value)) => Ok(value),
-            Err(payload) => Err(JoinError::caught(payload)),
-        };
-        catch_and_discard(|| future.set(None));
-        let output = output.take();
-        let is_wanted = output.as_ref().and_then(Sending::shared).is_some_and(|shared| shared.head.state.end());
-        catch_and_discard(|| match output {
-            Some(output) if is_wanted => drop(output.send(outcome)),
-            _ => drop(outcome),
-        });
-        Poll::Ready(())
+impl<F: Future> Body for TaskBody<F> {
+    fn state(&self) -> Option<&TaskState> {
+        Some(&self.frame().output.as_ref()?.shared()?.head.state)
+    }
+
+    fn poll(self: Pin<&mut Self>, waker: Option<&Waker>) -> Poll<()> {
+        let (mut future, Frame { output, waker: own, context }) = self.parts();
+        let mut cx = task::Context::from_waker(waker.unwrap_or(own));
+        let task = output.as_ref().and_then(Sending::shared);
+        if !task.is_some_and(|task| task.head.state.begin(&cx)) {
+            return Poll::Ready(());
+        }
+        context.within(|| {
+            let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+            let outcome = match catch_unwind(AssertUnwindSafe(|| running.poll(&mut cx))) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(value)) => Ok(value),
+                Err(payload) => Err(JoinError::caught(payload)),
+            };
+            end(future, output, Some(outcome));
+            Poll::Ready(())
+        })
+    }
+
+    fn cancel(self: Pin<&mut Self>) {
+        let (future, Frame { output, context, .. }) = self.parts();
+        if output.is_some() {
+            context.within(|| end(future, output, None));
+        }
+    }
+}
+
+/// Drops a task's future, then ends the task. Each step that may panic (the future's `Drop`, the output's, the waker of the task
+/// that awaits this one) is contained apart: a second panic while the first unwinds would abort the process.
+fn end<F: Future>(
+    mut future: Pin<&mut Option<F>>,
+    output: &mut Option<Sending<Outcome<F::Output>, Head>>,
+    outcome: Option<Outcome<F::Output>>,
+) {
+    catch_and_discard(|| future.set(None));
+    let Some(output) = output.take() else { return };
+    let is_wanted = output.shared().is_some_and(|shared| shared.head.state.end());
+    match outcome {
+        Some(outcome) if is_wanted => catch_and_discard(|| drop(output.send(outcome))),
+        unwanted => {
+            catch_and_discard(|| drop(unwanted));
+            catch_and_discard(|| drop(output));
+        }
     }
 }
 
 /// A task that has no future yet.
 pub struct NewTask<R> {
     output: Sending<Outcome<R>, Head>,
-    shared: Arc<TaskCell<R>>,
+    pub waker: Waker,
     handle: Task<R>,
 }
 
@@ -123,16 +153,13 @@ impl<R: 'static> NewTask<R> {
         let state = TaskState::new(is_queued, reactor.external.is_some());
         let (output, result) = oneshot::pair(Head { state, reactor });
         let Some(shared) = result.shared().cloned() else { unreachable!("it has received nothing yet") };
-        Self { output, shared, handle: Task(TaskOutcome { result, wake: Wake::wake_by_ref }) }
-    }
-
-    pub fn waker(&self) -> Waker {
-        self.shared.clone().into()
+        Self { output, waker: shared.into(), handle: Task(TaskOutcome { result, wake: Wake::wake_by_ref }) }
     }
 
     /// What the scheduler gets, and what the user gets.
-    pub fn with<F: Future<Output = R>>(self, future: F) -> (Arc<dyn AnyTask>, TaskBody<F>, Task<R>) {
-        (self.shared, Framed::new(future, Some(self.output)), self.handle)
+    pub fn with<F: Future<Output = R>>(self, future: F, context: Context) -> (Pin<Box<TaskBody<F>>>, Task<R>) {
+        let frame = Frame { output: Some(self.output), waker: self.waker, context };
+        (Box::pin(Framed::new(future, frame)), self.handle)
     }
 }
 

@@ -17,8 +17,9 @@
 //! # Who may touch what
 //! 1. Everything here stays on the loop's thread. While code of the user runs (a poll, a drop, a waker), nothing is borrowed: it
 //!    may spawn, wake and cancel tasks, itself included.
-//! 2. The run queue, messages and wakers refer to a task by its shared part, whose state has the number of the task's slot while
-//!    there is one. So a wake that comes too late finds no slot, not the next task's; and tasks may be moved to other slots.
+//! 2. A task's state knows its place, and the run queue is a list of places: slots with their numbers. A slot gets a new number
+//!    for each task, so a wake that comes too late does not reach the slot's next task. While the run queue is empty, tasks may
+//!    be moved to other slots.
 //! 3. While a task is dropped, tasks that are dropped by that wait in the drop queue: a chain of tasks, each of which owns the
 //!    handle of the next one, may be longer than the stack is deep.
 //!
@@ -34,11 +35,10 @@ use std::collections::VecDeque;
 use std::mem;
 use std::panic::RefUnwindSafe;
 use std::sync::Arc;
-use std::task;
 
 use crate::event_loop::inbox::{Body, Entry, Message};
 use crate::event_loop::reactor::{Reactor, wake_all};
-use crate::event_loop::state::{AnyTask, NO_SLOT, TaskState};
+use crate::event_loop::state::{Place, TaskState};
 use crate::pool::ThreadPool;
 use crate::primitives::parker::Parker;
 
@@ -50,49 +50,77 @@ pub struct Tasks {
     pub reactor: Arc<Reactor>,
     slots: RefCell<Slots>,
     /// The tasks that are to be polled, in their order.
-    run_queue: RefCell<VecDeque<Arc<dyn AnyTask>>>,
+    run_queue: RefCell<VecDeque<Place>>,
     /// See rule 3.
-    drop_queue: RefCell<Vec<Slot>>,
+    drop_queue: RefCell<Vec<Task>>,
     is_dropping: Cell<bool>,
 }
 
 /// Nothing is borrowed while user code runs (rule 1).
 impl RefUnwindSafe for Tasks {}
 
+/// A task of this thread.
+pub type Task = Entry<dyn Body>;
+
 #[derive(Default)]
 struct Slots {
-    /// `None`: vacant, or its task is being polled.
-    all: Vec<Option<Slot>>,
-    vacant: Vec<usize>,
+    all: Vec<Slot>,
+    vacant: Vec<u32>,
+    /// The highest number that a slot has had.
+    number: u32,
 }
 
-/// A task in its slot.
-pub type Slot = Entry<Body>;
+struct Slot {
+    /// A new one for each task, and when that leaves.
+    number: u32,
+    /// `None`: it is being polled, or the slot is vacant.
+    task: Option<Task>,
+}
 
 impl Slots {
-    fn add(&mut self, task: Slot) {
+    /// The task's place, if it is to be polled.
+    fn add(&mut self, task: Task) -> Option<Place> {
+        let number = self.next_number();
         let slot = self.vacant.pop().unwrap_or_else(|| {
-            self.all.push(None);
-            self.all.len() - 1
+            self.all.push(Slot { number, task: None });
+            u32::try_from(self.all.len() - 1).expect("there is no memory for so many tasks")
         });
-        task.shared.state().set_slot(u32::try_from(slot).expect("there is no memory for so many tasks"));
-        self.all[slot] = Some(task);
+        let place = Place { slot, number };
+        let state = task.state()?;
+        state.set_place(place);
+        let is_queued = state.is_queued();
+        self.all[slot as usize] = Slot { number, task: Some(task) };
+        is_queued.then_some(place)
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.number = self.number.wrapping_add(1);
+        self.number
+    }
+
+    /// The task's slot, if it has one.
+    fn get(&mut self, place: Place) -> Option<&mut Slot> {
+        self.all.get_mut(place.slot as usize).filter(|slot| slot.number == place.number)
     }
 
     /// Vacates the task's slot, if it has one. Takes the task, unless it is being polled.
-    fn remove(&mut self, task: &TaskState) -> Option<Slot> {
-        let slot = task.slot();
-        let removed = self.all.get_mut(slot)?.take();
-        task.set_slot(NO_SLOT);
-        self.vacant.push(slot);
+    fn remove(&mut self, place: Place) -> Option<Task> {
+        let number = self.next_number();
+        let removed = mem::replace(self.get(place)?, Slot { number, task: None }).task;
+        self.vacant.push(place.slot);
         removed
+    }
+
+    fn tasks(self) -> impl Iterator<Item = Task> {
+        self.all.into_iter().filter_map(|slot| slot.task)
     }
 
     /// Gives back the memory of a burst: moves the tasks together. No task is being polled.
     fn shrink(&mut self) {
         let used = self.all.len() - self.vacant.len();
         if self.all.len() > KEEP_CAPACITY.max(2 * used) {
-            for task in mem::take(self).all.into_iter().flatten() {
+            let number = self.number;
+            for task in mem::replace(self, Self { number, ..Self::default() }).tasks() {
                 self.add(task);
             }
         }
@@ -111,34 +139,32 @@ impl Tasks {
         }
     }
 
-    /// Has a task polled.
-    pub fn queue(&self, task: Arc<dyn AnyTask>) {
-        self.run_queue.borrow_mut().push_back(task);
+    /// Has a task polled. One that has not been added yet is polled once it has been.
+    pub fn queue(&self, task: &TaskState) {
+        self.run_queue.borrow_mut().push_back(task.place());
     }
 
     /// Takes a new task, after those that other threads have sent before. If the loop is closed: drops it.
-    pub fn spawn(&self, task: Slot) {
+    pub fn spawn(&self, task: Task) {
         if self.drain() { self.add(task) } else { self.drop_later(task) }
     }
 
-    fn add(&self, task: Slot) {
-        if task.shared.state().is_queued() {
-            self.queue(task.shared.clone());
+    fn add(&self, task: Task) {
+        if let Some(place) = self.slots.borrow_mut().add(task) {
+            self.run_queue.borrow_mut().push_back(place);
         }
-        self.slots.borrow_mut().add(task);
     }
 
     /// Takes in what other threads have sent. False: the loop is closed.
     fn drain(&self) -> bool {
-        let messages = self.reactor.inbox.drain();
-        let is_open = messages.is_some();
-        for message in messages.into_iter().flatten() {
+        let Some(messages) = self.reactor.inbox.drain() else { return false };
+        for message in messages {
             match message {
-                Message::Wake(task) => self.queue(task),
+                Message::Wake(task) => self.queue(task.state()),
                 Message::Spawn(task) => self.add(task.into_local()),
             }
         }
-        is_open
+        true
     }
 
     /// Takes in what other threads have sent, and fires the timers that are due.
@@ -154,9 +180,9 @@ impl Tasks {
         self.run_external();
         let queued = self.run_queue.borrow().len();
         for _ in 0..queued {
-            let task = self.run_queue.borrow_mut().pop_front();
-            if let Some(task) = task {
-                self.poll(task);
+            let place = self.run_queue.borrow_mut().pop_front();
+            if let Some(place) = place {
+                self.poll(place);
             }
         }
         if self.run_queue.borrow().is_empty() {
@@ -167,17 +193,17 @@ impl Tasks {
         }
     }
 
-    fn poll(&self, task: Arc<dyn AnyTask>) {
-        let slot = self.slots.borrow_mut().all.get_mut(task.state().slot()).and_then(Option::take);
-        let Some(mut slot) = slot else { return };
-        let polled = slot.poll(&mut task::Context::from_waker(&task.into_waker()));
+    fn poll(&self, place: Place) {
+        let task = self.slots.borrow_mut().get(place).and_then(|slot| slot.task.take());
+        let Some(mut task) = task else { return };
+        let polled = task.poll(None);
         let mut slots = self.slots.borrow_mut();
-        match slots.all.get_mut(slot.shared.state().slot()) {
-            Some(vacant) if polled.is_pending() => *vacant = Some(slot),
+        match slots.get(place) {
+            Some(slot) if polled.is_pending() => slot.task = Some(task),
             _ => {
-                slots.remove(slot.shared.state());
+                slots.remove(place);
                 drop(slots);
-                self.drop_later(slot);
+                self.drop_later(task);
             }
         }
     }
@@ -186,24 +212,21 @@ impl Tasks {
     pub fn remove(&self, task: &TaskState) {
         // It may still be on its way.
         self.drain();
-        let removed = self.slots.borrow_mut().remove(task);
+        let removed = self.slots.borrow_mut().remove(task.place());
         if let Some(task) = removed {
             self.drop_later(task);
         }
     }
 
     /// Drops a task, or leaves that to the call which is just dropping one. See rule 3.
-    fn drop_later(&self, task: Slot) {
-        self.drop_queue.borrow_mut().push(task);
+    fn drop_later(&self, task: Task) {
         if self.is_dropping.replace(true) {
-            return;
+            return self.drop_queue.borrow_mut().push(task);
         }
-        loop {
-            let next = self.drop_queue.borrow_mut().pop();
-            if next.is_none() {
-                break;
-            }
+        let mut next = Some(task);
+        while next.is_some() {
             drop(next);
+            next = self.drop_queue.borrow_mut().pop();
         }
         self.is_dropping.set(false);
     }
@@ -212,7 +235,7 @@ impl Tasks {
     pub fn close(&self) {
         self.reactor.close();
         let slots = self.slots.take();
-        for task in slots.all.into_iter().flatten() {
+        for task in slots.tasks() {
             self.drop_later(task);
         }
         self.run_queue.take();

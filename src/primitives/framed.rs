@@ -26,6 +26,11 @@ impl<F, S> Framed<F, S> {
         Self { future: Some(future), frame }
     }
 
+    /// What goes with the future.
+    pub fn frame(&self) -> &S {
+        &self.frame
+    }
+
     /// The two parts.
     pub fn parts(self: Pin<&mut Self>) -> (Pin<&mut Option<F>>, &mut S) {
         // SAFETY: `future` stays pinned (rule 1), and `frame` may be moved (rule 2). Nothing is moved here.

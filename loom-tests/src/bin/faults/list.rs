@@ -987,6 +987,20 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/inbox.rs",
+        name: "the loop is not told that there is a message",
+        find: "        self.changed.store(true, Relaxed);\n        let waker",
+        replace: "        let waker",
+        model: "handed_in_before",
+    },
+    Logic {
+        file: "src/event_loop/inbox.rs",
+        name: "the loop is not told that its inbox is closed",
+        find: "        self.changed.store(true, Relaxed);\n        let rest",
+        replace: "        let rest",
+        model: "sync_wait_close",
+    },
+    Logic {
+        file: "src/event_loop/inbox.rs",
         name: "a closed loop accepts messages",
         find: "        if state.closed {\n            return Err(message);\n        }\n",
         replace: "",
@@ -1022,9 +1036,9 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a task that was woken before it was added is not queued",
-        find: "        if task.shared.state().is_queued() {\n",
-        replace: "        if false {\n",
+        name: "a task that is woken before it is taken in is not queued",
+        find: "        is_queued.then_some(place)\n",
+        replace: "        None\n",
         model: "earlier_timer_from_a_thread",
     },
     Logic {
@@ -1043,15 +1057,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a removed task keeps the number of its slot",
-        find: "        task.set_slot(NO_SLOT);\n",
-        replace: "",
+        name: "a task that has ended still has a slot",
+        find: "        let number = self.next_number();\n        let removed",
+        replace: "        let number = place.number;\n        let removed",
         model: "stale_waker",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a loop that closes leaks its tasks",
-        find: "        for task in slots.all.into_iter().flatten() {\n            self.drop_later(task);\n        }\n",
+        name: "tasks are left in the loop as it closes",
+        find: "        for task in slots.tasks() {\n            self.drop_later(task);\n        }\n",
         replace: "        std::mem::forget(slots);\n",
         model: "wake_as_the_loop_closes",
     },
@@ -1121,8 +1135,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/task.rs",
         name: "a wake by the loop's own thread queues nothing",
-        find: "        Some(tasks) => tasks.queue(task),\n",
-        replace: "        Some(_) => drop(task),\n",
+        find: "                Some(tasks) => tasks.queue(state),\n",
+        replace: "                Some(_) => {}\n",
         model: "wake_during_its_poll",
     },
     Logic {

@@ -1,0 +1,55 @@
+//! Drops values that own one another, however long the chain, on a small stack.
+//!
+//! # What it promises
+//! [`drop_flat`] drops a value before it returns: unless it is called by the `Drop` of such a value on this thread. Then it
+//! leaves the value to the outermost call, which drops it before it returns. So a value whose `Drop` drops the next one, and so
+//! on, needs no more stack than two of them. Each value is dropped, also if others panic.
+//!
+//! # Who may touch what
+//! 1. The queue is there while an outermost call runs. It belongs to one thread.
+//! 2. While the queue is borrowed, no user code runs.
+//! 3. The thread-local is not dropped with the thread, as it may be needed to the last. It owns nothing by then.
+//!
+//! There is no synchronisation in this file, and no model.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::Result as Caught;
+
+use crate::primitives::join_error::discard;
+use crate::sync::thread_local;
+
+type Queue = Vec<Box<dyn Any>>;
+
+thread_local! {
+    static QUEUE: RefCell<ManuallyDrop<Option<Queue>>> = const { RefCell::new(ManuallyDrop::new(None)) };
+}
+
+fn with_queue<R>(f: impl FnOnce(&mut Option<Queue>) -> R) -> R {
+    QUEUE.with(|queue| f(&mut queue.borrow_mut()))
+}
+
+/// Drops a value, now or when the outermost call gets to it.
+///
+/// # Errors
+/// The first panic of this `Drop`, and of those that were left to this call. An inner call returns `Ok`.
+pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
+    if with_queue(|queue| queue.is_some()) {
+        with_queue(|queue| queue.get_or_insert_default().push(Box::new(value)));
+        return Ok(());
+    }
+    with_queue(|queue| *queue = Some(Queue::new()));
+    let mut result = catch_unwind(AssertUnwindSafe(|| drop(value)));
+    while let Some(next) = with_queue(|queue| queue.as_mut().and_then(Queue::pop)) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(next))) {
+            match &result {
+                Ok(()) => result = Err(payload),
+                Err(_) => discard(payload),
+            }
+        }
+    }
+    with_queue(Option::take);
+    result
+}
