@@ -89,11 +89,13 @@ pub fn running() -> Option<Rc<Tasks>> {
 }
 
 /// The loop of the innermost `block_on`, if there is one by now.
+#[inline]
 fn innermost() -> Option<Rc<Tasks>> {
     INNERMOST.with(|frame| (**frame.tasks.borrow()).clone())
 }
 
 /// What a `block_on` does between two polls of its main future.
+#[inline]
 pub fn turn(parker: &mut Parker) {
     match innermost() {
         Some(tasks) => tasks.turn(parker),

@@ -135,9 +135,15 @@ impl Parker {
     }
 
     /// Blocks until the waker has fired since the last `park`, or until the deadline. False: the deadline has passed.
+    #[inline]
     pub fn park(&mut self, deadline: Option<Instant>) -> bool {
+        self.unparker.consume() || self.wait(deadline)
+    }
+
+    /// `park`, when the waker has not fired yet.
+    fn wait(&mut self, deadline: Option<Instant>) -> bool {
         let unparker = &*self.unparker;
-        if unparker.consume() || self.backoff.spin(PAUSES, deadline, || unparker.consume()) {
+        if self.backoff.spin(PAUSES, deadline, || unparker.consume()) {
             return true;
         }
         // Taken out until the end: what the hook itself does is not reported.
