@@ -110,29 +110,22 @@ impl TimerThread {
     }
 }
 
-/// Who wakes a sleep.
-enum Clock {
-    /// This loop.
-    Loop(Arc<Reactor>),
-    Thread,
-}
+/// Who wakes a sleep: this loop, or the timer thread.
+struct Clock(Option<Arc<Reactor>>);
 
 impl Clock {
     fn current() -> Self {
-        running().map_or(Self::Thread, |tasks| Self::Loop(tasks.reactor.clone()))
+        Self(running().map(|tasks| tasks.reactor.clone()))
     }
 
     fn is_current(&self) -> bool {
-        match self {
-            Self::Loop(reactor) => running().is_some_and(|tasks| Arc::ptr_eq(&tasks.reactor, reactor)),
-            Self::Thread => running().is_none(),
-        }
+        running().as_ref().map(|tasks| Arc::as_ptr(&tasks.reactor)) == self.0.as_ref().map(Arc::as_ptr)
     }
 
     fn with_timers<R>(&self, f: impl FnOnce(&mut Timers) -> R) -> R {
-        match self {
-            Self::Loop(reactor) => reactor.with_timers(f),
-            Self::Thread => TimerThread::get().with_timers(f),
+        match &self.0 {
+            Some(reactor) => reactor.with_timers(f),
+            None => TimerThread::get().with_timers(f),
         }
     }
 }
@@ -307,7 +300,7 @@ impl LoopHandle {
         let is_external = self.0.external.is_some();
         let task = NewTask::new(self.0.clone(), is_external);
         if !is_external {
-            sleep.register(Clock::Loop(self.0.clone()), &task.waker);
+            sleep.register(Clock(Some(self.0.clone())), &task.waker);
         }
         let guard = FireGuard(once.clone());
         let call = async move {
