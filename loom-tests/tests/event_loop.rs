@@ -225,6 +225,38 @@ fn wake_as_the_loop_closes() {
     });
 }
 
+/// Forbids: what a left-over task spawns in its `Drop`, as the loop closes, is kept by the closed loop.
+#[test]
+fn spawn_as_the_loop_closes() {
+    struct OnDrop<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for OnDrop<F> {
+        fn drop(&mut self) {
+            self.0();
+        }
+    }
+    model(|| {
+        let spawned = Rc::new(RefCell::new(None));
+        let is_refused = Rc::new(Cell::new(false));
+        block_on(async {
+            let (handle, left) = (LoopHandle::current(), spawned.clone());
+            let spawns = OnDrop(move || _ = left.replace(Some(handle.spawn(pending::<()>()))));
+            let (found, note) = (spawned.clone(), is_refused.clone());
+            let looks = OnDrop(move || note.set(found.borrow().as_ref().is_some_and(Task::is_finished)));
+            spawn(async move {
+                let _spawns = spawns;
+                pending::<()>().await;
+            })
+            .detach();
+            spawn(async move {
+                let _looks = looks;
+                pending::<()>().await;
+            })
+            .detach();
+        });
+        assert!(is_refused.get());
+    });
+}
+
 /// Forbids: the main future and a task are woken at once, and one of the two wakes is lost.
 #[test]
 fn main_and_task() {

@@ -23,7 +23,7 @@
 //!
 //! # What can go wrong
 //! * A message is sent while the loop falls asleep: `wake_as_it_falls_asleep`, `call_soon_wakes`; while it closes:
-//!   `call_soon_close`.
+//!   `call_soon_close`, `spawn_as_the_loop_closes`.
 #![forbid(unsafe_code)]
 
 use std::mem;

@@ -997,7 +997,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "the loop is not told that its inbox is closed",
         find: "        self.changed.store(true, Relaxed);\n        let rest",
         replace: "        let rest",
-        model: "sync_wait_close",
+        model: "spawn_as_the_loop_closes",
     },
     Logic {
         file: "src/event_loop/inbox.rs",
@@ -1057,9 +1057,9 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a task that has ended still has a slot",
-        find: "        let number = self.next_number();\n        let removed",
-        replace: "        let number = place.number;\n        let removed",
+        name: "a slot has the same number for each of its tasks",
+        find: "        let number = self.next_number();\n        let slot",
+        replace: "        let number = 0;\n        let slot",
         model: "stale_waker",
     },
     Logic {
