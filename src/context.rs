@@ -30,7 +30,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::task::{self, Poll};
 
-use crate::primitives::join_error::catch_and_discard;
+use crate::primitives::drop_queue::drop_flat;
+use crate::primitives::join_error::discard;
 use crate::sync::{OnceLock, thread_local};
 
 thread_local! {
@@ -303,7 +304,8 @@ struct Map(BTreeMap<Key, Value>);
 impl Drop for Map {
     fn drop(&mut self) {
         for value in mem::take(&mut self.0).into_values() {
-            catch_and_discard(|| drop(value));
+            // A value may own the last copy of another context.
+            drop_flat(value).unwrap_or_else(discard);
         }
     }
 }

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "primitives::oneshot",
     "primitives::spsc",
     "primitives::join_error",
+    "primitives::drop_queue",
     "primitives::cancel",
     "primitives::job",
     "context",
@@ -183,6 +184,7 @@ fn named_models_exist() {
             | "primitives/framed.rs"
             | "primitives/backoff.rs"
             | "primitives/budget.rs"
+            | "primitives/drop_queue.rs"
             | "primitives/join_error.rs" => continue,
             _ if path.starts_with("event_loop") => Path::new("event_loop.rs"),
             _ if path.starts_with("primitives") => Path::new(path.file_name().unwrap()),

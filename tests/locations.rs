@@ -27,7 +27,7 @@ fn panics_point_at_the_caller() {
     pool.spawn(|| ()).wait();
     /// Each of these panics, on the line where it stands.
     macro_rules! each_panics_here {
-        ($($code:expr;)+) => { [$((stringify!($code), catch_unwind(AssertUnwindSafe(|| drop($code))).is_err(), last())),+] };
+        ($($code:expr;)+) => { [$((stringify!($code), catch_unwind(AssertUnwindSafe(|| _ = $code)).is_err(), last())),+] };
     }
     let separate = || threaded_iterable_separate(|| 0..9);
     let started = || {

@@ -33,6 +33,7 @@ use crate::event_loop::reactor::Reactor;
 use crate::event_loop::tasks::Tasks;
 use crate::pool::ThreadPool;
 use crate::primitives::cancel;
+use crate::primitives::drop_queue::Apart;
 use crate::primitives::parker::Parker;
 use crate::sync::thread_local;
 
@@ -115,6 +116,7 @@ pub struct Running {
     outer: (usize, Option<Rc<Tasks>>),
     /// Its loop ends with it.
     ends: bool,
+    _apart: Apart,
 }
 
 impl Running {
@@ -127,7 +129,7 @@ impl Running {
             INNERMOST.with(|frame| frame.id.get()) != id,
             "block_on was called inside a running event loop, which it would stop: await the future instead"
         );
-        Self { outer: replace(id, tasks.cloned()), ends: tasks.is_none() }
+        Self { outer: replace(id, tasks.cloned()), ends: tasks.is_none(), _apart: Apart::begin() }
     }
 }
 

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use crate::event_loop::state::{AnyTask, TaskState};
+use crate::primitives::drop_queue::drop_flat;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -48,7 +49,7 @@ pub trait Body {
 }
 
 /// A task as its scheduler keeps it. Dropping it ends the task; it does not panic.
-pub struct Entry<B: Body + ?Sized>(
+pub struct Entry<B: Body + ?Sized + 'static>(
     /// `None` once the entry was [moved](Entry::into_local).
     Option<Pin<Box<B>>>,
 );
@@ -56,7 +57,7 @@ pub struct Entry<B: Body + ?Sized>(
 /// A task that may go to another thread.
 pub type SendEntry = Entry<dyn Body + Send>;
 
-impl<B: Body + ?Sized> Entry<B> {
+impl<B: Body + ?Sized + 'static> Entry<B> {
     pub fn new(body: Pin<Box<B>>) -> Self {
         Self(Some(body))
     }
@@ -79,10 +80,18 @@ impl SendEntry {
     }
 }
 
-impl<B: Body + ?Sized> Drop for Entry<B> {
+impl<B: Body + ?Sized + 'static> Drop for Entry<B> {
     fn drop(&mut self) {
-        if let Some(body) = &mut self.0 {
-            body.as_mut().cancel();
+        /// A task that has not ended.
+        struct Unended<B: Body + ?Sized>(Pin<Box<B>>);
+        impl<B: Body + ?Sized> Drop for Unended<B> {
+            fn drop(&mut self) {
+                self.0.as_mut().cancel();
+            }
+        }
+        if let Some(body) = self.0.take().filter(|body| body.state().is_some()) {
+            // It may own the handle of another task.
+            let _ = drop_flat(Unended(body));
         }
     }
 }

@@ -20,8 +20,7 @@
 //! 2. A task's state knows its place, and the run queue is a list of places: slots with their numbers. A slot gets a new number
 //!    for each task, so a wake that comes too late does not reach the slot's next task. While the run queue is empty, tasks may
 //!    be moved to other slots.
-//! 3. While a task is dropped, tasks that are dropped by that wait in the drop queue: a chain of tasks, each of which owns the
-//!    handle of the next one, may be longer than the stack is deep.
+//! 3. Dropping a task may drop the handle of the next one, and so on: see `drop_queue`.
 //!
 //! # What can go wrong
 //! There is no synchronisation here.
@@ -30,7 +29,7 @@
 //! * The loop closes while tasks are left, or on their way: `wake_as_the_loop_closes`, `call_soon_close`.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem;
 use std::panic::RefUnwindSafe;
@@ -51,9 +50,6 @@ pub struct Tasks {
     slots: RefCell<Slots>,
     /// The tasks that are to be polled, in their order.
     run_queue: RefCell<VecDeque<Place>>,
-    /// See rule 3.
-    drop_queue: RefCell<Vec<Task>>,
-    is_dropping: Cell<bool>,
 }
 
 /// Nothing is borrowed while user code runs (rule 1).
@@ -130,13 +126,7 @@ impl Slots {
 impl Tasks {
     /// For this thread.
     pub fn new(pool: Option<ThreadPool>) -> Self {
-        Self {
-            reactor: Reactor::new(pool, None),
-            slots: RefCell::default(),
-            run_queue: RefCell::default(),
-            drop_queue: RefCell::default(),
-            is_dropping: Cell::new(false),
-        }
+        Self { reactor: Reactor::new(pool, None), slots: RefCell::default(), run_queue: RefCell::default() }
     }
 
     /// Has a task polled. One that has not been added yet is polled once it has been.
@@ -146,7 +136,7 @@ impl Tasks {
 
     /// Takes a new task, after those that other threads have sent before. If the loop is closed: drops it.
     pub fn spawn(&self, task: Task) {
-        if self.drain() { self.add(task) } else { self.drop_later(task) }
+        if self.drain() { self.add(task) } else { drop(task) }
     }
 
     fn add(&self, task: Task) {
@@ -188,7 +178,6 @@ impl Tasks {
         if self.run_queue.borrow().is_empty() {
             self.slots.borrow_mut().shrink();
             self.run_queue.borrow_mut().shrink_to(KEEP_CAPACITY);
-            self.drop_queue.borrow_mut().shrink_to(KEEP_CAPACITY);
             self.reactor.wait(parker);
         }
     }
@@ -203,7 +192,7 @@ impl Tasks {
             _ => {
                 slots.remove(place);
                 drop(slots);
-                self.drop_later(task);
+                drop(task);
             }
         }
     }
@@ -213,31 +202,14 @@ impl Tasks {
         // It may still be on its way.
         self.drain();
         let removed = self.slots.borrow_mut().remove(task.place());
-        if let Some(task) = removed {
-            self.drop_later(task);
-        }
-    }
-
-    /// Drops a task, or leaves that to the call which is just dropping one. See rule 3.
-    fn drop_later(&self, task: Task) {
-        if self.is_dropping.replace(true) {
-            return self.drop_queue.borrow_mut().push(task);
-        }
-        let mut next = Some(task);
-        while next.is_some() {
-            drop(next);
-            next = self.drop_queue.borrow_mut().pop();
-        }
-        self.is_dropping.set(false);
+        drop(removed);
     }
 
     /// Ends the loop: drops its tasks, and refuses new ones.
     pub fn close(&self) {
         self.reactor.close();
         let slots = self.slots.take();
-        for task in slots.tasks() {
-            self.drop_later(task);
-        }
+        slots.tasks().for_each(drop);
         self.run_queue.take();
     }
 }

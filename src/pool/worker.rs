@@ -224,13 +224,14 @@ impl Worker {
 /// This thread's job goes to sleep, or is awake again. (A job that is exempt stays so.)
 fn blocking_hook(blocking: Blocking) {
     let Some(worker) = Worker::current() else { return };
-    match blocking {
-        Blocking::Enter if worker.stage.get() != Stage::Exempt => worker.recount_and_go_on(Stage::Blocked),
-        Blocking::Exit if worker.stage.get() == Stage::Blocked => {
+    match (blocking, worker.stage.get()) {
+        (_, Stage::Exempt) => {}
+        (Blocking::Enter, Stage::Starting) => worker.recount_and_go_on(Stage::Held),
+        (Blocking::Enter, _) => worker.recount_and_go_on(Stage::Blocked),
+        (Blocking::Exit, stage) => {
             let (mut ready, mut state) = worker.shared.lock();
-            worker.recount(&mut state, Stage::Active);
+            worker.recount(&mut state, if stage == Stage::Held { Stage::Starting } else { Stage::Active });
             state.pause_surplus(&mut ready);
         }
-        _ => {}
     }
 }

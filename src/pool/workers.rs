@@ -2,18 +2,19 @@
 //!
 //! # Stages
 //! ```text
-//!   Starting --> Active <------> Blocked                      the worker's job sleeps in a blocking call of this crate
-//!                ^ |  ^ \
-//!          job   | |   \ +-----> Exempt                       the worker's job waits for the pool to finish
-//!                | v    \
-//!            Searching   Woken <--- Idle --> Ended            the worker waits on its condvar; its time is up
-//!                |
-//!                v  a waker or a `Drop` of the user runs
-//!            Finishing
+//!   Held <-> Starting --> Active <------> Blocked     the start hook, or the job, sleeps in a blocking call of this crate
+//!                         ^ |  ^ \
+//!                   job   | |   \ +-----> Exempt      the worker's job waits for the pool to finish
+//!                         | v    \
+//!                     Searching   Woken <--- Idle --> Ended     the worker waits on its condvar; its time is up
+//!                         |
+//!                         v  a waker or a `Drop` of the user runs
+//!                     Finishing
 //! ```
 //! *Searching* workers are certain to look at the queue soon. *Finishing* workers look at it after user code that may take
 //! long. Both, and those that are *Starting* or *Woken*, count as active like the ones that run a job. At most `size` workers
-//! may be active. When blocked workers come back there may be more; the surplus takes no jobs, and ends.
+//! may be active. When blocked workers come back there may be more; the surplus takes no jobs, and ends. One thread is started
+//! in the place of a worker that is *held* up in its start hook; not for each of several, since all threads run that hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, each entry that waits has a worker that will take it, or none could:
@@ -59,6 +60,7 @@ pub enum Stage {
     Active,
     Idle,
     Blocked,
+    Held,
     Exempt,
     Ended,
 }
@@ -122,7 +124,7 @@ impl Workers {
             return Next::Wake(condvar);
         }
         let starts = left.saturating_sub(starting).min(room).min(self.max_threads - self.threads());
-        if starts == 0 {
+        if starts == 0 || self.count(Stage::Held) > 1 {
             return Next::Leave;
         }
         self.counts[Stage::Starting as usize] += starts;

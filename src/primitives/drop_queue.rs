@@ -1,9 +1,12 @@
 //! Drops values that own one another, however long the chain, on a small stack.
 //!
 //! # What it promises
-//! [`drop_flat`] drops a value before it returns: unless it is called by the `Drop` of such a value on this thread. Then it
-//! leaves the value to the outermost call, which drops it before it returns. So a value whose `Drop` drops the next one, and so
-//! on, needs no more stack than two of them. Each value is dropped, also if others panic.
+//! [`drop_flat`] drops a value before it returns: unless it is called while another call of it is dropping a value on this
+//! thread. Then the value waits in a queue, and the outermost call drops it before that one returns. So a value whose `Drop`
+//! drops the next one, and so on, needs no more stack than two of them. Each value is dropped, also if others panic.
+//!
+//! Code that waits for the effect of a drop must not be kept waiting by its caller: a `block_on` inside a `Drop`, or a job that
+//! runs inline there, has a queue of its own ([`Apart`]).
 //!
 //! # Who may touch what
 //! 1. The queue is there while an outermost call runs. It belongs to one thread.
@@ -27,6 +30,7 @@ thread_local! {
     static QUEUE: RefCell<ManuallyDrop<Option<Queue>>> = const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
+#[inline]
 fn with_queue<R>(f: impl FnOnce(&mut Option<Queue>) -> R) -> R {
     QUEUE.with(|queue| f(&mut queue.borrow_mut()))
 }
@@ -52,4 +56,23 @@ pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
     }
     with_queue(Option::take);
     result
+}
+
+/// While it exists, values are dropped as if no other one was being dropped.
+pub struct Apart {
+    outer: Option<Queue>,
+}
+
+impl Apart {
+    #[inline]
+    pub fn begin() -> Self {
+        Self { outer: with_queue(Option::take) }
+    }
+}
+
+impl Drop for Apart {
+    #[inline]
+    fn drop(&mut self) {
+        with_queue(|queue| *queue = self.outer.take());
+    }
 }

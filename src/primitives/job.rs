@@ -52,6 +52,7 @@ use std::task::{Context, Poll};
 use std::thread::Result as Caught;
 
 use crate::primitives::cancel::{Running, Stop, run_as};
+use crate::primitives::drop_queue::{Apart, drop_flat};
 use crate::primitives::join_error::{JoinError, catch_and_discard, discard};
 use crate::primitives::oneshot::{Closed, HasCore, Receiving, Shared};
 use crate::primitives::parker;
@@ -154,6 +155,8 @@ trait Runnable: Send + Sync {
 trait Joinable<R>: HasCore<Result<R, JoinError>> + Send + Sync {
     /// See [`Job::cancel`].
     fn cancel(&self) -> bool;
+    /// Drops a result that the handle gave up.
+    fn discard(&self, result: Option<Result<R, JoinError>>);
     /// Runs the job on this thread, if nobody has claimed it and its owner allows it.
     fn run_inline(&self) -> Option<Result<R, JoinError>>;
 }
@@ -195,7 +198,7 @@ where
             }
             Err(unwanted) => {
                 tell(Progress::UserCode);
-                catch_and_discard(|| drop(unwanted));
+                drop_flat(unwanted).unwrap_or_else(discard);
             }
         }
     }
@@ -236,7 +239,8 @@ where
 
     fn refuse(&self, mut claim: Claim, error: JoinError) -> Caught<()> {
         let func = self.take_func(&mut claim);
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));
+        // It may own the handle of another job.
+        let dropped = drop_flat(func);
         self.resolve(claim, Err(error), &mut |_| {});
         dropped
     }
@@ -259,6 +263,13 @@ where
         true
     }
 
+    fn discard(&self, result: Option<Result<R, JoinError>>) {
+        // It may own the handle of another job.
+        if let Err(payload) = drop_flat(result) {
+            resume_unwind(payload);
+        }
+    }
+
     fn run_inline(&self) -> Option<Result<R, JoinError>> {
         let owner = &self.head.owner;
         if self.head.state.is_claimed() || !owner.may_run_inline() {
@@ -266,7 +277,9 @@ where
         }
         let mut claim = self.head.state.claim()?;
         owner.started_inline();
+        let apart = Apart::begin();
         let (how, result) = self.call(&mut claim);
+        drop(apart);
         owner.ended_inline(how);
         Some(result)
     }
@@ -428,9 +441,12 @@ impl<R> Job<R> {
         self.0.cancel()
     }
 
-    /// Lets the job run without anyone waiting. Its result is dropped in its thread.
+    /// Lets the job run without anyone waiting. Its result is dropped in its thread; right here, if it is there already.
     pub fn detach(mut self) {
-        drop(self.0.0.give_up());
+        if let Some((job, (result, waker))) = self.0.0.give_up() {
+            drop(waker);
+            job.discard(result);
+        }
     }
 
     /// Whether the result is there: then awaiting it, or [`wait`](Self::wait), returns at once.
@@ -516,9 +532,10 @@ impl<R> Future for Outcome<R> {
 impl<R> Drop for Outcome<R> {
     fn drop(&mut self) {
         // The waker first, so that cancelling does not wake the very task that drops this.
-        if let Some((job, unwanted)) = self.0.give_up() {
+        if let Some((job, (result, waker))) = self.0.give_up() {
+            drop(waker);
             job.cancel();
-            drop(unwanted);
+            job.discard(result);
         }
     }
 }

@@ -13,5 +13,6 @@ pub mod parker;
 pub mod oneshot;
 pub mod spsc;
 pub mod join_error;
+pub mod drop_queue;
 pub mod cancel;
 pub mod job;

@@ -470,21 +470,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a job that will not run leaks its closure",
-        find: "        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));",
+        find: "        let dropped = drop_flat(func);",
         replace: "        let dropped = catch_unwind(AssertUnwindSafe(|| std::mem::forget(func)));",
         model: "cancel_start",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "the handle of a cancelled job resolves before its closure is dropped",
-        find: "        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));\n        self.resolve(claim, Err(error), &mut |_| {});\n",
-        replace: "        self.resolve(claim, Err(error), &mut |_| {});\n        let dropped = catch_unwind(AssertUnwindSafe(|| drop(func)));\n",
+        find: "        let dropped = drop_flat(func);\n        self.resolve(claim, Err(error), &mut |_| {});\n",
+        replace: "        self.resolve(claim, Err(error), &mut |_| {});\n        let dropped = drop_flat(func);\n",
         model: "cancelled_is_finished",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "a result without a handle is leaked",
-        find: "                catch_and_discard(|| drop(unwanted));",
+        find: "                drop_flat(unwanted).unwrap_or_else(discard);",
         replace: "                std::mem::forget(unwanted);",
         model: "drop_run",
     },
@@ -498,15 +498,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a dropped handle leaks the result",
-        find: "            job.cancel();\n            drop(unwanted);",
-        replace: "            job.cancel();\n            std::mem::forget(unwanted);",
+        find: "            job.cancel();\n            job.discard(result);",
+        replace: "            job.cancel();\n            std::mem::forget(result);",
         model: "drop_run",
     },
     Logic {
         file: "src/primitives/job.rs",
         name: "a dropped handle does not cancel",
-        find: "            job.cancel();\n            drop(unwanted);",
-        replace: "            let _ = job;\n            drop(unwanted);",
+        find: "            job.cancel();\n            job.discard(result);",
+        replace: "            job.discard(result);",
         model: "running_job_is_told",
     },
     Logic {
@@ -834,8 +834,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that has returned still counts as blocked",
-        find: "            worker.recount(&mut state, Stage::Active);\n            state.pause_surplus(&mut ready);\n        }\n",
-        replace: "            state.pause_surplus(&mut ready);\n        }\n",
+        find: "            worker.recount(&mut state, if stage == Stage::Held { Stage::Starting } else { Stage::Active });\n            state.pause_surplus(&mut ready);\n",
+        replace: "            let _ = (&mut state, stage);\n            state.pause_surplus(&mut ready);\n",
         model: "surplus_thread_takes_no_job",
     },
     Logic {
@@ -883,15 +883,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that blocks counts as active",
-        find: "worker.recount_and_go_on(Stage::Blocked)",
-        replace: "worker.recount_and_go_on(Stage::Active)",
+        find: "(Blocking::Enter, _) => worker.recount_and_go_on(Stage::Blocked)",
+        replace: "(Blocking::Enter, _) => worker.recount_and_go_on(Stage::Active)",
         model: "spare_thread",
     },
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that is starting is not counted as blocked",
-        find: "        Blocking::Enter if worker.stage.get() != Stage::Exempt =>",
-        replace: "        Blocking::Enter if !matches!(worker.stage.get(), Stage::Exempt | Stage::Starting) =>",
+        find: "        (Blocking::Enter, Stage::Starting) => worker.recount_and_go_on(Stage::Held),",
+        replace: "        (Blocking::Enter, Stage::Starting) => {}",
         model: "start_hook_that_waits",
     },
     Logic {
@@ -990,7 +990,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "the loop is not told that there is a message",
         find: "        self.changed.store(true, Relaxed);\n        let waker",
         replace: "        let waker",
-        model: "handed_in_before",
+        model: "callbacks_run_in_order_of_submission",
     },
     Logic {
         file: "src/event_loop/inbox.rs",
@@ -1030,7 +1030,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/tasks.rs",
         name: "a new task is added before tasks that were sent earlier",
-        find: "        if self.drain() { self.add(task) } else { self.drop_later(task) }\n",
+        find: "        if self.drain() { self.add(task) } else { drop(task) }\n",
         replace: "        self.add(task);\n",
         model: "callbacks_run_in_order_of_submission",
     },
@@ -1065,7 +1065,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/tasks.rs",
         name: "tasks are left in the loop as it closes",
-        find: "        for task in slots.tasks() {\n            self.drop_later(task);\n        }\n",
+        find: "        slots.tasks().for_each(drop);\n",
         replace: "        std::mem::forget(slots);\n",
         model: "wake_as_the_loop_closes",
     },
@@ -1170,8 +1170,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/sync_await.rs",
         name: "a waiting thread does not learn that its job was cancelled",
-        find: "        Poll::Pending => watch.poll(cx).map(|()| Err(SyncWaitError::Cancelled)),",
-        replace: "        Poll::Pending => {\n            let _ = watch;\n            Poll::Pending\n        }",
+        find: "        (Poll::Pending, Some(watch)) => watch.poll(cx).map(|()| Err(SyncWaitError::Cancelled)),",
+        replace: "        (Poll::Pending, Some(_)) => Poll::Pending,",
         model: "sync_wait_cancel",
     },
     Logic {
