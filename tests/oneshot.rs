@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
-use std::{hint, thread};
+use std::{hint, mem, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
@@ -327,6 +327,32 @@ fn any_kind_of_value() {
     assert_eq!(sender.send(Aligned(1)), Ok(()));
     let aligned = receiver.try_recv().unwrap();
     assert_eq!((&raw const aligned).addr() % 256, 0);
+}
+
+/// Its memory stays, and a value that was sent to it; the other end notices nothing.
+#[test]
+fn a_forgotten_end_harms_nobody() {
+    let (sender, receiver) = oneshot::channel();
+    mem::forget(receiver);
+    assert_eq!(sender.send(1), Ok(()));
+    let (mut sender, receiver) = oneshot::channel::<Box<i32>>();
+    mem::forget(receiver);
+    assert!(pin!(sender.closed()).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(sender);
+
+    let (sender, mut receiver) = oneshot::channel::<i32>();
+    mem::forget(sender);
+    assert_eq!(poll_now(&mut receiver), Poll::Pending);
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    receiver.close();
+    assert_eq!(poll_now(&mut receiver), Poll::Ready(Err(Closed)));
+    drop(receiver);
+
+    // The same for a value that was given back or taken out before.
+    let (sender, mut receiver) = oneshot::channel();
+    assert_eq!(sender.send(1), Ok(()));
+    assert_eq!(receiver.try_recv(), Ok(1));
+    mem::forget(receiver);
 }
 
 #[test]

@@ -110,6 +110,31 @@ fn send_drop() {
     sides(send, drop, drop);
 }
 
+/// Forbids: a receiver that has got the value frees the memory before the last access of the sender, or nobody frees it.
+#[test]
+fn free_after_send() {
+    sides(
+        send,
+        |mut receiver| {
+            let _ = tried(&mut receiver);
+        },
+        drop,
+    );
+}
+
+/// Forbids: the same, for a sender that has seen the receiver wait, and takes its waker.
+#[test]
+fn free_after_wake() {
+    sides(
+        send,
+        |mut receiver| {
+            let _ = poll_once(&mut receiver);
+            let _ = tried(&mut receiver);
+        },
+        drop,
+    );
+}
+
 /// Forbids: `try_recv` returns a value that is not written yet, or returns `Empty` and the value is lost.
 #[test]
 fn send_try_recv() {
@@ -282,6 +307,16 @@ fn cancelled_closed() {
             assert_eq!(drops.count(), 1);
         });
     }
+}
+
+/// Forbids: the memory is freed while the receiver, which is dropped, is still at the waker that the sender withdraws.
+#[test]
+fn cancelled_closed_drop() {
+    let sender_side = |mut sender: Sender<Counted>, value| {
+        drop(poll_once(&mut Box::pin(sender.closed())));
+        drop_sender(sender, value);
+    };
+    sides(sender_side, drop, drop);
 }
 
 /// Forbids: a sender sees that the receiver has closed, but not what the receiver wrote before.

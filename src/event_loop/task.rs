@@ -35,6 +35,7 @@ use crate::primitives::oneshot::{self, Receiving, Sending};
 
 type Outcome<R> = Result<R, JoinError>;
 type TaskCell<R> = oneshot::Shared<Head, Outcome<R>>;
+type TaskSender<R> = Sending<Outcome<R>, Arc<TaskCell<R>>>;
 
 /// What lies beside the hand-over of a task's output.
 pub struct Head {
@@ -84,7 +85,7 @@ type TaskBody<F> = Framed<F, Frame<<F as Future>::Output>>;
 
 pub struct Frame<R> {
     /// `None` once the task has ended.
-    output: Option<Sending<Outcome<R>, Head>>,
+    output: Option<TaskSender<R>>,
     waker: Waker,
     context: Context,
 }
@@ -125,7 +126,7 @@ impl<F: Future> Body for TaskBody<F> {
 /// that awaits this one) is contained apart: a second panic while the first unwinds would abort the process.
 fn end<F: Future>(
     mut future: Pin<&mut Option<F>>,
-    output: &mut Option<Sending<Outcome<F::Output>, Head>>,
+    output: &mut Option<TaskSender<F::Output>>,
     outcome: Option<Outcome<F::Output>>,
 ) {
     catch_and_discard(|| future.set(None));
@@ -142,7 +143,7 @@ fn end<F: Future>(
 
 /// A task that has no future yet.
 pub struct NewTask<R> {
-    output: Sending<Outcome<R>, Head>,
+    output: TaskSender<R>,
     pub waker: Waker,
     handle: Task<R>,
 }
@@ -189,7 +190,7 @@ pub struct Task<R>(TaskOutcome<R>);
 /// Dropping it cancels the task, as dropping the [`Task`] does.
 #[must_use = "dropping it cancels the task"]
 pub struct TaskOutcome<R> {
-    result: Receiving<Outcome<R>, TaskCell<R>>,
+    result: Receiving<Outcome<R>, Arc<TaskCell<R>>>,
     /// Wakes the task: known where the task is made, and there alone an `R` that borrows nothing.
     wake: fn(&Arc<TaskCell<R>>),
 }

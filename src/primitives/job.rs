@@ -54,7 +54,7 @@ use std::thread::Result as Caught;
 use crate::primitives::cancel::{Running, Stop, run_as};
 use crate::primitives::drop_queue::{Apart, drop_flat};
 use crate::primitives::join_error::{JoinError, catch_and_discard, discard};
-use crate::primitives::oneshot::{Closed, HasCore, Receiving, Shared};
+use crate::primitives::oneshot::{Closed, Core, HasCore, Receiving, Shared};
 use crate::primitives::parker;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::AtomicU32;
@@ -189,7 +189,7 @@ where
     /// Sends the result to the handle, or drops it if nobody wants it.
     fn resolve(&self, _claim: Claim, result: Result<R, JoinError>, tell: &mut dyn FnMut(Progress)) {
         // SAFETY: rule 3: the claim is this job's, and is given up here: this is the core's only `send`.
-        let sent = unsafe { self.core().send(result) };
+        let sent = unsafe { Core::send(self, result) };
         match sent {
             Ok(None) => {}
             Ok(Some(waker)) => {
@@ -427,7 +427,7 @@ pub struct Job<R>(Outcome<R>);
 /// # Cancellation
 /// Dropping it cancels the job, as dropping the [`Job`] does.
 #[must_use = "dropping it cancels the job"]
-pub struct Outcome<R>(Receiving<Result<R, JoinError>, dyn Joinable<R>>);
+pub struct Outcome<R>(Receiving<Result<R, JoinError>, Arc<dyn Joinable<R>>>);
 
 impl<R> Job<R> {
     /// Cancels the job. True: it had not started; it never will, and its closure has been dropped.

@@ -8,7 +8,8 @@
 //! # });
 //! ```
 //!
-//! The channel is a single allocation. Either end may block or await, and may be moved between threads at any time.
+//! The channel is a single allocation, without a reference count. Either end may block or await, and may be moved between
+//! threads at any time.
 //!
 //! | | the receiver awaits | the receiver has closed, or was dropped |
 //! |---|---|---|
@@ -19,36 +20,45 @@
 //
 // # What it promises
 // `Core` hands one value from a sender to a receiver, at most once: a value that was sent is either received, or given back
-// to the sender, or dropped by a receiver that gives up. `Shared` puts a core into an `Arc` beside data of its user. The
-// channel below, a job's handle and a task's handle all receive through the same type, `Receiving`: it receives once, and
-// gives up when it is dropped.
+// to the sender, or dropped by a receiver that gives up. `Shared` is the memory that both ends use: a core, and beside it data
+// of its user. The channel below, a job's handle and a task's handle all receive through the same type, `Receiving`: it
+// receives once, and gives up when it is dropped.
+//
+// A job and a task keep their `Shared` in an `Arc`. A channel needs no reference count: it has two ends, each with a
+// `ChannelPtr`, and one bit of the state says that one of them is gone.
 //
 // # State machine
-// Four bits. Transitions of the sender go right, those of the receiver go down:
+// Five bits. Transitions of the sender go right, those of the receiver go down:
 //
-//     0 ----------- send ---------> VALUE            0 ------- finish -----> CLOSED
+//     0 ----------- send ---------> VALUE|UNSHARED   0 ------- finish -----> CLOSED
 //     | wait                                         the sender ended without a value
 //     v
 //     WAITING ----- send ---------> VALUE|WAITING    (the same with CLOSED)
 //                                   the sender takes the receiver's waker and wakes it
 //
 //     UNWANTED: set by the receiver, at any time: it wants no value any more. `send` never sets VALUE after UNWANTED.
+//     UNSHARED: set once, by the end that gives its pointer up first: the other end owns the memory alone. `send` sets it
+//               together with VALUE if the receiver does not wait; all other ways to give a `ChannelPtr` up are its `drop`.
+//               It means nothing where an `Arc` owns the memory.
 //
 // # Who may touch what
 // 1. `cell` is the sender's until the sender sets VALUE, then the receiver's. If `send` fails to set VALUE, `cell` stays
 //    the sender's.
 // 2. WAITING is set by the receiver alone, after it has put its waker into `receiver`.
-// 3. There is one sender. For a `Sending` its constructor and `self` by value ensure that; any other sender has to promise
-//    it to `Core::send`.
-// 4. There is one receiver, a `Receiving`, and it drops its `Arc` in the step that takes the value out.
-// 5. The `Arc` keeps the memory while either side uses it.
+// 3. There is one sender. For a `Sending` that is ensured by `pair` and `channel`, which make one, and by `self` by value; any
+//    other sender has to promise it to `Core::send`.
+// 4. There is one receiver, a `Receiving`, and it drops its pointer in the step that takes the value out.
+// 5. An end touches the memory only while it has its pointer. `channel` makes two `ChannelPtr`s of one memory. Setting
+//    UNSHARED is the last access of the end that sets it; the end that finds it set by the other one frees the memory. Any
+//    other pointer owns the memory itself, or borrows it.
 //
 // # Synchronisation edges
 // | id | release side | acquire side | publishes | model |
 // |---|---|---|---|---|
-// | O1 | `send`: VALUE | `poll`, `try_recv`, `is_finished` | the value | `send_poll` |
+// | O1 | `send`: VALUE | `poll`, `is_finished` | the value | `send_poll` |
 // | O2 | `close`: UNWANTED | `is_closed` | what the receiver did before it closed | `close_publishes` |
-// | O3 | `finish`: CLOSED | `poll`, `try_recv` | what the sender did before it was dropped | `drop_publishes` |
+// | O3 | `finish`: CLOSED | `poll`, `is_finished` | what the sender did before it was dropped | `drop_publishes` |
+// | O4 | `send`, `ChannelPtr::drop`: UNSHARED | `ChannelPtr::drop` | all accesses of that end | `drop_drop` |
 //
 // WAITING can be Relaxed: `take` acquires the slot. Had `take` run before `register`, `register` would synchronise with it
 // and set WAITING afterwards, but the sender has already read WAITING: a contradiction.
@@ -57,14 +67,18 @@
 // * The receiver polls, then is dropped, while the sender sends (RUSTSEC-2026-0005): `send_drop_after_poll`.
 // * It closes, or is dropped, while the sender sends: the value is dropped once: `send_close`, `send_drop`.
 // * Polled with one waker, then with another, while the sender sends: `replaced_waker`.
-// * Both are dropped at once: `drop_drop`.
-// * `closed` registers as the receiver closes: `closed_close`, `closed_drop`.
+// * The receiver has the value and frees the memory while the sender is still in `send`: `free_after_send`; while the sender
+//   still takes the waker: `free_after_wake`.
+// * Both are dropped at once, and both free the memory, or neither does: `drop_drop`.
+// * `closed` registers as the receiver closes: `closed_close`, `closed_drop`; or is given up then: `cancelled_closed_drop`.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
+use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::{error, fmt};
@@ -72,10 +86,10 @@ use std::{error, fmt};
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::AtomicU8;
-use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{Mutex, UnsafeCell};
 
-/// A snapshot of the four bits.
+/// A snapshot of the five bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State(u8);
 
@@ -85,6 +99,7 @@ impl State {
     const CLOSED: Self = Self(2);
     const WAITING: Self = Self(4);
     const UNWANTED: Self = Self(8);
+    const UNSHARED: Self = Self(16);
 
     fn with(self, bit: Self) -> Self {
         Self(self.0 | bit.0)
@@ -104,31 +119,31 @@ pub(crate) struct Core<T> {
 }
 
 impl<T> Core<T> {
-    fn new() -> Self {
-        Self {
-            state: AtomicU8::new(State::EMPTY.0),
-            receiver: WakerSlot::default(),
-            cell: UnsafeCell::new(MaybeUninit::uninit()),
-        }
-    }
-
     /// Sends the value, and returns the receiver's waker, to be woken; or gives the value back if the receiver does not want it.
+    ///
+    /// It takes the sender's pointer, since the receiver may free the memory before this returns.
     ///
     /// # Safety
     /// The caller is the only sender of this core, and calls this at most once.
-    pub(crate) unsafe fn send(&self, value: T) -> Result<Option<Waker>, T> {
+    pub(crate) unsafe fn send<P: Pointer<T>>(shared: P, value: T) -> Result<Option<Waker>, T> {
+        let core = shared.core();
         // SAFETY: rule 1: VALUE is not set before the only `send`, so the cell is the sender's.
-        self.cell.with_mut(|cell| unsafe { (*cell).write(value) });
+        core.cell.with_mut(|cell| unsafe { (*cell).write(value) });
         let mut seen = State::EMPTY;
         loop {
-            // ORDERING: Release [O1]: pairs with the loads of `poll`, `try_recv` and `is_finished`; publishes the value. On
-            // failure, Relaxed: nothing is read because of it but the waker, which the slot's own edges order.
-            match self.state.compare_exchange(seen.0, seen.with(State::VALUE).0, Release, Relaxed) {
-                Ok(_) if seen.has(State::WAITING) => return Ok(self.receiver.take()),
-                Ok(_) => return Ok(None),
+            let sent = if seen.has(State::WAITING) { State::VALUE } else { State::VALUE.with(State::UNSHARED) };
+            // ORDERING: Release [O1, O4]: pairs with the loads of `poll`, `is_finished` and `ChannelPtr::drop`;
+            // publishes the value and all accesses before. On failure, Relaxed: nothing is read because of it but the
+            // waker, which the slot's own edges order.
+            match core.state.compare_exchange(seen.0, seen.with(sent).0, Release, Relaxed) {
+                Ok(_) if seen.has(State::WAITING) => return Ok(core.take_waker()),
+                Ok(_) => {
+                    shared.unshare();
+                    return Ok(None);
+                }
                 Err(now) if State(now).has(State::UNWANTED) => {
                     // SAFETY: rule 1: VALUE was not set, so the cell is still the sender's; it was written above.
-                    return Err(self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));
+                    return Err(core.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));
                 }
                 // WAITING has appeared, which happens once.
                 Err(now) => seen = State(now),
@@ -138,7 +153,7 @@ impl<T> Core<T> {
 
     /// The sender ends without a value.
     fn finish(&self) {
-        // ORDERING: Release [O3]: pairs with the loads of `poll` and `try_recv`; publishes what the sender did before.
+        // ORDERING: Release [O3]: pairs with the load of `poll`; publishes what the sender did before.
         if State(self.state.fetch_or(State::CLOSED.0, Release)).has(State::WAITING) {
             self.receiver.wake();
         }
@@ -171,32 +186,19 @@ impl<T> Core<T> {
         }
     }
 
-    /// The value, if it is there.
+    /// The value, if it is there. If it is not, the waker, if there is one, is woken once it is.
     ///
     /// # Safety
     /// The caller is the receiver, and has not taken the value before.
-    unsafe fn try_recv(&self) -> Poll<Result<T, Closed>> {
+    unsafe fn poll(&self, waker: Option<&Waker>) -> Poll<Result<T, Closed>> {
         // ORDERING: Acquire [O1, O3]: pairs with `send` and `finish`; the value, or what came before the end.
         let state = State(self.state.load(Acquire));
         // SAFETY: the receiver calls this, with a state that was acquired here.
-        unsafe { self.look(state) }
-    }
-
-    /// The value, or a wake-up once it is there.
-    ///
-    /// # Safety
-    /// As for `try_recv`.
-    unsafe fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, Closed>> {
-        // ORDERING: Acquire [O1, O3]: as in `try_recv`.
-        let state = State(self.state.load(Acquire));
-        // SAFETY: the receiver calls this, with a state that was acquired here.
         let result = unsafe { self.look(state) };
-        if result.is_ready() {
-            return result;
-        }
+        let (Poll::Pending, Some(waker)) = (&result, waker) else { return result };
         // Register, then look again: the exchange is the second look. It fails if the state has changed.
-        self.receiver.register(cx.waker());
-        // ORDERING: Relaxed: see the head. On failure, Acquire [O1, O3]: as in `try_recv`.
+        self.receiver.register(waker);
+        // ORDERING: Relaxed: see the head. On failure, Acquire [O1, O3]: as above.
         match self.state.compare_exchange(state.0, state.with(State::WAITING).0, Relaxed, Acquire) {
             Ok(_) => Poll::Pending,
             Err(now) => {
@@ -206,6 +208,12 @@ impl<T> Core<T> {
                 unsafe { self.look(State(now)) }
             }
         }
+    }
+
+    /// Cold, so that the compiler keeps this path out of the way of a `send` that nobody waits for.
+    #[cold]
+    fn take_waker(&self) -> Option<Waker> {
+        self.receiver.take()
     }
 
     /// The receiver does not wait any more: drops its waker. WAITING may stay, for a wake that finds no waker.
@@ -220,14 +228,14 @@ impl<T> Core<T> {
     }
 }
 
-/// The memory of a channel: the core of its two ends, and a head that its user may reach as well.
+/// What two ends share: their core, and a head that its user may reach as well.
 pub(crate) struct Shared<H, T> {
     pub(crate) head: H,
     core: Core<T>,
 }
 
 // SAFETY: a shared reference gives access to `head` alone; the value is reached through the two ends, which are `Send` only
-// where the value is. No value is left to be dropped with the last `Arc`, on any thread: a sent value is taken out by the
+// where the value is. No value is left to be dropped with the memory, on any thread: a sent value is taken out by the
 // `Receiving`, at the latest when that is dropped (rule 4); after that, `send` gives the value back.
 unsafe impl<H: Send, T> Send for Shared<H, T> {}
 // SAFETY: see above.
@@ -235,7 +243,9 @@ unsafe impl<H: Sync, T> Sync for Shared<H, T> {}
 
 impl<H, T> Shared<H, T> {
     pub(crate) fn new(head: H) -> Self {
-        Self { head, core: Core::new() }
+        let state = AtomicU8::new(State::EMPTY.0);
+        let cell = UnsafeCell::new(MaybeUninit::uninit());
+        Self { head, core: Core { state, receiver: WakerSlot::default(), cell } }
     }
 }
 
@@ -250,73 +260,91 @@ impl<H, T> HasCore<T> for Shared<H, T> {
     }
 }
 
-/// A sender. Dropping it ends the sending without a value.
-pub(crate) struct Sending<T, H> {
+/// An end's pointer to a place with a core in it, which exists until the pointer is dropped: see rule 5.
+pub(crate) trait Pointer<T>: Deref<Target: HasCore<T>> + Sized {
+    /// Wakes a sender that waits for the receiver to close.
+    fn wake_sender(&self) {}
+
+    /// Drops the pointer of a sender that has set UNSHARED together with VALUE.
+    fn unshare(self) {}
+}
+
+impl<T, S: HasCore<T> + ?Sized> Pointer<T> for Arc<S> {}
+impl<T, S: HasCore<T>> Pointer<T> for &S {}
+
+/// A sender, with its pointer to the memory. Dropping it ends the sending without a value.
+pub(crate) struct Sending<T, P: Pointer<T>> {
     /// `None` once it has sent.
-    shared: Option<Arc<Shared<H, T>>>,
+    shared: Option<P>,
     /// It is `Send` and `Sync` where `T` is `Send`.
     _value: PhantomData<Mutex<T>>,
 }
 
 /// Nothing in it is ever pinned.
-impl<T, H> Unpin for Sending<T, H> {}
+impl<T, P: Pointer<T>> Unpin for Sending<T, P> {}
 /// A panic leaves no end half changed: the state is changed in single steps.
-impl<T, H> UnwindSafe for Sending<T, H> {}
-impl<T, H> RefUnwindSafe for Sending<T, H> {}
+impl<T, P: Pointer<T>> UnwindSafe for Sending<T, P> {}
+impl<T, P: Pointer<T>> RefUnwindSafe for Sending<T, P> {}
 
-/// A receiver. Dropping it gives the value up.
-pub(crate) struct Receiving<T, S: HasCore<T> + ?Sized> {
+/// A receiver, with its pointer to the memory. Dropping it gives the value up.
+pub(crate) struct Receiving<T, P: Pointer<T>> {
     /// `None` once the value, or the end, has been received, or the receiver has given up.
-    shared: Option<Arc<S>>,
+    shared: Option<P>,
     /// As for [`Sending`].
     _value: PhantomData<Mutex<T>>,
 }
 
 /// Nothing in it is ever pinned.
-impl<T, S: HasCore<T> + ?Sized> Unpin for Receiving<T, S> {}
+impl<T, P: Pointer<T>> Unpin for Receiving<T, P> {}
 /// As for [`Sending`].
-impl<T, S: HasCore<T> + ?Sized> UnwindSafe for Receiving<T, S> {}
-impl<T, S: HasCore<T> + ?Sized> RefUnwindSafe for Receiving<T, S> {}
+impl<T, P: Pointer<T>> UnwindSafe for Receiving<T, P> {}
+impl<T, P: Pointer<T>> RefUnwindSafe for Receiving<T, P> {}
 
 /// Makes both ends, and the memory that they share: one allocation.
-pub(crate) fn pair<T, H>(head: H) -> (Sending<T, H>, Receiving<T, Shared<H, T>>) {
+#[expect(clippy::type_complexity, reason = "these are the two ends")]
+pub(crate) fn pair<T, H>(head: H) -> (Sending<T, Arc<Shared<H, T>>>, Receiving<T, Arc<Shared<H, T>>>) {
     let shared = Arc::new(Shared::new(head));
-    (Sending { shared: Some(shared.clone()), _value: PhantomData }, Receiving::new(shared))
+    (Sending::new(shared.clone()), Receiving::new(shared))
 }
 
-impl<T, H> Sending<T, H> {
+impl<T, P: Pointer<T>> Sending<T, P> {
+    /// The one sender of a core that has none yet.
+    fn new(shared: P) -> Self {
+        Self { shared: Some(shared), _value: PhantomData }
+    }
+
     /// `None` once it has sent.
-    pub(crate) fn shared(&self) -> Option<&Shared<H, T>> {
-        self.shared.as_deref()
+    pub(crate) fn shared(&self) -> Option<&P> {
+        self.shared.as_ref()
     }
 
     /// As [`Sender::send`].
     pub(crate) fn send(mut self, value: T) -> Result<(), T> {
         let Some(shared) = self.shared.take() else { unreachable!("`send` consumes the sender") };
-        // SAFETY: rule 3: `pair` made one `Sending`, and this consumes it.
-        if let Some(waker) = unsafe { shared.core.send(value) }? {
+        // SAFETY: rule 3: a core has one `Sending`, and this consumes it.
+        if let Some(waker) = unsafe { Core::send(shared, value) }? {
             waker.wake();
         }
         Ok(())
     }
 }
 
-impl<T, H> Drop for Sending<T, H> {
+impl<T, P: Pointer<T>> Drop for Sending<T, P> {
     fn drop(&mut self) {
         if let Some(shared) = &self.shared {
-            shared.core.finish();
+            shared.core().finish();
         }
     }
 }
 
-impl<T, S: HasCore<T> + ?Sized> Receiving<T, S> {
+impl<T, P: Pointer<T>> Receiving<T, P> {
     /// The one receiver of a core that has none yet.
-    pub(crate) fn new(shared: Arc<S>) -> Self {
+    pub(crate) fn new(shared: P) -> Self {
         Self { shared: Some(shared), _value: PhantomData }
     }
 
     /// `None` once the value, or the end, has been received, or the receiver has given up.
-    pub(crate) fn shared(&self) -> Option<&Arc<S>> {
+    pub(crate) fn shared(&self) -> Option<&P> {
         self.shared.as_ref()
     }
 
@@ -325,15 +353,11 @@ impl<T, S: HasCore<T> + ?Sized> Receiving<T, S> {
         self.shared.as_ref().is_none_or(|shared| shared.core().is_finished())
     }
 
-    fn try_recv(&mut self) -> Poll<Result<T, Closed>> {
-        // SAFETY: rule 4: this is the receiver, and it has an `Arc` only until it has taken the value.
-        self.receive(|core| unsafe { core.try_recv() })
-    }
-
-    /// Looks for the value by one of the core's two ways, and drops the `Arc` once there is a result.
-    fn receive(&mut self, look: impl FnOnce(&Core<T>) -> Poll<Result<T, Closed>>) -> Poll<Result<T, Closed>> {
+    /// As [`Core::poll`]. Drops the pointer once there is a result.
+    fn receive(&mut self, waker: Option<&Waker>) -> Poll<Result<T, Closed>> {
         let Some(shared) = &self.shared else { return Poll::Ready(Err(Closed)) };
-        let result = look(shared.core());
+        // SAFETY: rule 4: this is the receiver, and it has its pointer only until it has taken the value.
+        let result = unsafe { shared.core().poll(waker) };
         if result.is_ready() {
             self.shared = None;
         }
@@ -347,46 +371,104 @@ impl<T, S: HasCore<T> + ?Sized> Receiving<T, S> {
         }
     }
 
-    /// Gives the value up. Returns the memory, and what the core still held: the caller drops both, in its own order.
+    /// Gives the value up. Returns the pointer, and what the core still held: the caller drops both, in its own order.
     #[expect(clippy::type_complexity, reason = "the caller only drops the two options")]
-    pub(crate) fn give_up(&mut self) -> Option<(Arc<S>, (Option<T>, Option<Waker>))> {
+    pub(crate) fn give_up(&mut self) -> Option<(P, (Option<T>, Option<Waker>))> {
         let shared = self.shared.take()?;
         let core = shared.core();
         core.close();
         let waker = core.receiver.take();
-        // SAFETY: rule 4: this is the receiver, and it had an `Arc` until now, so it has not taken the value.
-        let value = match unsafe { core.try_recv() } {
+        // SAFETY: rule 4: this is the receiver, and it had its pointer until now, so it has not taken the value.
+        let value = match unsafe { core.poll(None) } {
             Poll::Ready(Ok(value)) => Some(value),
             _ => None,
         };
         Some((shared, (value, waker)))
     }
-}
 
-impl<T, S: HasCore<T> + ?Sized> Future for Receiving<T, S> {
-    type Output = Result<T, Closed>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: rule 4: as in `try_recv`.
-        self.receive(|core| unsafe { core.poll(cx) })
+    #[cold]
+    fn drop_unreceived(&mut self) {
+        if let Some((shared, unwanted)) = self.give_up() {
+            shared.wake_sender();
+            drop(unwanted);
+        }
     }
 }
 
-impl<T, S: HasCore<T> + ?Sized> Drop for Receiving<T, S> {
+impl<T, P: Pointer<T>> Future for Receiving<T, P> {
+    type Output = Result<T, Closed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.receive(Some(cx.waker()))
+    }
+}
+
+impl<T, P: Pointer<T>> Drop for Receiving<T, P> {
     fn drop(&mut self) {
-        drop(self.give_up());
+        if self.shared.is_some() {
+            self.drop_unreceived();
+        }
     }
 }
 
 /// In the head of a public channel, the sender waits for the receiver to close.
 type Channel<T> = Shared<WakerSlot, T>;
 
+/// The pointer of one end to the memory that the two ends of a channel own together. See rule 5.
+struct ChannelPtr<T>(NonNull<Channel<T>>);
+
+// SAFETY: a `ChannelPtr` gives shared access to a `Shared`, which is `Sync`, and frees it on any thread: it is `Send` too.
+unsafe impl<T> Send for ChannelPtr<T> {}
+// SAFETY: see above.
+unsafe impl<T> Sync for ChannelPtr<T> {}
+
+impl<T> Deref for ChannelPtr<T> {
+    type Target = Channel<T>;
+
+    fn deref(&self) -> &Channel<T> {
+        // SAFETY: rule 5: this pointer has not been dropped, so the memory exists.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> Pointer<T> for ChannelPtr<T> {
+    fn wake_sender(&self) {
+        self.head.wake();
+    }
+
+    fn unshare(self) {
+        mem::forget(self);
+    }
+}
+
+impl<T> Drop for ChannelPtr<T> {
+    // So that the destructors of the two ends stay small enough to be inline.
+    #[inline(never)]
+    fn drop(&mut self) {
+        let state = &self.core.state;
+        // ORDERING: Acquire [O4]: pairs with `send`, or with the exchange below, of the other end; its accesses came before.
+        let is_alone = State(state.load(Acquire)).has(State::UNSHARED)
+            // ORDERING: AcqRel [O4]: Release: pairs with both operations here of the other end; publishes this end's accesses.
+            // Acquire: as above.
+            || State(state.fetch_or(State::UNSHARED.0, AcqRel)).has(State::UNSHARED);
+        if is_alone {
+            // SAFETY: rule 5: the other end has set UNSHARED in its last access, which was acquired above. This end does not use
+            // its pointer again. `channel` took the memory from a `Box` of this type.
+            let channel = unsafe { Box::from_raw(self.0.as_ptr()) };
+            // In a model this checks that the other end's last access came before.
+            let _ = channel.core.state.into_inner();
+        }
+    }
+}
+
 /// Makes a channel for one value. One allocation.
 ///
 /// See the [module](self) for what its two ends do.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let (sending, receiving) = pair(WakerSlot::default());
-    (Sender(sending), Receiver(receiving))
+    // Written in place: a copy from the stack would read in one piece what was just written in several, and wait for that.
+    let memory = Box::leak(Box::new_uninit());
+    let channel = NonNull::from(memory.write(Channel::new(WakerSlot::default())));
+    (Sender(Sending::new(ChannelPtr(channel))), Receiver(Receiving::new(ChannelPtr(channel))))
 }
 
 /// The end that sends the value. Dropping it closes the channel.
@@ -400,7 +482,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 /// let _ = sender.clone();
 /// ```
 #[must_use = "dropping the sender closes the channel without a value"]
-pub struct Sender<T>(Sending<T, WakerSlot>);
+pub struct Sender<T>(Sending<T, ChannelPtr<T>>);
 
 /// The end that receives the value: a future of it. Dropping it closes the channel, and drops a value that was sent.
 ///
@@ -415,14 +497,12 @@ pub struct Sender<T>(Sending<T, WakerSlot>);
 /// let _ = receiver.clone();
 /// ```
 #[must_use = "dropping the receiver closes the channel, and the value with it"]
-pub struct Receiver<T>(Receiving<T, Channel<T>>);
+pub struct Receiver<T>(Receiving<T, ChannelPtr<T>>);
 
 impl<T> Sender<T> {
     fn channel(&self) -> &Channel<T> {
-        match self.0.shared() {
-            Some(channel) => channel,
-            None => unreachable!("`send` consumes the sender"),
-        }
+        let Some(channel) = self.0.shared() else { unreachable!("`send` consumes the sender") };
+        channel
     }
 
     /// Sends the value and wakes the receiver. Never blocks.
@@ -476,7 +556,7 @@ impl<T> Receiver<T> {
     /// [`Empty`](TryRecvError::Empty): it may still come. [`Closed`](TryRecvError::Closed): it will not: the sender was
     /// dropped without sending, this end was closed before a value was sent, or the value has been received.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        match self.0.try_recv() {
+        match self.0.receive(None) {
             Poll::Ready(Ok(value)) => Ok(value),
             Poll::Ready(Err(Closed)) => Err(TryRecvError::Closed),
             Poll::Pending => Err(TryRecvError::Empty),
@@ -505,7 +585,7 @@ impl<T> Receiver<T> {
     pub fn close(&mut self) {
         if let Some(channel) = self.0.shared() {
             channel.core.close();
-            channel.head.wake();
+            channel.wake_sender();
             // A waker that a poll left on this end: there is an end to see.
             channel.core.receiver.wake();
         }
@@ -517,15 +597,6 @@ impl<T> Future for Receiver<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx)
-    }
-}
-
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        if let Some((channel, unwanted)) = self.0.give_up() {
-            channel.head.wake();
-            drop(unwanted);
-        }
     }
 }
 

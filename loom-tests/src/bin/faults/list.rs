@@ -337,7 +337,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "send does not wake the receiver",
-        find: "                Ok(_) if seen.has(State::WAITING) => return Ok(self.receiver.take()),\n",
+        find: "                Ok(_) if seen.has(State::WAITING) => return Ok(core.take_waker()),\n",
         replace: "",
         model: "send_poll",
     },
@@ -393,15 +393,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "close does not wake the sender",
-        find: "            channel.core.close();\n            channel.head.wake();\n",
+        find: "            channel.core.close();\n            channel.wake_sender();\n",
         replace: "            channel.core.close();\n",
         model: "closed_close",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "a dropped receiver does not wake the sender",
-        find: "            channel.head.wake();\n            drop(unwanted);",
-        replace: "            let _ = &channel.head;\n            drop(unwanted);",
+        find: "            shared.wake_sender();\n            drop(unwanted);",
+        replace: "            drop(unwanted);",
         model: "closed_drop",
     },
     Logic {
@@ -414,9 +414,58 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "a value that is given back is also dropped by the channel",
-        find: "                    return Err(self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));",
-        replace: "                    drop(self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));\n                    return Err(self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));",
+        find: "                    return Err(core.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));",
+        replace: "                    drop(core.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));\n                    return Err(core.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() }));",
         model: "send_drop",
+    },
+    Logic {
+        file: "src/primitives/oneshot.rs",
+        name: "a send that nobody waits for does not give the memory up",
+        find: "else { State::VALUE.with(State::UNSHARED) };",
+        replace: "else { State::VALUE };",
+        model: "free_after_send",
+    },
+    Logic {
+        file: "src/primitives/oneshot.rs",
+        name: "send gives the memory up, and takes the waker then",
+        find: "if seen.has(State::WAITING) { State::VALUE } else { State::VALUE.with(State::UNSHARED) };",
+        replace: "State::VALUE.with(State::UNSHARED);",
+        model: "free_after_wake",
+    },
+    Logic {
+        file: "src/primitives/oneshot.rs",
+        name: "send gives the memory up twice",
+        find: "        mem::forget(self);\n",
+        replace: "",
+        model: "free_after_send",
+    },
+    Logic {
+        file: "src/primitives/oneshot.rs",
+        name: "an end that is dropped first does not say so",
+        find: "State(state.fetch_or(State::UNSHARED.0, AcqRel))",
+        replace: "State(state.load(Acquire))",
+        model: "drop_drop",
+    },
+    Logic {
+        file: "src/primitives/oneshot.rs",
+        name: "an end that is dropped does not hear that the other one was first",
+        find: "State(state.fetch_or(State::UNSHARED.0, AcqRel)).has(State::UNSHARED);",
+        replace: "State(state.fetch_or(State::UNSHARED.0, AcqRel)).has(State::EMPTY);",
+        model: "drop_drop",
+    },
+    Logic {
+        file: "src/primitives/oneshot.rs",
+        name: "the last end does not free the memory",
+        find: "        if is_alone {",
+        replace: "        if is_alone && state.load(Relaxed) == State::EMPTY.0 {",
+        model: "drop_drop",
+    },
+    Logic {
+        file: "src/primitives/oneshot.rs",
+        name: "the first end frees the memory",
+        find: "        if is_alone {",
+        replace: "        if !is_alone {",
+        model: "drop_drop",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
@@ -512,8 +561,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "detach cancels",
-        find: "        drop(self.0.0.give_up());\n    }\n\n    /// Whether the result is there",
-        replace: "        self.cancel();\n        drop(self.0.0.give_up());\n    }\n\n    /// Whether the result is there",
+        find: "            drop(waker);\n            job.discard(result);\n",
+        replace: "            drop(waker);\n            job.cancel();\n            job.discard(result);\n",
         model: "detach_run",
     },
     Logic {
@@ -526,7 +575,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a job is claimed to run inline, but does not run",
-        find: "        owner.started_inline();\n        let (how, result) = self.call(&mut claim);\n        owner.ended_inline(how);\n        Some(result)",
+        find: "        let (how, result) = self.call(&mut claim);\n        drop(apart);\n        owner.ended_inline(how);\n        Some(result)",
         replace: "        let _ = &mut claim;\n        None",
         model: "inline_start",
     },
