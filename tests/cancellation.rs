@@ -25,7 +25,6 @@ use std::{env, fs, panic, process};
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts panics from 0 on, for one test at a time.
-#[must_use]
 fn count_panics() -> MutexGuard<'static, ()> {
     static HOOK: Once = Once::new();
     static ONE_TEST: Mutex<()> = Mutex::new(());
@@ -141,7 +140,7 @@ fn a_destructor_of_a_cancelled_job_may_wait() {
                 });
                 sync_await(async move {
                     started.send(()).unwrap();
-                    pending::<()>().await
+                    pending::<()>().await;
                 });
             });
             has_started.await.unwrap();

@@ -165,13 +165,13 @@ fn tasks_that_own_one_another_are_dropped() {
         block_on(async {
             let mut last = spawn(async {});
             for _ in 0..LENGTH {
-                last = spawn(async move { last.await });
+                last = spawn(last);
             }
             drop(last);
 
             let mut last = spawn(async {});
             for _ in 0..LENGTH {
-                last = spawn(async move { last.await });
+                last = spawn(last);
             }
             last.await;
         });

@@ -203,22 +203,18 @@ impl<T> Core<T> {
             Ok(_) => Poll::Pending,
             Err(now) => {
                 // The sender has ended, so it will not take the waker.
-                self.unwatch();
+                drop(self.take_waker());
                 // SAFETY: the receiver calls this; the failed exchange acquired the state, and the first look took nothing.
                 unsafe { self.look(State(now)) }
             }
         }
     }
 
-    /// Cold, so that the compiler keeps this path out of the way of a `send` that nobody waits for.
+    /// Takes the receiver's waker. WAITING may stay, for a wake that finds no waker. Cold, so that the compiler keeps this path
+    /// out of the way of a `send` that nobody waits for.
     #[cold]
     fn take_waker(&self) -> Option<Waker> {
         self.receiver.take()
-    }
-
-    /// The receiver does not wait any more: drops its waker. WAITING may stay, for a wake that finds no waker.
-    fn unwatch(&self) {
-        drop(self.receiver.take());
     }
 
     /// The receiver wants no value any more. A value that was sent before is still there.
@@ -367,7 +363,7 @@ impl<T, P: Pointer<T>> Receiving<T, P> {
     /// Does not wait any more: drops the waker of the last poll.
     pub(crate) fn unwatch(&self) {
         if let Some(shared) = &self.shared {
-            shared.core().unwatch();
+            drop(shared.core().take_waker());
         }
     }
 

@@ -589,7 +589,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "a worker is not told before it drops a result",
-        find: "                tell(Progress::UserCode);\n                catch_and_discard(|| drop(unwanted));",
+        find: "                tell(Progress::UserCode);\n                drop_flat(unwanted).unwrap_or_else(discard);",
         replace: "                catch_and_discard(|| drop(unwanted));",
         model: "result_whose_drop_waits_for_the_next_job",
     },
