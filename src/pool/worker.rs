@@ -175,7 +175,7 @@ impl Worker {
             }
             drop(state);
             self.stage.set(Stage::Woken);
-            backoff.slept(start.elapsed(), true);
+            backoff.waited(start.elapsed(), true);
             has_spun = false;
         }
     }

@@ -4,10 +4,12 @@
 //! answers have been slow, and comes back when they are quick.
 //!
 //! A sleep and a wake cost 10 to 40 microseconds, and a yield about half of one. So a thread that waits for another one first
-//! pauses and yields for a moment. On one CPU the yield is what lets the other thread run. Two rules say how many yields:
+//! pauses and yields for a moment, but not for longer than [`SHORT`]. On one CPU the yield is what lets the other thread run.
+//! Two rules say how many yields, whether the thread yielded or slept in the end:
 //!
-//! 1. An answer that comes while the thread yields, or a sleep of less than [`SHORT`], restores the full number.
-//! 2. A longer sleep halves it.
+//! 1. An answer within [`SHORT`] restores the full number.
+//! 2. A longer wait halves it. So where another process wants the CPU, and gets it at each yield, threads sleep instead: the
+//!    system wakes a sleeper sooner than it comes back to a thread that yields.
 //!
 //! There is no synchronisation in this file, and no model.
 
@@ -37,17 +39,22 @@ impl Backoff {
             return false;
         }
         let pauses = if sync::cpus() > 1 { pauses } else { 0 };
-        for turn in 0..pauses + self.yields {
-            if turn < pauses {
-                sync::pause(PAUSE);
-            } else {
-                thread::yield_now();
-            }
+        for _ in 0..pauses {
+            sync::pause(PAUSE);
             if is_ready() {
                 self.yields = MAX_YIELDS;
                 return true;
             }
-            if deadline.is_some_and(sync::is_past) {
+        }
+        let start = Instant::now();
+        for _ in 0..self.yields {
+            thread::yield_now();
+            let waited = start.elapsed();
+            if is_ready() {
+                self.waited(waited, true);
+                return true;
+            }
+            if waited >= SHORT || deadline.is_some_and(sync::is_past) {
                 break;
             }
         }
@@ -59,8 +66,8 @@ impl Backoff {
         self.yields == 0
     }
 
-    /// The thread has slept for so long; `answered`: and was woken, not timed out.
-    pub fn slept(&mut self, duration: Duration, answered: bool) {
+    /// The thread has yielded, or slept, for so long; `answered`: and has its answer.
+    pub fn waited(&mut self, duration: Duration, answered: bool) {
         self.yields = if answered && duration < SHORT { MAX_YIELDS } else { self.yields / 2 };
     }
 }
@@ -87,16 +94,16 @@ mod tests {
         assert!(full > 0);
         let mut last = full;
         while last > 0 {
-            backoff.slept(SHORT, true);
+            backoff.waited(SHORT, true);
             let now = looks(&mut backoff);
             assert!(now < last);
             last = now;
         }
-        backoff.slept(Duration::ZERO, false);
+        backoff.waited(Duration::ZERO, false);
         assert_eq!(looks(&mut backoff), 0, "a wait that timed out is no quick answer");
-        backoff.slept(Duration::ZERO, true);
+        backoff.waited(Duration::ZERO, true);
         assert_eq!(looks(&mut backoff), full);
-        backoff.slept(SHORT, true);
+        backoff.waited(SHORT, true);
         assert!(backoff.spin(PAUSES, None, || true));
         assert_eq!(looks(&mut backoff), full);
     }

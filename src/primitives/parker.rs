@@ -152,7 +152,7 @@ impl Parker {
         tell(Blocking::Enter);
         let start = Instant::now();
         let notified = unparker.sleep(deadline);
-        self.backoff.slept(start.elapsed(), notified);
+        self.backoff.waited(start.elapsed(), notified);
         tell(Blocking::Exit);
         let _ = BLOCKING_HOOK.try_with(|current| current.set(hook));
         notified
