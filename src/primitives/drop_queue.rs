@@ -16,8 +16,8 @@
 //! There is no synchronisation in this file, and no model.
 
 use std::any::Any;
-use std::cell::RefCell;
-use std::mem::ManuallyDrop;
+use std::cell::{Cell, RefCell};
+use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::Result as Caught;
 
@@ -27,11 +27,12 @@ use crate::sync::thread_local;
 type Queue = Vec<Box<dyn Any>>;
 
 thread_local! {
-    static QUEUE: RefCell<ManuallyDrop<Option<Queue>>> = const { RefCell::new(ManuallyDrop::new(None)) };
+    /// Whether there is a queue. Quicker to ask than the queue itself.
+    static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
+    static QUEUE: RefCell<ManuallyDrop<Queue>> = const { RefCell::new(ManuallyDrop::new(Queue::new())) };
 }
 
-#[inline]
-fn with_queue<R>(f: impl FnOnce(&mut Option<Queue>) -> R) -> R {
+fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> R {
     QUEUE.with(|queue| f(&mut queue.borrow_mut()))
 }
 
@@ -40,13 +41,12 @@ fn with_queue<R>(f: impl FnOnce(&mut Option<Queue>) -> R) -> R {
 /// # Errors
 /// The first panic of this `Drop`, and of those that were left to this call. An inner call returns `Ok`.
 pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
-    if with_queue(|queue| queue.is_some()) {
-        with_queue(|queue| queue.get_or_insert_default().push(Box::new(value)));
+    if IS_DROPPING.with(|is_dropping| is_dropping.replace(true)) {
+        with_queue(|queue| queue.push(Box::new(value)));
         return Ok(());
     }
-    with_queue(|queue| *queue = Some(Queue::new()));
     let mut result = catch_unwind(AssertUnwindSafe(|| drop(value)));
-    while let Some(next) = with_queue(|queue| queue.as_mut().and_then(Queue::pop)) {
+    while let Some(next) = with_queue(Queue::pop) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(next))) {
             match &result {
                 Ok(()) => result = Err(payload),
@@ -54,25 +54,36 @@ pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
             }
         }
     }
-    with_queue(Option::take);
+    drop(with_queue(mem::take));
+    IS_DROPPING.with(|is_dropping| is_dropping.set(false));
     result
 }
 
 /// While it exists, values are dropped as if no other one was being dropped.
 pub struct Apart {
+    /// `None`: no other one is being dropped.
     outer: Option<Queue>,
 }
 
 impl Apart {
     #[inline]
     pub fn begin() -> Self {
-        Self { outer: with_queue(Option::take) }
+        Self { outer: IS_DROPPING.with(Cell::get).then(Self::take_outer) }
+    }
+
+    #[cold]
+    fn take_outer() -> Queue {
+        IS_DROPPING.with(|is_dropping| is_dropping.set(false));
+        with_queue(mem::take)
     }
 }
 
 impl Drop for Apart {
     #[inline]
     fn drop(&mut self) {
-        with_queue(|queue| *queue = self.outer.take());
+        if let Some(outer) = self.outer.take() {
+            with_queue(|queue| *queue = outer);
+            IS_DROPPING.with(|is_dropping| is_dropping.set(true));
+        }
     }
 }
