@@ -19,7 +19,6 @@
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -299,11 +298,21 @@ impl UnwindSafe for Context {}
 impl RefUnwindSafe for Context {}
 
 #[derive(Clone, Default)]
-struct Map(BTreeMap<Key, Value>);
+struct Map(
+    /// In the order of the keys.
+    Vec<(Key, Value)>,
+);
+
+impl Map {
+    /// Where the variable's value is; or else, where it would be.
+    fn find(&self, key: Key) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&key, |(key, _)| *key)
+    }
+}
 
 impl Drop for Map {
     fn drop(&mut self) {
-        for value in mem::take(&mut self.0).into_values() {
+        for (_, value) in mem::take(&mut self.0) {
             // A value may own the last copy of another context.
             drop_flat(value).unwrap_or_else(discard);
         }
@@ -417,21 +426,31 @@ impl Context {
     }
 
     fn get(&self, key: Key) -> Option<&Value> {
-        self.0.as_ref()?.0.get(&key)
+        let map = self.0.as_ref()?;
+        Some(&map.0[map.find(key).ok()?].1)
     }
 
     /// Puts a value in the place of another; either may be none. Nothing is dropped in here.
     fn replace(&mut self, key: Key, value: Option<Value>) -> Option<Value> {
-        if let Some(value) = value {
-            return Arc::make_mut(self.0.get_or_insert_default()).0.insert(key, value);
+        match self.0.as_ref().map_or(Err(0), |map| map.find(key)) {
+            Err(at) => {
+                if let Some(value) = value {
+                    Arc::make_mut(self.0.get_or_insert_default()).0.insert(at, (key, value));
+                }
+                None
+            }
+            Ok(at) => {
+                let entries = &mut Arc::make_mut(self.0.as_mut()?).0;
+                if let Some(value) = value {
+                    return Some(mem::replace(&mut entries[at].1, value));
+                }
+                let (_, old) = entries.remove(at);
+                if entries.is_empty() {
+                    self.0 = None;
+                }
+                Some(old)
+            }
         }
-        let shared = self.0.as_mut().filter(|map| map.0.contains_key(&key))?;
-        let map = Arc::make_mut(shared);
-        let old = map.0.remove(&key);
-        if map.0.is_empty() {
-            self.0 = None;
-        }
-        old
     }
 }
 
