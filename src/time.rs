@@ -31,7 +31,7 @@ use std::{error, fmt};
 use crate::event_loop::timers::{Key, Timers};
 use crate::event_loop::{LoopHandle, NewTask, Reactor, Task, running, wake_all};
 use crate::primitives::parker::poll_until;
-use crate::primitives::spsc::{Receiver, RecvTimeoutError};
+use crate::primitives::spsc::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -130,10 +130,12 @@ impl Clock {
     }
 }
 
-/// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever.
+/// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever. [`Duration::ZERO`] lets other tasks run once, as
+/// [`yield_now`](crate::yield_now()) does.
 ///
 /// On an event loop of this crate it is the loop that wakes it, so the loop has to run: another executor's `block_on` in a
-/// task would wait in vain. A sleep that is due right after another one may end up to 1.25 milliseconds late: the two share a wake-up.
+/// task would wait in vain. A loop that has many timers may end a sleep up to 1.25 milliseconds late, if others were due just
+/// before: they share a wake-up.
 ///
 /// ```
 /// # use std::time::{Duration, Instant};
@@ -147,7 +149,7 @@ impl Clock {
 /// # Panics
 /// When polled outside an event loop of this crate, if the system refuses to start the one thread that timers need there.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { deadline: Instant::now().checked_add(duration), waiting: None }
+    Sleep { deadline: Instant::now().checked_add(duration), waiting: None, gives_way: duration.is_zero() }
 }
 
 /// Waits until `deadline`.
@@ -155,7 +157,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # Panics
 /// As [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline: Some(deadline), waiting: None }
+    Sleep { deadline: Some(deadline), waiting: None, gives_way: false }
 }
 
 /// A future that is ready at an instant. From [`sleep`] and [`sleep_until`]. Dropping it cancels it.
@@ -165,6 +167,8 @@ pub struct Sleep {
     deadline: Option<Instant>,
     /// Where its waker is, once it has been polled.
     waiting: Option<(Clock, Key)>,
+    /// It is to let other tasks run once before it is ready.
+    gives_way: bool,
 }
 
 impl Sleep {
@@ -197,6 +201,10 @@ impl Future for Sleep {
             return Poll::Ready(());
         }
         if Instant::now() >= deadline {
+            if mem::take(&mut self.gives_way) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.withdraw();
             return Poll::Ready(());
         }
@@ -272,7 +280,11 @@ impl<T> Receiver<T> {
     pub async fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         match self::timeout(timeout, self.recv()).await {
             Ok(item) => item.ok_or(RecvTimeoutError::Closed),
-            Err(Elapsed) => Err(RecvTimeoutError::Timeout),
+            // `recv` may have given way just now, although there is an item.
+            Err(Elapsed) => self.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Closed => RecvTimeoutError::Closed,
+            }),
         }
     }
 }

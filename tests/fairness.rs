@@ -309,3 +309,42 @@ fn a_timeout_fires_elsewhere() {
         })]);
     }
 }
+
+/// Forbids: a loop of sleeps that are over at once, as `asyncio.sleep(0)` is used in Python, keeps other tasks from running.
+#[test]
+fn a_sleep_of_nothing_lets_others_run() {
+    let _watchdog = watchdog();
+    block_on(async {
+        let ran = std::rc::Rc::new(std::cell::Cell::new(0));
+        let beside = ran.clone();
+        spawn(async move {
+            for _ in 0..10 {
+                beside.set(beside.get() + 1);
+                offthread::yield_now().await;
+            }
+        })
+        .detach();
+        let mut rounds = 0;
+        while ran.get() < 10 {
+            rounds += 1;
+            assert!(rounds < 100, "the task beside it does not run");
+            offthread::sleep(Duration::ZERO).await;
+        }
+    });
+    assert_eq!(times_given_way(offthread::sleep(Duration::ZERO)), 1);
+}
+
+/// Forbids: a receiver with a time-out that is over reports it although an item is there, as it gives way.
+#[test]
+fn a_timeout_that_is_over_hides_no_item() {
+    let _watchdog = watchdog();
+    let (mut sender, mut receiver) = full_channel();
+    block_on(async {
+        for item in 0..ITEMS {
+            assert_eq!(receiver.recv_timeout(Duration::ZERO).await, Ok(item));
+        }
+        assert_eq!(receiver.recv_timeout(Duration::ZERO).await, Err(spsc::RecvTimeoutError::Timeout));
+        sender.close();
+        assert_eq!(receiver.recv_timeout(Duration::ZERO).await, Err(spsc::RecvTimeoutError::Closed));
+    });
+}

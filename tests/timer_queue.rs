@@ -1,6 +1,7 @@
 //! The queue of deadlines, which takes the time from its caller, compared with a sorted list. The queue is private, so
 //! its source is included here.
 
+#[allow(dead_code, reason = "this test does not use all of it")]
 #[path = "../src/event_loop/timers.rs"]
 mod timers;
 

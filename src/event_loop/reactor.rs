@@ -44,10 +44,11 @@ use crate::primitives::join_error::catch_and_discard;
 use crate::primitives::parker::Parker;
 use crate::sync::Mutex;
 
-/// After timers were due, the thread sleeps at least so long before it wakes up for others. A wake-up costs more than a
-/// timer does: many timers, each with a wake-up of its own, would spend most of their time on that. So many timers cause no more
-/// wake-ups than they would with deadlines in whole milliseconds, and fire earlier than that; one alone is on time.
+/// A wake-up costs more than a timer does. So after timers were due, a loop with more than [`FEW_TIMERS`] sleeps at least so long
+/// before it wakes up for others: about as rarely as if deadlines were whole milliseconds.
 const SHARED_WAKE_UP: Duration = Duration::from_micros(1250);
+/// So many timers may each have a wake-up of their own, on time.
+const FEW_TIMERS: usize = 16;
 
 pub struct Reactor {
     pub inbox: Inbox,
@@ -110,7 +111,8 @@ impl Reactor {
         // Register, then look at the inbox. A timer that another thread adds meanwhile is followed by a message: rule 3.
         if self.inbox.register(parker.waker()) {
             let clock = self.timers.lock();
-            let shared = clock.fired.and_then(|fired| fired.checked_add(SHARED_WAKE_UP));
+            let fired = clock.fired.filter(|_| clock.timers.len() > FEW_TIMERS);
+            let shared = fired.and_then(|fired| fired.checked_add(SHARED_WAKE_UP));
             let deadline =
                 clock.timers.earliest().map(|earliest| shared.map_or(earliest, |shared| earliest.max(shared)));
             drop(clock);

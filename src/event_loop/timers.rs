@@ -56,6 +56,10 @@ impl Timers {
         self.wakers.remove(&key)
     }
 
+    pub fn len(&self) -> usize {
+        self.wakers.len()
+    }
+
     pub fn earliest(&self) -> Option<Instant> {
         let (key, _) = self.wakers.first_key_value()?;
         self.beginning.checked_add(Duration::from_nanos((key.0 >> 64) as u64))
