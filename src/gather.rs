@@ -66,12 +66,105 @@ where
     I::Item: IntoFuture,
 {
     let mut branches: Vec<_> = futures.into_iter().map(Branch::new).collect();
-    all(branches.len(), |branch, cx| branches[branch].poll(cx)).await;
-    branches.into_iter().map(Branch::into_output).collect()
+    let all = branches.len();
+    poll_woken(all, all, |branch, cx| branches[branch].poll(cx).into()).await;
+    branches.into_iter().filter_map(Branch::into_output).collect()
 }
 
-/// Polls branches until all have finished, each only when it was woken. `poll` says whether that one has finished just now.
-pub async fn all(branches: usize, mut poll: impl FnMut(usize, &mut task::Context<'_>) -> bool) {
+/// As [`gather`], for futures of results: the first error drops the other futures, and is returned.
+///
+/// ```
+/// # offthread::block_on(async {
+/// use offthread::{threaded, try_gather};
+///
+/// let read = |path: &'static str| threaded(move || std::fs::read(path));
+/// assert_eq!(try_gather([read("Cargo.toml"), read("README.md")]).await.unwrap().len(), 2);
+/// assert!(try_gather([read("Cargo.toml"), read("no such file")]).await.is_err());
+/// # });
+/// ```
+///
+/// # Errors
+/// The first.
+///
+/// # Panics
+/// As [`gather`].
+///
+/// # Cancellation
+/// As [`gather`].
+pub async fn try_gather<I, T, E>(futures: I) -> Result<Vec<T>, E>
+where
+    I: IntoIterator,
+    I::Item: IntoFuture<Output = Result<T, E>>,
+{
+    let mut branches: Vec<_> = futures.into_iter().map(Branch::new).collect();
+    let all = branches.len();
+    let mut failed = None;
+    poll_woken(all, all, |branch, cx| match (branches[branch].poll(cx), &branches[branch]) {
+        (true, Branch::Done(Err(_))) => {
+            failed.get_or_insert(branch);
+            all
+        }
+        (finished, _) => finished.into(),
+    })
+    .await;
+    if let Some(failed) = failed {
+        // Its error, and nothing else of the others.
+        branches = vec![branches.swap_remove(failed)];
+    }
+    branches.into_iter().filter_map(Branch::into_output).collect()
+}
+
+/// What came first. From [`race`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Either<A, B> {
+    /// The first future.
+    Left(A),
+    /// The second future.
+    Right(B),
+}
+
+impl<T> Either<T, T> {
+    /// What came first, whichever it was.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Left(output) | Self::Right(output) => output,
+        }
+    }
+}
+
+/// Runs two futures concurrently, and returns what the first of them returns that is ready. The other one is dropped, and so
+/// cancelled, before this returns. If both are ready, `a` counts.
+///
+/// They are polled as those of [`gather`]: each only when it was woken, and in a copy of the context of its own.
+///
+/// ```
+/// # offthread::block_on(async {
+/// use offthread::{Either, race, sleep, threaded};
+/// use std::time::Duration;
+///
+/// let first = race(threaded(|| "a job"), sleep(Duration::from_secs(60))).await;
+/// assert_eq!(first, Either::Left("a job"));
+/// # });
+/// ```
+///
+/// # Panics
+/// If one of the futures panics, with its panic; the other one is dropped.
+///
+/// # Cancellation
+/// Dropping it drops both futures.
+pub async fn race<A: IntoFuture, B: IntoFuture>(a: A, b: B) -> Either<A::Output, B::Output> {
+    let (mut a, mut b) = (Branch::new(a), Branch::new(b));
+    poll_woken(2, 1, |branch, cx| if branch == 0 { a.poll(cx) } else { b.poll(cx) }.into()).await;
+    match (a.into_output(), b.into_output()) {
+        (Some(output), _) => Either::Left(output),
+        (None, Some(output)) => Either::Right(output),
+        (None, None) => unreachable!("one of the two has finished"),
+    }
+}
+
+/// Polls branches, each only when it was woken, until `enough` have finished. `poll` says for how many it counts that this one
+/// has finished just now.
+pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usize, &mut task::Context<'_>) -> usize) {
     /// A branch's waker may be kept for longer; the parent's is not kept with it.
     struct LetGo(Arc<Woken>);
     impl Drop for LetGo {
@@ -83,16 +176,14 @@ pub async fn all(branches: usize, mut poll: impl FnMut(usize, &mut task::Context
     let _let_go = LetGo(woken.clone());
     let wakers: Vec<Waker> =
         (0..branches).map(|branch| Arc::new(BranchWaker { woken: woken.clone(), branch }).into()).collect();
-    let mut running = branches;
+    let mut finished = 0;
     poll_fn(|cx| {
         // Register, then look.
         woken.parent.register(cx.waker());
         for branch in woken.take() {
-            if poll(branch, &mut task::Context::from_waker(&wakers[branch])) {
-                running -= 1;
-            }
+            finished += poll(branch, &mut task::Context::from_waker(&wakers[branch]));
         }
-        if running == 0 { Poll::Ready(()) } else { Poll::Pending }
+        if finished >= enough { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
@@ -121,11 +212,11 @@ impl<F: Future> Branch<F> {
         true
     }
 
-    /// What it returned, once it has finished.
-    pub fn into_output(self) -> F::Output {
+    /// What it returned, if it has finished.
+    pub fn into_output(self) -> Option<F::Output> {
         match self {
-            Self::Done(output) => output,
-            Self::Running(_) => unreachable!("gather ends when all have finished"),
+            Self::Done(output) => Some(output),
+            Self::Running(_) => None,
         }
     }
 }

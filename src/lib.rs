@@ -72,7 +72,8 @@
 //! # Blocking code in threads
 //! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and [`threaded_separate!`],
 //! the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
-//! a job's handle, and [`Outcome`], what became of it as a value; [`is_cancelled`], for the code inside; [`JoinError`] and
+//! a job's handle, and [`Outcome`], what became of it as a value; [`is_cancelled`] and
+//! [`wait_cancelled`], for the code inside; [`JoinError`] and
 //! [`Panic`], why there is no result.
 //!
 //! # Blocking iterators in threads
@@ -81,7 +82,7 @@
 //!
 //! # Async code
 //! [`block_on`], and [`EventLoop`] with its [builder](EventLoopBuilder); [`spawn`], [`Task`] and [`TaskOutcome`];
-//! [`gather!`] and [`gather()`]; [`yield_now`], [`sleep`], [`sleep_until`] and [`timeout`]; [`LoopHandle`], to reach an event
+//! [`gather!`], [`gather()`], [`try_gather`] and [`race`]; [`yield_now`], [`sleep`], [`sleep_until`] and [`timeout`]; [`LoopHandle`], to reach an event
 //! loop from anywhere, and [`TimerHandle`].
 //!
 //! # Between the two
@@ -112,10 +113,10 @@ mod macros;
 
 pub use context::{Context, ContextVar, WithContext};
 pub use event_loop::{EventLoop, EventLoopBuilder, LoopHandle, Task, TaskOutcome, block_on, spawn};
-pub use gather::{gather, yield_now};
+pub use gather::{Either, gather, race, try_gather, yield_now};
 pub use iterable::{IteratorWrapper, threaded_iterable, threaded_iterable_separate};
 pub use pool::{GlobalPoolExists, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
-pub use primitives::cancel::is_cancelled;
+pub use primitives::cancel::{is_cancelled, wait_cancelled};
 pub use primitives::job::{Job, Outcome};
 pub use primitives::join_error::{JoinError, Panic};
 pub use primitives::{oneshot, spsc};
@@ -126,7 +127,7 @@ pub use time::{Elapsed, Sleep, TimerHandle, sleep, sleep_until, timeout};
 /// For the macros alone.
 #[doc(hidden)]
 pub mod __gather {
-    pub use crate::gather::{Branch, all};
+    pub use crate::gather::{Branch, poll_woken};
 }
 
 /// For the models of `loom-tests/` alone.

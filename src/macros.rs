@@ -566,18 +566,18 @@ macro_rules! __offthread_gather {
         async move {
             $(let mut $branch = $crate::__gather::Branch::new($branch);)*
             let branches: &[&str] = &[$(::core::stringify!($branch)),*];
-            $crate::__gather::all(branches.len(), |_nth, _cx| {
+            $crate::__gather::poll_woken(branches.len(), branches.len(), |_nth, _cx| {
                 let mut _at = 0;
                 $(
                     if _nth == _at {
-                        return $branch.poll(_cx);
+                        return $branch.poll(_cx).into();
                     }
                     _at += 1;
                 )*
                 ::core::unreachable!("there are only so many branches")
             })
             .await;
-            ($($branch.into_output(),)*)
+            ($($branch.into_output().expect("all have finished"),)*)
         }
     }};
 }

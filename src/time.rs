@@ -31,7 +31,7 @@ use std::{error, fmt};
 use crate::event_loop::timers::{Key, Timers};
 use crate::event_loop::{LoopHandle, NewTask, Reactor, Task, running, wake_all};
 use crate::primitives::parker::poll_until;
-use crate::primitives::spsc::{Receiver, RecvTimeoutError, TryRecvError};
+use crate::primitives::spsc::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -281,11 +281,24 @@ impl<T> Receiver<T> {
         match self::timeout(timeout, self.recv()).await {
             Ok(item) => item.ok_or(RecvTimeoutError::Closed),
             // `recv` may have given way just now, although there is an item.
-            Err(Elapsed) => self.try_recv().map_err(|error| match error {
-                TryRecvError::Empty => RecvTimeoutError::Timeout,
-                TryRecvError::Closed => RecvTimeoutError::Closed,
-            }),
+            Err(Elapsed) => self.recv_now(),
         }
+    }
+}
+
+impl<T> Sender<T> {
+    /// Sends an item; waits while the channel is full, but not longer than `timeout`. [`Duration::MAX`] is for ever.
+    ///
+    /// # Errors
+    /// The item: [`Timeout`](SendTimeoutError::Timeout) if there was no room in time,
+    /// [`Closed`](SendTimeoutError::Closed) if the channel is closed.
+    ///
+    /// # Cancellation
+    /// As [`send`](Self::send).
+    pub async fn send_timeout(&mut self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        // Whether there was room in time: the attempt tells.
+        let _ = self::timeout(timeout, self.wait_for_room()).await;
+        self.send_now(item)
     }
 }
 

@@ -606,7 +606,7 @@ fn blocking_costs_no_allocation_but_the_first_of_its_thread() {
             match round % 3 {
                 0 => to.send_blocking(round).unwrap(),
                 1 => block_on(to.send(round)).unwrap(),
-                _ => to.send_timeout(round, Duration::MAX).unwrap(),
+                _ => to.send_blocking_timeout(round, Duration::MAX).unwrap(),
             }
             if round % 2 == 0 { from.recv_blocking() } else { block_on(from.recv()) }
         };
@@ -632,7 +632,7 @@ fn nested_blocking_costs_no_allocation() {
         wakes_itself(1).await;
         let (mut full, _receiver) = spsc::channel(1);
         full.send_blocking(0).unwrap();
-        assert!(full.send_timeout(0, Duration::from_millis(1)).is_err());
+        assert!(full.send_blocking_timeout(0, Duration::from_millis(1)).is_err());
     });
     let mut there_and_back = |number| {
         block_on(async {

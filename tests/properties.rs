@@ -265,7 +265,7 @@ impl Channel {
                 Err(spsc::TrySendError::Full(item)) => Some((Some(item), false)),
                 Err(spsc::TrySendError::Closed(item)) => Some((Some(item), true)),
             },
-            ChannelStep::SendTimeout => match sender.send_timeout(item, Duration::from_micros(1)) {
+            ChannelStep::SendTimeout => match sender.send_blocking_timeout(item, Duration::from_micros(1)) {
                 Ok(()) => None,
                 Err(spsc::SendTimeoutError::Timeout(item)) => Some((Some(item), false)),
                 Err(spsc::SendTimeoutError::Closed(item)) => Some((Some(item), true)),

@@ -176,8 +176,8 @@ type SendBy<T> = (&'static str, fn(&mut Sender<T>, T) -> Sent<T>);
 fn sends_that_give_up<T: 'static>() -> [SendBy<T>; 4] {
     [
         ("try_send", |sender, item| sender.try_send(item).into()),
-        ("send_timeout, no time", |sender, item| sender.send_timeout(item, Duration::ZERO).into()),
-        ("send_timeout", |sender, item| sender.send_timeout(item, Duration::from_micros(50)).into()),
+        ("send_blocking_timeout, no time", |sender, item| sender.send_blocking_timeout(item, Duration::ZERO).into()),
+        ("send_blocking_timeout", |sender, item| sender.send_blocking_timeout(item, Duration::from_micros(50)).into()),
         ("send, polled once", |sender, item| match poll_once(sender.send(item)) {
             Poll::Ready(result) => result.into(),
             Poll::Pending => Sent::NoRoom(None),
@@ -190,9 +190,9 @@ fn all_sends<T: 'static>() -> Vec<SendBy<T>> {
     let waiting: [SendBy<T>; 4] = [
         ("send_blocking", |sender, item| sender.send_blocking(item).into()),
         ("send", |sender, item| block_on(sender.send(item)).into()),
-        ("send_timeout, for ever", |sender, item| sender.send_timeout(item, Duration::MAX).into()),
-        ("send_timeout, nearly for ever", |sender, item| {
-            sender.send_timeout(item, Duration::MAX.checked_sub(Duration::from_nanos(1)).unwrap()).into()
+        ("send_blocking_timeout, for ever", |sender, item| sender.send_blocking_timeout(item, Duration::MAX).into()),
+        ("send_blocking_timeout, nearly for ever", |sender, item| {
+            sender.send_blocking_timeout(item, Duration::MAX.checked_sub(Duration::from_nanos(1)).unwrap()).into()
         }),
     ];
     sends_that_give_up().into_iter().chain(waiting).collect()
@@ -978,7 +978,7 @@ fn a_send_that_timed_out_sends_nothing_later() {
     let (mut sender, mut receiver) = spsc::channel(1);
     assert!(sender.try_send(drops.item(0)).is_ok());
     let start = Instant::now();
-    let back = match sender.send_timeout(drops.item(1), Duration::from_millis(20)) {
+    let back = match sender.send_blocking_timeout(drops.item(1), Duration::from_millis(20)) {
         Err(SendTimeoutError::Timeout(item)) => item,
         other => panic!("{other:?}"),
     };
@@ -1435,7 +1435,7 @@ fn a_blocked_sender_is_released_by_the_close() {
     let sends: [SendBy<usize>; 3] = [
         ("send_blocking", |sender, item| sender.send_blocking(item).into()),
         ("send", |sender, item| block_on(sender.send(item)).into()),
-        ("send_timeout", |sender, item| sender.send_timeout(item, Duration::MAX).into()),
+        ("send_blocking_timeout", |sender, item| sender.send_blocking_timeout(item, Duration::MAX).into()),
     ];
     for round in 0..ROUNDS {
         let (name, send) = sends[round % 3];
@@ -1699,11 +1699,11 @@ fn send_some(mut half: Half<Sender<Item>>, until: u32) -> Half<Sender<Item>> {
                     TrySendError::Full(item) => item,
                     TrySendError::Closed(_) => panic!("closed"),
                 }),
-                3 => half.end.send_timeout(unsent, pause).err().map(|error| match error {
+                3 => half.end.send_blocking_timeout(unsent, pause).err().map(|error| match error {
                     SendTimeoutError::Timeout(item) => item,
                     SendTimeoutError::Closed(_) => panic!("closed"),
                 }),
-                4 => half.end.send_timeout(unsent, Duration::MAX).map_err(|_| panic!("closed")).err(),
+                4 => half.end.send_blocking_timeout(unsent, Duration::MAX).map_err(|_| panic!("closed")).err(),
                 // Dropped after one poll: the item is dropped, and another gets its number.
                 _ => match poll_once(half.end.send(unsent)) {
                     Poll::Ready(result) => result.map_err(|SendError(_)| panic!("closed")).err(),

@@ -184,7 +184,7 @@ fn durations_without_end_never_end() {
 
         let (mut sender, mut receiver) = spsc::channel(1);
         assert!(poll_once(receiver.recv_timeout(duration)).is_pending());
-        assert_eq!(sender.send_timeout(3, duration), Ok(()));
+        assert_eq!(sender.send_blocking_timeout(3, duration), Ok(()));
         assert_eq!(block_on(receiver.recv_timeout(duration)), Ok(3));
         // With a receiver that waits first.
         sender.try_send(4).unwrap();
@@ -192,7 +192,7 @@ fn durations_without_end_never_end() {
             block_on(sleep(MILLI));
             receiver.iter().collect::<Vec<_>>()
         });
-        assert_eq!(sender.send_timeout(5, duration), Ok(()));
+        assert_eq!(sender.send_blocking_timeout(5, duration), Ok(()));
         drop(sender);
         assert_eq!(other.join().unwrap(), [4, 5]);
     }

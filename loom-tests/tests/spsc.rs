@@ -333,7 +333,7 @@ fn replaced_waker() {
     });
 }
 
-/// Forbids: `send_timeout` times out just as there is room, and its item is lost, or both sent and given back.
+/// Forbids: `send_blocking_timeout` times out just as there is room, and its item is lost, or both sent and given back.
 #[test]
 fn timeout_against_recv() {
     model(|| {
@@ -346,7 +346,7 @@ fn timeout_against_recv() {
             assert_eq!(receiver.try_recv().unwrap().number, 0);
             receiver
         });
-        let sent = match sender.send_timeout(drops.value(1), Duration::from_secs(1)) {
+        let sent = match sender.send_blocking_timeout(drops.value(1), Duration::from_secs(1)) {
             Ok(()) => true,
             Err(SendTimeoutError::Timeout(value)) => {
                 assert_eq!(value.number, 1);
@@ -415,7 +415,7 @@ fn moved_between_threads() {
     );
 }
 
-/// Forbids: `send_timeout` with a zero time-out waits.
+/// Forbids: `send_blocking_timeout` with a zero time-out waits.
 #[test]
 fn timeout_alone() {
     model(|| {
@@ -423,7 +423,7 @@ fn timeout_alone() {
         sender.try_send(1).unwrap();
         ThreadHandle::current().time_out();
         let start = Instant::now();
-        assert_eq!(sender.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
+        assert_eq!(sender.send_blocking_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
         assert!(start.elapsed() < Duration::from_secs(60));
         assert_eq!(receiver.len(), 1);
     });

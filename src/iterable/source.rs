@@ -98,7 +98,7 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
             loop {
                 match self.turn(&stop) {
                     Turn::Enough => {}
-                    Turn::Full => self.sender.wait_for_room(None),
+                    Turn::Full => self.sender.block_for_room(None),
                     Turn::Over => break,
                 }
             }

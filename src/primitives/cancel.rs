@@ -31,7 +31,9 @@ use std::marker::PhantomData;
 use std::mem;
 use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
+use crate::primitives::parker::poll_until;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::{Mutex, thread_local};
@@ -146,6 +148,35 @@ thread_local! {
 /// ```
 pub fn is_cancelled() -> bool {
     with_current(Running::is_cancelled).unwrap_or(false)
+}
+
+/// Sleeps, but no longer than until the job that this code runs in is cancelled. True: it was.
+///
+/// For blocking code that waits between two pieces of work, and is to end soon when nobody wants it any more. [`is_cancelled`]
+/// says what counts as cancelled. Outside of a job this only sleeps, and returns false. [`Duration::MAX`] is for ever.
+///
+/// ```
+/// use offthread::{threaded_separate, wait_cancelled};
+/// use std::time::Duration;
+///
+/// let (beat, beats) = std::sync::mpsc::channel();
+/// let job = threaded_separate(move || {
+///     while !wait_cancelled(Duration::from_millis(1)) {
+///         beat.send(()).unwrap();
+///     }
+/// })
+/// .async_call();
+/// beats.recv().unwrap();
+/// drop(job); // ends the thread
+/// while beats.recv().is_ok() {}
+/// ```
+///
+/// # Blocking
+/// Up to `timeout`. In a job of a pool another thread may run jobs meanwhile. On the thread of an event loop this stops the
+/// loop: await [`sleep`](crate::sleep()) there.
+pub fn wait_cancelled(timeout: Duration) -> bool {
+    let mut watch = CancelWatch::default();
+    poll_until(Instant::now().checked_add(timeout), |cx| watch.poll(cx)).is_some()
 }
 
 /// Runs `code` as the code of this job.

@@ -50,12 +50,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::Result as Caught;
+use std::time::{Duration, Instant};
 
 use crate::primitives::cancel::{Running, Stop, run_as};
 use crate::primitives::drop_queue::{Apart, drop_flat};
 use crate::primitives::join_error::{JoinError, catch_and_discard, discard};
 use crate::primitives::oneshot::{Closed, Core, HasCore, Receiving, Shared};
-use crate::primitives::parker;
+use crate::primitives::parker::{self, poll_until};
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -474,6 +475,22 @@ impl<R> Job<R> {
         Self::value(self.0.wait())
     }
 
+    /// As [`wait`](Self::wait), but blocks no longer than `timeout`. [`Duration::MAX`] is for ever. A job that has not started
+    /// does not run on this thread.
+    ///
+    /// # Errors
+    /// This handle again, if the job has not finished in time. It goes on.
+    ///
+    /// # Panics
+    /// As awaiting it does.
+    ///
+    /// # Blocking
+    /// As [`wait`](Self::wait), up to `timeout`.
+    #[track_caller]
+    pub fn wait_timeout(self, timeout: Duration) -> Result<R, Self> {
+        self.0.wait_timeout(timeout).map(Self::value).map_err(Self)
+    }
+
     #[track_caller]
     fn value(outcome: Result<R, JoinError>) -> R {
         match outcome {
@@ -497,6 +514,21 @@ impl<R> Outcome<R> {
         // Only a waker can be left: the result did not go through the core.
         drop(self.0.give_up());
         result
+    }
+
+    /// As [`wait`](Self::wait), but blocks no longer than `timeout`: see [`Job::wait_timeout`].
+    ///
+    /// # Errors
+    /// This handle again, if the job has not finished in time.
+    ///
+    /// # Blocking
+    /// As [`Job::wait_timeout`].
+    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<R, JoinError>, Self> {
+        let deadline = Instant::now().checked_add(timeout);
+        poll_until(deadline, |cx| Pin::new(&mut self).poll(cx)).ok_or_else(|| {
+            self.unwatch();
+            self
+        })
     }
 
     /// Does not wait any more: drops the waker of the last poll.

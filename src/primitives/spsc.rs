@@ -447,6 +447,12 @@ impl<T> Sender<T> {
     /// What was done before happens before the receiver gets the item; what the receiver did before it closed happens
     /// before the error.
     pub async fn send(&mut self, item: T) -> Result<(), SendError<T>> {
+        self.wait_for_room().await;
+        self.push(item).map_err(SendError)
+    }
+
+    /// Waits until there is room, or the channel is closed: `push` tells which.
+    pub(crate) async fn wait_for_room(&mut self) {
         let attempt = Attempt(self);
         poll_fn(|cx| {
             ready!(attempt.0.budget.poll_ready(cx));
@@ -455,7 +461,6 @@ impl<T> Sender<T> {
             room
         })
         .await;
-        attempt.0.push(item).map_err(SendError)
     }
 
     /// Sends an item; blocks this thread while the channel is full.
@@ -467,7 +472,7 @@ impl<T> Sender<T> {
     /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: use
     /// [`send`](Self::send) there.
     pub fn send_blocking(&mut self, item: T) -> Result<(), SendError<T>> {
-        self.wait_for_room(None);
+        self.block_for_room(None);
         self.push(item).map_err(SendError)
     }
 
@@ -481,10 +486,15 @@ impl<T> Sender<T> {
     ///
     /// # Blocking
     /// As [`send_blocking`](Self::send_blocking).
-    pub fn send_timeout(&mut self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+    pub fn send_blocking_timeout(&mut self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         if self.room().is_pending() {
-            self.wait_for_room(Instant::now().checked_add(timeout));
+            self.block_for_room(Instant::now().checked_add(timeout));
         }
+        self.send_now(item)
+    }
+
+    /// Sends an item, as the time for it is up.
+    pub(crate) fn send_now(&mut self, item: T) -> Result<(), SendTimeoutError<T>> {
         self.try_send(item).map_err(|error| match error {
             TrySendError::Full(item) => SendTimeoutError::Timeout(item),
             TrySendError::Closed(item) => SendTimeoutError::Closed(item),
@@ -492,7 +502,7 @@ impl<T> Sender<T> {
     }
 
     /// Blocks until `room` is ready, or until the deadline.
-    pub(crate) fn wait_for_room(&mut self, deadline: Option<Instant>) {
+    pub(crate) fn block_for_room(&mut self, deadline: Option<Instant>) {
         let attempt = Attempt(self);
         parker::poll_until(deadline, |cx| attempt.0.poll_room(cx));
     }
@@ -654,6 +664,28 @@ impl<T> Receiver<T> {
         parker::poll_until(None, |cx| attempt.0.poll_item(cx)).flatten()
     }
 
+    /// As [`recv_blocking`](Self::recv_blocking), but blocks no longer than `timeout`. [`Duration::MAX`] is for ever.
+    ///
+    /// # Errors
+    /// [`Timeout`](RecvTimeoutError::Timeout) if no item came in time, [`Closed`](RecvTimeoutError::Closed) if the channel is
+    /// closed and nothing is left.
+    ///
+    /// # Blocking
+    /// As [`recv_blocking`](Self::recv_blocking), up to `timeout`.
+    pub fn recv_blocking_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        let attempt = Attempt(self);
+        let item = parker::poll_until(Instant::now().checked_add(timeout), |cx| attempt.0.poll_item(cx));
+        item.map_or_else(|| attempt.0.recv_now(), |item| item.ok_or(RecvTimeoutError::Closed))
+    }
+
+    /// Receives an item, as the time for it is up.
+    pub(crate) fn recv_now(&mut self) -> Result<T, RecvTimeoutError> {
+        self.try_recv().map_err(|error| match error {
+            TryRecvError::Empty => RecvTimeoutError::Timeout,
+            TryRecvError::Closed => RecvTimeoutError::Closed,
+        })
+    }
+
     /// Receives up to `limit` items at once: what is there, but at least one. Waits while the channel is empty.
     ///
     /// Adds them to `buf` and returns how many. 0 is the end: the channel is closed and nothing is left (or `limit` is 0,
@@ -741,6 +773,27 @@ impl<T> Receiver<T> {
     }
 }
 
+/// Blocks for each item, until the channel is closed and nothing is left.
+#[derive(Debug)]
+pub struct IntoIter<T>(Receiver<T>);
+
+impl<T> Iterator for IntoIter<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.0.recv_blocking()
+    }
+}
+
+impl<T> IntoIterator for Receiver<T> {
+    type Item = T;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter(self)
+    }
+}
+
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         /// Closes, and drops what is left: also if users' code (a waker, an item's `Drop`) panics on the way.
@@ -777,7 +830,7 @@ pub enum TrySendError<T> {
     Closed(T),
 }
 
-/// Why [`Sender::send_timeout`] could not send; here is the item back.
+/// Why [`Sender::send_timeout`] or [`Sender::send_blocking_timeout`] could not send; here is the item back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendTimeoutError<T> {
     /// There was no room in time.
@@ -795,7 +848,7 @@ pub enum TryRecvError {
     Closed,
 }
 
-/// Why [`Receiver::recv_timeout`] has no item.
+/// Why [`Receiver::recv_timeout`] or [`Receiver::recv_blocking_timeout`] has no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvTimeoutError {
     /// None came in time.
