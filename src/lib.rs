@@ -115,7 +115,7 @@ pub use context::{Context, ContextVar, WithContext};
 pub use event_loop::{EventLoop, EventLoopBuilder, LoopHandle, Task, TaskOutcome, block_on, spawn};
 pub use gather::{Either, gather, race, try_gather, yield_now};
 pub use iterable::{IteratorWrapper, threaded_iterable, threaded_iterable_separate};
-pub use pool::{GlobalPoolExists, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
+pub use pool::{GlobalPoolExists, Map, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
 pub use primitives::cancel::{is_cancelled, wait_cancelled};
 pub use primitives::job::{Job, Outcome};
 pub use primitives::join_error::{JoinError, Panic};

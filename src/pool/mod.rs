@@ -38,6 +38,7 @@
 
 mod builder;
 mod closing;
+mod map;
 mod queue;
 mod stats;
 mod stream;
@@ -52,6 +53,7 @@ use std::{env, error, fmt};
 use crate::context::Context;
 pub use crate::pool::builder::{ThreadPoolBuilder, checked_name};
 use crate::pool::closing::Closing;
+pub use crate::pool::map::Map;
 use crate::pool::queue::{Queue, Ready};
 use crate::pool::stats::{Counters, EndedJobs};
 pub use crate::pool::stats::{PoolStats, ShutdownTimeout};
@@ -203,6 +205,35 @@ impl ThreadPool {
             Shared::added(shared, state);
         }
         handles
+    }
+
+    /// Applies a function to many items, in jobs of this pool: a stream of the results. As `Executor.map` of Python's
+    /// `concurrent.futures`, but lazy.
+    ///
+    /// The results come in the order of the items, unless [`unordered`](Map::unordered). No more than
+    /// [`max_size`](Map::max_size) jobs have been started whose results have not been taken; so the items may be without end.
+    /// They are asked for by the consumer, when there is room, and not before the first poll.
+    ///
+    /// ```
+    /// use offthread::{ThreadPool, block_on};
+    ///
+    /// let pool = ThreadPool::new(4);
+    /// let mut squares = pool.map(0..10_u64, |n| n * n);
+    /// block_on(async {
+    ///     while let Some(square) = squares.next().await {
+    ///         println!("{square}");
+    ///     }
+    /// });
+    /// assert_eq!(pool.map(0..10_u64, |n| n * n).wait().sum::<u64>(), 285); // the same in blocking code
+    /// ```
+    pub fn map<I, F, R>(&self, items: I, function: F) -> Map<I::IntoIter, F, R>
+    where
+        I: IntoIterator<Item: Send + 'static>,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        let threads = self.owner.shared.state.lock().workers.size();
+        Map::new(self.clone(), items.into_iter(), function, threads)
     }
 
     /// What the pool has done so far, and what it does now. The figures are of one instant.

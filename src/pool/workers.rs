@@ -82,6 +82,11 @@ impl Workers {
         Self { counts: Default::default(), idle: Vec::new(), size, max_threads }
     }
 
+    /// How many may be active.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     pub fn count(&self, stage: Stage) -> usize {
         self.counts[stage as usize]
     }

@@ -491,8 +491,9 @@ impl<R> Job<R> {
         self.0.wait_timeout(timeout).map(Self::value).map_err(Self)
     }
 
+    /// The result of the job, or its panic.
     #[track_caller]
-    fn value(outcome: Result<R, JoinError>) -> R {
+    pub(crate) fn value(outcome: Result<R, JoinError>) -> R {
         match outcome {
             Ok(value) => value,
             Err(JoinError::Panicked(panic)) => panic.resume(),

@@ -958,6 +958,20 @@ pub(crate) const LOGIC: &[Logic] = &[
         model: "drain_joins",
     },
     Logic {
+        file: "src/pool/map.rs",
+        name: "a job of an unordered map reports, but wakes nobody",
+        find: "        self.reports.consumer.wake();\n",
+        replace: "",
+        model: "map_unordered",
+    },
+    Logic {
+        file: "src/pool/map.rs",
+        name: "an unordered map looks before it registers",
+        find: "            self.reports.consumer.register(cx.waker());\n            self.next = self.reports.numbers.lock().pop_front();\n",
+        replace: "            self.next = self.reports.numbers.lock().pop_front();\n            self.reports.consumer.register(cx.waker());\n",
+        model: "map_unordered",
+    },
+    Logic {
         file: "src/pool/stream.rs",
         name: "a wake of a running stream is lost",
         find: "        state.woken = true;\n        if state.stage != Stage::Paused {\n            return None;\n        }\n",
