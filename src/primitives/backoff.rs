@@ -1,15 +1,15 @@
 //! How long to yield before going to sleep.
 //!
-//! **Promise.** [`Backoff::spin`] returns soon: after some tens of microseconds on a quiet machine. It costs nothing once
-//! answers have been slow, and comes back when they are quick.
+//! **Promise.** [`Backoff::spin`] returns within about [`SHORT`], or after the yield that takes longer. After a few long
+//! waits it returns at once, until a wait is short again.
 //!
-//! A sleep and a wake cost 10 to 40 microseconds, and a yield about half of one. So a thread that waits for another one first
-//! pauses and yields for a moment, but not for longer than [`SHORT`]. On one CPU the yield is what lets the other thread run.
-//! Two rules say how many yields, whether the thread yielded or slept in the end:
+//! A sleep and a wake cost 10 to 40 microseconds, a yield about half a microsecond. So a waiting thread first pauses and
+//! yields for a moment, but not for longer than [`SHORT`]. On one CPU it only yields, which lets the other thread run. Two
+//! rules set the number of yields:
 //!
-//! 1. An answer within [`SHORT`] restores the full number.
-//! 2. A longer wait halves it. So where another process wants the CPU, and gets it at each yield, threads sleep instead: the
-//!    system wakes a sleeper sooner than it comes back to a thread that yields.
+//! 1. An answer within [`SHORT`] of the first yield, or of falling asleep, restores the full number.
+//! 2. A later answer, or a time-out of the sleep, halves the number. So threads sleep where another process takes the CPU at
+//!    each yield: the system wakes a sleeper sooner than it returns to a thread that yields.
 //!
 //! There is no synchronisation in this file, and no model.
 
@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{self, MAX_YIELDS, thread};
 
-/// A pause costs no system call, but lets no other thread run: so there are few.
+/// How often a parker pauses before it yields. Few: a pause costs no system call, but lets no other thread run.
 pub const PAUSES: u32 = 16;
 /// The length of one pause, for [`sync::pause`].
 const PAUSE: u32 = 2;
 /// About the cost of a sleep and a wake.
 const SHORT: Duration = Duration::from_micros(50);
 
-/// What one thread has learned from its former waits.
+/// How many yields one thread makes before it sleeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     yields: u32,
@@ -33,7 +33,7 @@ pub struct Backoff {
 impl Backoff {
     pub const NEW: Self = Self { yields: MAX_YIELDS };
 
-    /// Pauses so often, then yields, until `is_ready` is true. False: it was not in time, and the caller should sleep.
+    /// Pauses up to `pauses` times, then yields, until `is_ready` returns true. False: the caller should sleep.
     pub fn spin(&mut self, pauses: u32, deadline: Option<Instant>, mut is_ready: impl FnMut() -> bool) -> bool {
         if self.is_spent() {
             return false;
@@ -66,7 +66,7 @@ impl Backoff {
         self.yields == 0
     }
 
-    /// The thread has yielded, or slept, for so long; `answered`: and has its answer.
+    /// The thread has yielded, or slept, for `duration`. `answered`: it got its answer, and did not time out.
     pub fn waited(&mut self, duration: Duration, answered: bool) {
         self.yields = if answered && duration < SHORT { MAX_YIELDS } else { self.yields / 2 };
     }
@@ -76,7 +76,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// How many times a wait looks that gets no answer.
+    /// How often a spin without an answer looks.
     fn looks(backoff: &mut Backoff) -> u32 {
         let mut looks = 0;
         let answered = backoff.spin(PAUSES, None, || {

@@ -1,10 +1,9 @@
 //! Keeps two values off one cache line.
 //!
 //! **Promise.** Two `CachePadded` values never share a cache line, nor a pair of lines that the processor fetches
-//! together. Two counters that two threads write would otherwise slow each other down though they have nothing to do
-//! with each other ("false sharing").
+//! together. Otherwise two counters that two threads write would slow each other down ("false sharing").
 //!
-//! There is no state and no synchronisation in here, and no model.
+//! There is no state and no synchronisation in this file, and no model.
 
 use std::ops::Deref;
 

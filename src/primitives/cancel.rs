@@ -1,29 +1,30 @@
-//! The job that the current code runs in: whether it was cancelled, and how to wait for that.
+//! Whether the job that the current code runs in was cancelled, and how to wait for that.
 //!
 //! # What it promises
-//! [`is_cancelled`] tells the code of a job, or of an iterable, whether anyone still wants its result. A [`CancelWatch`] is
-//! ready once that answer is yes, and its waker is woken then.
+//! [`is_cancelled`] tells the code of a job, or of an iterable, that nobody wants its result any more. A
+//! [`CancelWatch`] is ready once that is so, and its waker is woken then.
 //!
 //! # State machine
 //! ```text
 //!   Stop:  running ------- set -------> stopped          (and a list of the wakers of all watches)
 //! ```
-//! A job's own flag stands beside its claim, in `job`; a stream's stands beside its stage, in the pool.
+//! A job's own flag is part of its state in `job`; a stream's is part of its state in the pool.
 //!
 //! # Who may touch what
-//! 1. `CURRENT` points to the job that runs on this thread. [`run_as`] sets it for one call, and puts the former job back.
-//! 2. The list of watches stands behind a lock. Wakers are woken and dropped outside the lock.
+//! 1. `CURRENT` points to the job that runs on this thread. [`run_as`] sets it while a closure runs, and then puts the
+//!    outer job back.
+//! 2. The list of watches is behind a lock. Wakers are woken and dropped outside the lock.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | C1 | `Stop::set` | `Stop::is_set` | what the caller of `set` did before | `stop_publishes` |
 //!
-//! A watch leaves its waker in the list, then looks at the flags; whoever sets a flag then looks at the list. So one of the
-//! two sees the other.
+//! A watch registers its waker in the list, then reads the flags. A canceller sets a flag, then reads the list. The
+//! list's lock orders the two: one of them sees the other.
 //!
 //! # What can go wrong
-//! * The job is cancelled, or its pool stopped, as it comes to wait for that: `watch_cancel`, `watch_stop`.
+//! * The job is cancelled, or its pool stopped, while a watch registers: `watch_cancel`, `watch_stop`.
 //! * Two jobs of one pool wait: `watch_beside_another`.
 
 use std::cell::Cell;
@@ -38,7 +39,7 @@ use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::{Mutex, thread_local};
 
-/// How the running jobs of a pool, or of a separate thread, learn that they are to stop.
+/// Tells the running jobs of a pool, or of a separate thread, to stop.
 #[derive(Debug, Default)]
 pub struct Stop {
     set: AtomicBool,
@@ -105,16 +106,16 @@ impl Stop {
     }
 }
 
-/// A job that runs, or a stream in its turn, as the code inside sees it.
+/// A running job or stream, as the code inside sees it.
 pub trait Running {
     /// Whether it was cancelled, or its pool has stopped.
     fn is_cancelled(&self) -> bool;
-    /// That of its pool, or of its thread.
+    /// The stop flag of its pool, or of its separate thread.
     fn stop(&self) -> &Stop;
 }
 
 impl dyn Running {
-    /// Tells this job from all others.
+    /// Tells this job from all others that run.
     pub fn id(&self) -> JobId {
         ptr::from_ref(self).addr()
     }
@@ -128,8 +129,8 @@ thread_local! {
 /// Whether the job that this code runs in was cancelled, its handle dropped, or its pool shut down; or whether the iterable
 /// was closed.
 ///
-/// A closure cannot be interrupted. One that runs for long asks from time to time whether anyone still wants its result,
-/// and returns early if not. Outside of both: false.
+/// A closure cannot be interrupted. A long one should ask from time to time, and return early. Outside of jobs and
+/// iterables this is false.
 ///
 /// ```
 /// use offthread::{ThreadPool, is_cancelled};
@@ -150,9 +151,9 @@ pub fn is_cancelled() -> bool {
     with_current(Running::is_cancelled).unwrap_or(false)
 }
 
-/// Sleeps, but no longer than until the job that this code runs in is cancelled. True: it was.
+/// Sleeps for `timeout`, or until the job that this code runs in is cancelled. True: the job was cancelled.
 ///
-/// For blocking code that waits between two pieces of work, and is to end soon when nobody wants it any more. [`is_cancelled`]
+/// For blocking code that waits between two pieces of work, and is to end soon after its cancellation. [`is_cancelled`]
 /// says what counts as cancelled. Outside of a job this only sleeps, and returns false. [`Duration::MAX`] is for ever.
 ///
 /// ```
@@ -172,7 +173,7 @@ pub fn is_cancelled() -> bool {
 /// ```
 ///
 /// # Blocking
-/// Up to `timeout`. In a job of a pool another thread may run jobs meanwhile. On the thread of an event loop this stops the
+/// Up to `timeout`. In a job of a pool another thread may run jobs meanwhile. On an event loop's thread this stops the
 /// loop: await [`sleep`](crate::sleep()) there.
 pub fn wait_cancelled(timeout: Duration) -> bool {
     let mut watch = CancelWatch::default();
@@ -182,7 +183,7 @@ pub fn wait_cancelled(timeout: Duration) -> bool {
 /// Runs `code` as the code of this job.
 #[inline]
 pub fn run_as<R>(job: &(dyn Running + 'static), code: impl FnOnce() -> R) -> R {
-    /// Puts the former job back, also after a panic.
+    /// Puts the outer job back, also after a panic.
     struct Former(Option<NonNull<dyn Running>>);
     impl Drop for Former {
         fn drop(&mut self) {
@@ -193,20 +194,20 @@ pub fn run_as<R>(job: &(dyn Running + 'static), code: impl FnOnce() -> R) -> R {
     code()
 }
 
-/// Shows the job that this code runs in, if there is one.
+/// Calls `f` with the job that this code runs in, if there is one.
 #[inline]
 fn with_current<R>(f: impl FnOnce(&(dyn Running + 'static)) -> R) -> Option<R> {
-    // SAFETY: rule 1: while the pointer is set, a call of `run_as` further down this thread's stack borrows the job.
+    // SAFETY: rule 1: while the pointer is set, a `run_as` further down this thread's stack borrows the job.
     CURRENT.with(Cell::get).map(|job| f(unsafe { job.as_ref() }))
 }
 
-/// The job that this code runs in, to tell whether it still does.
+/// The identity of the job that this code runs in.
 #[inline]
 pub fn current_id() -> Option<JobId> {
     with_current(<dyn Running>::id)
 }
 
-/// Waits until the job that this code runs in is cancelled, as [`is_cancelled`] has it. For a local variable: it must not
+/// Waits until [`is_cancelled`] is true for the job that this code runs in. Keep it in a local variable: it must not
 /// outlive the job. Dropping it withdraws the waker.
 #[derive(Debug, Default)]
 pub struct CancelWatch {

@@ -1,17 +1,18 @@
-//! Drops values that own one another, however long the chain, on a small stack.
+//! Drops a chain of values, each of which owns the next, without recursion.
 //!
 //! # What it promises
-//! [`drop_flat`] drops a value before it returns: unless it is called while another call of it is dropping a value on this
-//! thread. Then the value waits in a queue, and the outermost call drops it before that one returns. So a value whose `Drop`
-//! drops the next one, and so on, needs no more stack than two of them. Each value is dropped, also if others panic.
+//! [`drop_flat`] drops a value before it returns, unless an outer `drop_flat` is running on this thread. Then the value
+//! is queued, and the outermost `drop_flat` drops it before it returns, the last one queued first. So a chain of any
+//! length needs the stack of two drops. Each value is dropped, also if others panic.
 //!
-//! Code that waits for the effect of a drop must not be kept waiting by its caller: a `block_on` inside a `Drop`, or a job that
-//! runs inline there, has a queue of its own ([`Apart`]).
+//! Code may wait for the effect of a drop. So a `block_on` inside a `Drop`, or a job that runs inline there, must not
+//! leave its values to the outer `drop_flat`: it has a queue of its own ([`Apart`]).
 //!
 //! # Who may touch what
-//! 1. The queue is there while an outermost call runs. It belongs to one thread.
+//! 1. `IS_DROPPING` is true while an outermost `drop_flat` runs; otherwise the queue is empty. Both belong to one thread.
 //! 2. While the queue is borrowed, no user code runs.
-//! 3. The thread-local is not dropped with the thread, as it may be needed to the last. It owns nothing by then.
+//! 3. The thread-local is not dropped with the thread, since other destructors of the thread may use it. It owns
+//!    nothing by then.
 //!
 //! There is no synchronisation in this file, and no model.
 
@@ -27,7 +28,7 @@ use crate::sync::thread_local;
 type Queue = Vec<Box<dyn Any>>;
 
 thread_local! {
-    /// Whether there is a queue. Quicker to ask than the queue itself.
+    /// Whether a `drop_flat` is running: faster to read than the queue.
     static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
     static QUEUE: RefCell<ManuallyDrop<Queue>> = const { RefCell::new(ManuallyDrop::new(Queue::new())) };
 }
@@ -36,10 +37,10 @@ fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> R {
     QUEUE.with(|queue| f(&mut queue.borrow_mut()))
 }
 
-/// Drops a value, now or when the outermost call gets to it.
+/// Drops a value: now, or before the outermost `drop_flat` returns.
 ///
 /// # Errors
-/// The first panic of this `Drop`, and of those that were left to this call. An inner call returns `Ok`.
+/// The first panic among this value's drop and those queued meanwhile. An inner `drop_flat` returns `Ok`.
 pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
     if IS_DROPPING.with(|is_dropping| is_dropping.replace(true)) {
         with_queue(|queue| queue.push(Box::new(value)));
@@ -59,9 +60,9 @@ pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
     result
 }
 
-/// While it exists, values are dropped as if no other one was being dropped.
+/// While this exists, `drop_flat` ignores the outer ones.
 pub struct Apart {
-    /// `None`: no other one is being dropped.
+    /// The queue of the outer `drop_flat`. `None`: there is none.
     outer: Option<Queue>,
 }
 

@@ -1,10 +1,10 @@
 //! A blocking closure that runs once on some thread, the handle that awaits its result, and the entries of a queue.
 //!
 //! # What it promises
-//! A job's closure runs at most once: either it runs, or it is cancelled before and has been dropped when the cancelling
-//! call returns. Either way the handle is resolved exactly once: with the closure's result, with its panic, with
-//! [`JoinError::Cancelled`] or with [`JoinError::NoThread`]; and its [`JobOwner`] has been told before. No handle waits for a
-//! job that nobody will run: a [`Queued`] or [`Started`] that is dropped resolves its job.
+//! A job's closure runs at most once: either it runs, or it is cancelled before and has been dropped when `cancel`
+//! returns (but see [`drop_flat`]). Either way the handle is resolved exactly once: with the closure's result, with its
+//! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]. Its [`JobOwner`] is told before that. No
+//! handle waits for a job that nobody will run: a [`Queued`] or [`Started`] that is dropped resolves its job.
 //!
 //! # State machine
 //! ```text
@@ -15,25 +15,25 @@
 //!    +---------------------------------------------------> CLAIMED|CANCELLED     is_cancelled() turns true in the closure
 //!      and sends `Cancelled`
 //! ```
-//! The first to set `CLAIMED` gets the job's [`Claim`]. The claim is the right to take the closure, and to send the result
-//! through the job's oneshot. So it does not matter which thread has it: a worker, a thread that waits for the job, or the
-//! one that cancels. An entry of a claimed job that is still in its queue is *stale*: dropping it runs no user code.
+//! The first to set `CLAIMED` gets the job's [`Claim`]. The claim is the right to take the closure, and to send the
+//! result through the job's oneshot. Any thread may have it: a worker, a thread that waits for the job, or one that
+//! cancels it. An entry of a claimed job that is still in its queue is *stale*: dropping it runs no user code.
 //!
-//! A queue also holds the [`Turns`] of streams. A stream claims for itself.
+//! A queue also holds turns of streams. A stream keeps track of its claims itself: see [`Turns`].
 //!
 //! # Who may touch what
-//! 1. A job makes one `Claim`. It never leaves the call, or the [`Started`], that also has the job it was made for.
-//! 2. `func` is touched with `&mut Claim` of this job alone.
-//! 3. The core's sender is the one who gives up the `Claim` of this job.
-//! 4. The core's receiver is the one handle.
+//! 1. A job makes one `Claim`. It stays in the function, or the [`Started`], that also has its job.
+//! 2. Only code with a `&mut Claim` of this job touches `func`.
+//! 3. The core's sender is the code that consumes the `Claim` of this job.
+//! 4. The core's receiver is the job's handle.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
 //!
-//! The closure goes to the worker through the queue's lock, and the result comes back by the edges of `oneshot`. So the
-//! claim itself only has to go to one thread.
+//! A claim needs no ordering, since it only has to go to one thread: the closure goes to the worker through the queue's
+//! lock, and the result comes back by the edges of `oneshot`.
 //!
 //! # What can go wrong
 //! * Cancelled while a worker starts it: it runs, or it is dropped, never both or neither: `cancel_start`.
@@ -41,7 +41,7 @@
 //! * Cancelled from two threads at once: one of them did it: `cancel_cancel`.
 //! * Run by a thread that waits for it, while a worker takes it from the queue: it runs once: `inline_start`.
 //! * The closure, its result, or a panic's payload panics in `Drop`, or the handle's waker panics: see
-//!   [`catch_and_discard`].
+//!   [`catch_and_discard`]. Only the `Drop` of the handle, `cancel` and `detach` pass such a panic on.
 
 use std::fmt;
 use std::future::Future;
@@ -66,7 +66,7 @@ const CANCELLED: u32 = 2;
 
 /// Whether the job has been claimed, and whether it was cancelled.
 ///
-/// Not a byte: x86-64 has an instruction that sets a bit and tells its former value, for all sizes but that.
+/// Not a byte: x86-64 can set a bit and read its old value in one instruction, in all sizes but a byte.
 struct State(AtomicU32);
 
 /// The right to take a job's closure and to send its result. Each job makes one: see rule 1.
@@ -80,7 +80,7 @@ impl State {
         (self.0.fetch_or(CLAIMED, Relaxed) & CLAIMED == 0).then_some(Claim(()))
     }
 
-    /// Cancels the job. With the claim, the job never starts.
+    /// Cancels the job. `Some`: the job has not started, and never will.
     fn cancel(&self) -> Option<Claim> {
         // ORDERING: Release [J1]: pairs with `is_cancelled`; publishes what the canceller did before.
         (self.0.fetch_or(CLAIMED | CANCELLED, Release) & CLAIMED == 0).then_some(Claim(()))
@@ -101,19 +101,19 @@ impl State {
 pub trait JobOwner: Send + Sync + 'static {
     /// A queued job was cancelled, and will not run. Its handle resolves next.
     fn cancelled(&self);
-    /// Tells its running jobs to stop.
+    /// The flag that tells its running jobs to stop.
     fn stop(&self) -> &Stop;
-    /// Whether this thread, which is about to wait for a job, may as well run it.
+    /// Whether this thread, which is about to wait for a job, may run the job itself.
     fn may_run_inline(&self) -> bool {
         false
     }
     /// This thread has claimed a queued job, and runs it now.
     fn started_inline(&self) {}
-    /// That job has run. Its handle resolves next.
+    /// The job that this thread ran inline has ended. Its handle resolves next.
     fn ended_inline(&self, _how: Progress) {}
 }
 
-/// How far a job, or a turn, has come. The thread that runs it is told.
+/// A step in the run of a job, or of a stream's turn: reported to the thread that runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The closure has returned and is gone. The handle resolves next.
@@ -124,18 +124,18 @@ pub enum Progress {
     Cancelled,
     /// The stream's turn is over.
     TurnOver,
-    /// User code runs next, for as long as it likes: the handle's waker, or the `Drop` of a result that nobody wants.
+    /// User code runs next, which may take long: the handle's waker, or the `Drop` of a result that nobody wants.
     UserCode,
 }
 
-/// The part of a job beside its oneshot.
+/// The part of a job outside its oneshot.
 struct Head<F, O> {
     state: State,
     func: UnsafeCell<Option<F>>,
     owner: O,
 }
 
-// SAFETY: `func` is touched by one thread at a time (rules 1 and 2), which may be any: so it has to be `Send`.
+// SAFETY: `func` is touched by one thread at a time (rules 1 and 2). Any thread may be that one, so `F` is `Send`.
 unsafe impl<F: Send, O: Sync> Sync for Head<F, O> {}
 
 /// A closure and its result, in the one allocation of a job.
@@ -168,14 +168,14 @@ where
     R: Send + 'static,
 {
     fn take_func(&self, _claim: &mut Claim) -> F {
-        // SAFETY: rule 2: the borrowed claim is this job's, so no other thread is at the cell.
+        // SAFETY: rule 2: the borrowed claim is this job's, so no other thread touches the cell.
         match self.head.func.with_mut(|func| unsafe { &mut *func }.take()) {
             Some(func) => func,
             None => unreachable!("a claimed job runs, or is refused, once"),
         }
     }
 
-    /// Calls the closure, as the code of this job.
+    /// Runs the closure as the code of this job.
     fn call(&self, claim: &mut Claim) -> (Progress, Result<R, JoinError>) {
         let func = self.take_func(claim);
         match catch_unwind(AssertUnwindSafe(|| run_as(self, func))) {
@@ -286,7 +286,7 @@ where
     }
 }
 
-/// A stream, which has a turn on a thread of a pool now and again. Between two turns it is in no queue.
+/// A stream: it runs in turns on the threads of a pool. Between two turns it is in no queue.
 pub trait Turns: Send + Sync + 'static {
     /// Claims the turn that was queued, to run it or to refuse it. False: it was claimed before.
     #[must_use = "a turn that is claimed must be run or refused"]
@@ -295,7 +295,7 @@ pub trait Turns: Send + Sync + 'static {
     fn is_turn_claimed(&self) -> bool;
     /// Runs the turn that was claimed.
     fn run_turn(self: Arc<Self>, tell: &mut dyn FnMut(Progress));
-    /// There will be no more turns.
+    /// Refuses the turn that was claimed, which ends the stream with this error.
     fn refuse_turn(&self, error: JoinError);
 }
 
@@ -365,7 +365,7 @@ impl Started {
         self.0.as_ref().is_some_and(|(entry, _)| entry.is_turn())
     }
 
-    /// Runs it on this thread, and tells of its progress.
+    /// Runs it on this thread, and reports its progress to `tell`.
     pub fn run(mut self, tell: &mut dyn FnMut(Progress)) {
         if let Some((entry, claim)) = self.0.take() {
             entry.run(claim, tell);
@@ -411,19 +411,20 @@ where
 /// ```
 ///
 /// # Panics
-/// Awaiting it resumes the job's panic, if it panicked; it panics if the job was cancelled, or if no thread could be
-/// started for it. Await [`outcome`](Self::outcome) to get these as values.
+/// Awaiting it resumes the job's panic; it also panics if the job was cancelled, or if no thread could be started for
+/// the job. Await [`outcome`](Self::outcome) to get these as values.
 ///
 /// # Cancellation
-/// Dropping it cancels the job: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out. The result of a job that
-/// has finished is dropped with it, right there. If the `Drop` of the closure or of the result panics, this does.
+/// Dropping it cancels the job: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out. If the job has
+/// finished, its result is dropped with the handle. Dropping the handle panics if the `Drop` of the closure or of the
+/// result does.
 ///
 /// # Synchronization
 /// All that the job did happens before its handle resolves.
 #[must_use = "dropping the handle cancels the job; `detach` it to let it run without anyone waiting"]
 pub struct Job<R>(Outcome<R>);
 
-/// What became of a job: a future of `Result<R, JoinError>`. From [`Job::outcome`].
+/// A job's result or error: a future of `Result<R, JoinError>`. From [`Job::outcome`].
 ///
 /// # Cancellation
 /// Dropping it cancels the job, as dropping the [`Job`] does.
@@ -431,7 +432,8 @@ pub struct Job<R>(Outcome<R>);
 pub struct Outcome<R>(Receiving<Result<R, JoinError>, Arc<dyn Joinable<R>>>);
 
 impl<R> Job<R> {
-    /// Cancels the job. True: it had not started; it never will, and its closure has been dropped.
+    /// Cancels the job. True: it had not started, it never will, and its closure has been dropped. (In the `Drop` of
+    /// another job's closure or result, the closure is dropped right after that one.)
     ///
     /// False: it has started (it cannot be interrupted, but [`is_cancelled`](crate::is_cancelled) turns true in it, and the
     /// handle still yields what it returns), or it was finished or cancelled before.
@@ -442,7 +444,7 @@ impl<R> Job<R> {
         self.0.cancel()
     }
 
-    /// Lets the job run without anyone waiting. Its result is dropped in its thread; right here, if it is there already.
+    /// Lets the job run without a handle. Its thread drops the result, or this call does, if the job has finished.
     pub fn detach(mut self) {
         if let Some((job, (result, waker))) = self.0.0.give_up() {
             drop(waker);
@@ -455,21 +457,20 @@ impl<R> Job<R> {
         self.0.0.is_finished()
     }
 
-    /// What becomes of the job, as a value: its result, its panic, or why it did not run.
+    /// The outcome as a value: the job's result, its panic, or why it did not run.
     pub fn outcome(self) -> Outcome<R> {
         self.0
     }
 
     /// Blocks this thread until the job has finished, and returns its result.
     ///
-    /// In a job of the same pool: if the job has not started yet, it runs right here, on this thread.
+    /// In a job of the same pool: if this job has not started yet, it runs on this thread.
     ///
     /// # Panics
     /// As awaiting it does.
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: await the
-    /// job there.
+    /// On an event loop's thread this stops the loop, and never returns if the job needs the loop: await the job there.
     #[track_caller]
     pub fn wait(self) -> R {
         Self::value(self.0.wait())
@@ -479,7 +480,7 @@ impl<R> Job<R> {
     /// does not run on this thread.
     ///
     /// # Errors
-    /// This handle again, if the job has not finished in time. It goes on.
+    /// This handle, if the job has not finished in time. The job runs on.
     ///
     /// # Panics
     /// As awaiting it does.
@@ -503,7 +504,7 @@ impl<R> Job<R> {
 }
 
 impl<R> Outcome<R> {
-    /// Blocks this thread until the job has finished, and returns what became of it.
+    /// Blocks this thread until the job has finished, and returns its result or error.
     ///
     /// # Errors
     /// See [`JoinError`].
@@ -520,7 +521,7 @@ impl<R> Outcome<R> {
     /// As [`wait`](Self::wait), but blocks no longer than `timeout`: see [`Job::wait_timeout`].
     ///
     /// # Errors
-    /// This handle again, if the job has not finished in time.
+    /// This handle, if the job has not finished in time.
     ///
     /// # Blocking
     /// As [`Job::wait_timeout`].
@@ -532,7 +533,7 @@ impl<R> Outcome<R> {
         })
     }
 
-    /// Does not wait any more: drops the waker of the last poll.
+    /// Stops waiting: drops the waker of the last poll.
     pub(crate) fn unwatch(&self) {
         self.0.unwatch();
     }

@@ -1,7 +1,7 @@
 //! Why a job or a task has no result.
 //!
-//! **Promise.** A [`JoinError`] is `Send` and `Sync`, so `?` works with any error box. The payload of a panic is not lost:
-//! [`Panic`] gives it back. Code that is cut short because its job was cancelled unwinds like a panic, but is none.
+//! **Promise.** A [`JoinError`] is `Send` and `Sync`, so `?` works with any error box. The payload of a panic is not
+//! lost: [`Panic`] gives it back. The code of a cancelled job may unwind, which is not a panic.
 //!
 //! There is no state and no synchronisation in this file, and no model.
 
@@ -9,7 +9,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::{error, fmt, io, mem};
 
-/// Why a job or a task has no result. Carried by their `outcome`s.
+/// Why a job or a task has no result: the error of their `outcome`s.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -22,10 +22,10 @@ pub enum JoinError {
     NoThread(io::Error),
 }
 
-/// The payload of an unwinding that is no panic: the code was cancelled while it waited.
+/// The payload with which cancelled code unwinds.
 struct Cancellation;
 
-/// Ends the code of a job that was cancelled: unwinds up to the place that would catch a panic. The panic hook is not called.
+/// Unwinds the code of a cancelled job, as a panic would, but without the panic hook.
 pub fn unwind_cancelled() -> ! {
     resume_unwind(Box::new(Cancellation))
 }
@@ -36,7 +36,7 @@ pub fn is_cancellation(payload: &(dyn Any + Send)) -> bool {
 }
 
 impl JoinError {
-    /// What `catch_unwind` has caught: a panic, or [`unwind_cancelled`].
+    /// From a payload that `catch_unwind` has caught: of a panic, or of [`unwind_cancelled`].
     pub(crate) fn caught(payload: Box<dyn Any + Send>) -> Self {
         if is_cancellation(&*payload) { Self::Cancelled } else { Self::Panicked(Panic(Box::new(payload))) }
     }
@@ -61,21 +61,21 @@ impl error::Error for JoinError {
     }
 }
 
-/// A panic that was caught in a job or a task: its payload, which can only be taken out, so that it may be shared.
+/// A panic that was caught in a job or a task. The payload can be taken out, but not borrowed, so a `Panic` is `Sync`.
 pub struct Panic(
     /// Boxed twice, so that a [`JoinError`], and with it every job, takes a word less.
     Box<Box<dyn Any + Send>>,
 );
 
-// SAFETY: a shared `Panic` gives `message` alone, which reads the payload's type, and the payload only if that is `&str` or
-// `String`: both are `Sync`.
+// SAFETY: a shared `Panic` gives access through `message` only, which reads the payload's type, and the payload only if
+// that is `&str` or `String`: both are `Sync`.
 unsafe impl Sync for Panic {}
 
 /// The payload can only be taken out.
 impl UnwindSafe for Panic {}
 impl RefUnwindSafe for Panic {}
 
-/// An `io::Error` is neither, for no reason that matters here: it is only read.
+/// `io::Error` is neither, since it may hold any error. Shared access to a `JoinError` only reads it.
 impl UnwindSafe for JoinError {}
 impl RefUnwindSafe for JoinError {}
 
@@ -85,13 +85,13 @@ impl Panic {
         *self.0
     }
 
-    /// What the panic said, if its payload is a text: always so for `panic!` with a message.
+    /// The panic's message, if the payload is a string, as it is for `panic!` with a message. Else a placeholder.
     pub fn message(&self) -> &str {
         let text = self.0.downcast_ref::<&str>().copied();
         text.or_else(|| self.0.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
     }
 
-    /// Goes on with the panic, on this thread. The panic hook is not called again.
+    /// Resumes the panic on this thread. The panic hook is not called again.
     pub fn resume(self) -> ! {
         resume_unwind(*self.0)
     }
@@ -109,14 +109,14 @@ impl fmt::Display for Panic {
     }
 }
 
-/// Runs code of the user (a `Drop`, a waker) whose panic must not reach the caller. Only the panic hook hears of it.
+/// Runs user code (a `Drop`, a waker) whose panic must not reach the caller. Only the panic hook reports it.
 pub fn catch_and_discard(work: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
         discard(payload);
     }
 }
 
-/// Drops a panic's payload. One whose `Drop` panics is leaked: the next payload might panic in its `Drop` as well, without end.
+/// Drops a panic's payload. If that panics, the new payload is leaked: its `Drop` might panic as well, without end.
 pub fn discard(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(payload);

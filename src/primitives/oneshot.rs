@@ -19,10 +19,10 @@
 // The five parts of the head, for maintainers; the text above is the module's public documentation.
 //
 // # What it promises
-// `Core` hands one value from a sender to a receiver, at most once: a value that was sent is either received, or given back
-// to the sender, or dropped by a receiver that gives up. `Shared` is the memory that both ends use: a core, and beside it data
-// of its user. The channel below, a job's handle and a task's handle all receive through the same type, `Receiving`: it
-// receives once, and gives up when it is dropped.
+// `Core` hands one value from a sender to a receiver, at most once: a value that was sent is either received, or given
+// back to the sender, or dropped by a receiver that gives up. `Shared` is the memory of both ends: a core, and a head
+// with the user's data. The channel below, a job's handle and a task's handle all receive through the same type,
+// `Receiving`: it receives once, and gives up when it is dropped.
 //
 // A job and a task keep their `Shared` in an `Arc`. A channel needs no reference count: it has two ends, each with a
 // `ChannelPtr`, and one bit of the state says that one of them is gone.
@@ -45,8 +45,8 @@
 // 1. `cell` is the sender's until the sender sets VALUE, then the receiver's. If `send` fails to set VALUE, `cell` stays
 //    the sender's.
 // 2. WAITING is set by the receiver alone, after it has put its waker into `receiver`.
-// 3. There is one sender. For a `Sending` that is ensured by `pair` and `channel`, which make one, and by `self` by value; any
-//    other sender has to promise it to `Core::send`.
+// 3. There is one sender. `pair` and `channel` make one `Sending`, and its `send` consumes it; any other caller of
+//    `Core::send` promises to be the only one.
 // 4. There is one receiver, a `Receiving`, and it drops its pointer in the step that takes the value out.
 // 5. An end touches the memory only while it has its pointer. `channel` makes two `ChannelPtr`s of one memory. Setting
 //    UNSHARED is the last access of the end that sets it; the end that finds it set by the other one frees the memory. Any
@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-/// The hand-over of one value, in place.
+/// The state and the cell through which one value goes from a sender to a receiver.
 pub(crate) struct Core<T> {
     state: AtomicU8,
     /// The receiver waits here.
@@ -119,9 +119,10 @@ pub(crate) struct Core<T> {
 }
 
 impl<T> Core<T> {
-    /// Sends the value, and returns the receiver's waker, to be woken; or gives the value back if the receiver does not want it.
+    /// Sends the value, and returns the receiver's waker, to be woken. Gives the value back if the receiver does not
+    /// want it.
     ///
-    /// It takes the sender's pointer, since the receiver may free the memory before this returns.
+    /// This consumes the sender's pointer, since the receiver may free the memory before this returns.
     ///
     /// # Safety
     /// The caller is the only sender of this core, and calls this at most once.
@@ -133,8 +134,8 @@ impl<T> Core<T> {
         loop {
             let sent = if seen.has(State::WAITING) { State::VALUE } else { State::VALUE.with(State::UNSHARED) };
             // ORDERING: Release [O1, O4]: pairs with the loads of `poll`, `is_finished` and `ChannelPtr::drop`;
-            // publishes the value and all accesses before. On failure, Relaxed: nothing is read because of it but the
-            // waker, which the slot's own edges order.
+            // publishes the value and all accesses before. On failure, Relaxed: only the waker is read because of it,
+            // and the slot's own edges order that.
             match core.state.compare_exchange(seen.0, seen.with(sent).0, Release, Relaxed) {
                 Ok(_) if seen.has(State::WAITING) => return Ok(core.take_waker()),
                 Ok(_) => {
@@ -186,7 +187,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// The value, if it is there. If it is not, the waker, if there is one, is woken once it is.
+    /// Takes the value, if it has been sent. Otherwise `waker`, if given, is woken when the sender has sent or ended.
     ///
     /// # Safety
     /// The caller is the receiver, and has not taken the value before.
@@ -210,8 +211,8 @@ impl<T> Core<T> {
         }
     }
 
-    /// Takes the receiver's waker. WAITING may stay, for a wake that finds no waker. Cold, so that the compiler keeps this path
-    /// out of the way of a `send` that nobody waits for.
+    /// Takes the receiver's waker. WAITING may stay set: the sender then finds no waker. Cold, so that a `send` without
+    /// a waiting receiver stays short.
     #[cold]
     fn take_waker(&self) -> Option<Waker> {
         self.receiver.take()
@@ -224,7 +225,7 @@ impl<T> Core<T> {
     }
 }
 
-/// What two ends share: their core, and a head that its user may reach as well.
+/// The memory of two ends: their core, and a head, to which the user has access.
 pub(crate) struct Shared<H, T> {
     pub(crate) head: H,
     core: Core<T>,
@@ -245,7 +246,7 @@ impl<H, T> Shared<H, T> {
     }
 }
 
-/// A place with a core in it. It names the core of a [`Shared`] whose other types are erased.
+/// Gives access to the core of a [`Shared`] whose other types are erased.
 pub(crate) trait HasCore<T> {
     fn core(&self) -> &Core<T>;
 }
@@ -256,7 +257,7 @@ impl<H, T> HasCore<T> for Shared<H, T> {
     }
 }
 
-/// An end's pointer to a place with a core in it, which exists until the pointer is dropped: see rule 5.
+/// An end's pointer to memory with a core, which exists until the pointer is dropped: see rule 5.
 pub(crate) trait Pointer<T>: Deref<Target: HasCore<T>> + Sized {
     /// Wakes a sender that waits for the receiver to close.
     fn wake_sender(&self) {}
@@ -268,11 +269,11 @@ pub(crate) trait Pointer<T>: Deref<Target: HasCore<T>> + Sized {
 impl<T, S: HasCore<T> + ?Sized> Pointer<T> for Arc<S> {}
 impl<T, S: HasCore<T>> Pointer<T> for &S {}
 
-/// A sender, with its pointer to the memory. Dropping it ends the sending without a value.
+/// A sender, with its pointer to the memory. Dropping it before it has sent resolves the receiver with [`Closed`].
 pub(crate) struct Sending<T, P: Pointer<T>> {
     /// `None` once it has sent.
     shared: Option<P>,
-    /// It is `Send` and `Sync` where `T` is `Send`.
+    /// Makes this `Send` and `Sync` if `T` is `Send`.
     _value: PhantomData<Mutex<T>>,
 }
 
@@ -344,7 +345,7 @@ impl<T, P: Pointer<T>> Receiving<T, P> {
         self.shared.as_ref()
     }
 
-    /// Whether a look now would find the value or the end.
+    /// Whether a poll would be ready.
     pub(crate) fn is_finished(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.core().is_finished())
     }
@@ -360,7 +361,7 @@ impl<T, P: Pointer<T>> Receiving<T, P> {
         result
     }
 
-    /// Does not wait any more: drops the waker of the last poll.
+    /// Stops waiting: drops the waker of the last poll.
     pub(crate) fn unwatch(&self) {
         if let Some(shared) = &self.shared {
             drop(shared.core().take_waker());
@@ -407,7 +408,7 @@ impl<T, P: Pointer<T>> Drop for Receiving<T, P> {
     }
 }
 
-/// In the head of a public channel, the sender waits for the receiver to close.
+/// The memory of a public channel. Its head has the waker of a sender that waits for the receiver to close.
 type Channel<T> = Shared<WakerSlot, T>;
 
 /// The pointer of one end to the memory that the two ends of a channel own together. See rule 5.
@@ -438,18 +439,18 @@ impl<T> Pointer<T> for ChannelPtr<T> {
 }
 
 impl<T> Drop for ChannelPtr<T> {
-    // So that the destructors of the two ends stay small enough to be inline.
+    // Not inlined, so that the destructors of the two ends are.
     #[inline(never)]
     fn drop(&mut self) {
         let state = &self.core.state;
         // ORDERING: Acquire [O4]: pairs with `send`, or with the exchange below, of the other end; its accesses came before.
         let is_alone = State(state.load(Acquire)).has(State::UNSHARED)
-            // ORDERING: AcqRel [O4]: Release: pairs with both operations here of the other end; publishes this end's accesses.
-            // Acquire: as above.
+            // ORDERING: AcqRel [O4]: Release: pairs with both operations of the other end's drop; publishes this end's
+            // accesses. Acquire: as above.
             || State(state.fetch_or(State::UNSHARED.0, AcqRel)).has(State::UNSHARED);
         if is_alone {
-            // SAFETY: rule 5: the other end has set UNSHARED in its last access, which was acquired above. This end does not use
-            // its pointer again. `channel` took the memory from a `Box` of this type.
+            // SAFETY: rule 5: the other end has set UNSHARED in its last access, which was acquired above. This end
+            // does not use its pointer again. `channel` took the memory from a `Box` of this type.
             let channel = unsafe { Box::from_raw(self.0.as_ptr()) };
             // In a model this checks that the other end's last access came before.
             let _ = channel.core.state.into_inner();
@@ -461,7 +462,8 @@ impl<T> Drop for ChannelPtr<T> {
 ///
 /// See the [module](self) for what its two ends do.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    // Written in place: a copy from the stack would read in one piece what was just written in several, and wait for that.
+    // Written in place: a copy from the stack would read in one load what several stores have just written, which
+    // defeats store forwarding.
     let memory = Box::leak(Box::new_uninit());
     let channel = NonNull::from(memory.write(Channel::new(WakerSlot::default())));
     (Sender(Sending::new(ChannelPtr(channel))), Receiver(Receiving::new(ChannelPtr(channel))))
@@ -482,7 +484,7 @@ pub struct Sender<T>(Sending<T, ChannelPtr<T>>);
 
 /// The end that receives the value: a future of it. Dropping it closes the channel, and drops a value that was sent.
 ///
-/// After the value has been received it is closed.
+/// Once it has received the value, it is closed.
 ///
 /// ```compile_fail,E0277
 /// fn is_send<T: Send>() {}
@@ -520,7 +522,7 @@ impl<T> Sender<T> {
 
     /// Returns once the receiver was closed or dropped.
     ///
-    /// For work that is worth nothing when nobody waits for it any more.
+    /// For work that can stop when nobody waits for its result any more.
     ///
     /// # Cancellation
     /// Dropping the future only stops the waiting.
@@ -549,8 +551,8 @@ impl<T> Receiver<T> {
     /// The value, if it is there. Never blocks.
     ///
     /// # Errors
-    /// [`Empty`](TryRecvError::Empty): it may still come. [`Closed`](TryRecvError::Closed): it will not: the sender was
-    /// dropped without sending, this end was closed before a value was sent, or the value has been received.
+    /// [`Empty`](TryRecvError::Empty): the value may still come. [`Closed`](TryRecvError::Closed): it will not, since
+    /// the sender was dropped without sending, this end was closed before, or the value has been received.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         match self.0.receive(None) {
             Poll::Ready(Ok(value)) => Ok(value),
@@ -565,13 +567,13 @@ impl<T> Receiver<T> {
     /// [`Closed`] if no value will come.
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: await the
+    /// On an event loop's thread this stops the loop, and never returns if the sender needs the loop: await the
     /// receiver there.
     pub fn recv_blocking(self) -> Result<T, Closed> {
         parker::block_on(self)
     }
 
-    /// Does not wait any more: drops the waker of the last poll.
+    /// Stops waiting: drops the waker of the last poll.
     pub(crate) fn unwatch(&self) {
         self.0.unwatch();
     }
@@ -582,7 +584,7 @@ impl<T> Receiver<T> {
         if let Some(channel) = self.0.shared() {
             channel.core.close();
             channel.wake_sender();
-            // A waker that a poll left on this end: there is an end to see.
+            // The waker of an earlier poll of this receiver: its task can now see the end.
             channel.core.receiver.wake();
         }
     }
@@ -603,9 +605,9 @@ pub struct Closed;
 /// Why [`Receiver::try_recv`] has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryRecvError {
-    /// Not yet.
+    /// No value has been sent yet.
     Empty,
-    /// It will not come: see [`Closed`].
+    /// No value will come: see [`Closed`].
     Closed,
 }
 

@@ -1,9 +1,9 @@
-//! Blocks a thread until a waker fires: the one place where this crate waits for a waker.
+//! Blocks a thread until a waker fires. Nothing else in this crate waits for a waker.
 //!
 //! # What it promises
-//! After each wake of a parker's waker, from any thread, [`Parker::park`] returns once without a further wake, at once or as
-//! soon as it is called. What was written before the wake is seen after that return. [`poll_until`] and [`block_on`] poll a
-//! future and park in between; their calls may be nested on one thread.
+//! A wake of a parker's waker, from any thread, ends the [`Parker::park`] that is running, or else the next one. What
+//! was written before the wake is seen after that `park` returns. [`poll_until`] and [`block_on`] poll a future and
+//! park in between; they may be nested on one thread.
 //!
 //! # State machine
 //! ```text
@@ -15,9 +15,9 @@
 //!     |  +--- park: about to sleep --------------------------------+ EMPTY
 //!     +-----------------------------------------------------------------+
 //! ```
-//! One parker belongs to one thread, its owner, which alone goes to `EMPTY` and to `PARKED`. The state is the parker's own
-//! and not the thread's park token, since code inside a poll may eat that token (a mutex or a channel of std that blocks there,
-//! or `thread::park` itself). So a return from sleep means nothing until the state says so.
+//! One parker belongs to one thread, its owner, which alone goes to `EMPTY` and to `PARKED`. The parker has a state of
+//! its own, since code inside a poll may consume the thread's park token (a mutex or a channel of std that blocks
+//! there, or `thread::park` itself). So the owner reads the state after each sleep.
 //!
 //! # Who may touch what
 //! 1. `thread` is written before the parker is shared, and never again.
@@ -32,8 +32,8 @@
 //! * A wake between the poll and the sleep: `wake_publishes`.
 //! * A wake during the poll, also by the thread itself: `wake_during_poll`.
 //! * The blocking hook wakes the thread that is about to sleep: `woken_by_the_hook`.
-//! * A spurious return from sleep, or a token that somebody ate: `spurious_wake_ups`.
-//! * A waker that is kept and fires when its call has long returned: `stale_waker`.
+//! * A spurious return from sleep, or a park token that other code consumed: `spurious_wake_ups`.
+//! * A waker that fires after its `block_on` has returned: `stale_waker`.
 //! * A deadline that passes as the wake comes: `deadline_against_wake`.
 //!
 //! The three states are those of std's parker and of crossbeam's.
@@ -55,7 +55,7 @@ const EMPTY: u8 = 0;
 const NOTIFIED: u8 = 1;
 const PARKED: u8 = 2;
 
-/// The part of a parker that its wakers point to.
+/// The part of a parker that its wakers share.
 struct Unparker {
     state: AtomicU8,
     thread: ThreadHandle,
@@ -69,7 +69,7 @@ impl Unparker {
         }
     }
 
-    /// Owner only: whether it was notified. The notification is used up.
+    /// Owner only: consumes a notification. False: there is none.
     fn consume(&self) -> bool {
         // ORDERING: Relaxed: a hint that the exchange is worth trying; nothing is read because of it.
         self.state.load(Relaxed) == NOTIFIED && {
@@ -79,7 +79,7 @@ impl Unparker {
         }
     }
 
-    /// Owner only: sleeps until it is notified, or until the deadline. Whether it was notified; that is used up.
+    /// Owner only: sleeps until a notification comes, and consumes it. False: the deadline has passed.
     fn sleep(&self, deadline: Option<Instant>) -> bool {
         // ORDERING: Relaxed: publishes nothing. If there is a notification already, the exchange fails, and `consume` finds it.
         let _ = self.state.compare_exchange(EMPTY, PARKED, Relaxed, Relaxed);
@@ -121,7 +121,7 @@ impl Parker {
 
     /// Lends a parker of this thread to `f`. Only the first call at each depth of nesting allocates.
     pub fn with<R>(f: impl FnOnce(&mut Self) -> R) -> R {
-        // If the thread is ending and has no cache any more, the parker is dropped after the call.
+        // At the end of a thread the cache may be gone; then the parker is dropped.
         let cached = CACHE.try_with(|cache| cache.borrow_mut().pop()).ok().flatten();
         let mut parker = cached.unwrap_or_else(|| Box::new(Self::new()));
         let result = f(&mut parker);
@@ -129,7 +129,7 @@ impl Parker {
         result
     }
 
-    /// Wakes this parker.
+    /// The waker that ends a `park`.
     pub fn waker(&self) -> &Waker {
         &self.waker
     }
@@ -146,7 +146,7 @@ impl Parker {
         if self.backoff.spin(PAUSES, deadline, || unparker.consume()) {
             return true;
         }
-        // Taken out until the end: what the hook itself does is not reported.
+        // Removed meanwhile: the hook does not report its own blocking.
         let hook = BLOCKING_HOOK.try_with(Cell::take).ok().flatten();
         let tell = |blocking| hook.into_iter().for_each(|hook| hook(blocking));
         tell(Blocking::Enter);
@@ -170,30 +170,31 @@ impl fmt::Debug for Parker {
 pub enum Blocking {
     /// The thread goes to sleep now, until a waker fires or its deadline has passed.
     Enter,
-    /// It is awake again.
+    /// The thread is awake again.
     Exit,
 }
 
-/// From now on, calls `hook` whenever a blocking call on this thread goes to sleep, and when it wakes up. `None`: no more.
+/// Installs this thread's hook, which each blocking call runs before it sleeps and after it wakes up. `None` removes
+/// it.
 ///
-/// For a pool, which has another thread run its jobs meanwhile. The hook must not panic or block; it may wake the thread.
+/// A pool has another thread run jobs meanwhile. The hook must not panic or block; it may wake the thread.
 pub fn set_blocking_hook(hook: Option<fn(Blocking)>) {
     BLOCKING_HOOK.with(|current| current.set(hook));
 }
 
 thread_local! {
     static BLOCKING_HOOK: Cell<Option<fn(Blocking)>> = const { Cell::new(None) };
-    /// The parkers of this thread that no call uses. Boxed, as they are moved at each call.
+    /// The parkers of this thread that are not lent. Boxed, so that lending one moves a pointer.
     #[allow(clippy::vec_box, reason = "see above")]
     static CACHE: RefCell<Vec<Box<Parker>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `poll` until it is ready, and blocks this thread in between. `None`: the deadline has passed.
+/// Calls `poll` until it is ready, and parks this thread in between. `None`: the deadline has passed.
 ///
-/// What the poll left registered somewhere stays there: the caller withdraws it.
+/// Wakers that `poll` has registered stay registered: the caller withdraws them.
 pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
     Parker::with(|parker| {
-        // Wake-ups that never cease must not keep the deadline off.
+        // The deadline holds, however many wakes come.
         let mut is_late = false;
         loop {
             if let Poll::Ready(value) = poll(&mut Context::from_waker(&parker.waker)) {

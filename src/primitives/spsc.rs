@@ -29,17 +29,17 @@
 //! | `try_send` | `Ok` | `Err(Full(item))` | `Err(Closed(item))` |
 //! | `recv` | `Some(item)` | waits | what is left, then `None` |
 //! | `try_recv` | `Ok(item)` | `Err(Empty)` | what is left, then `Err(Closed)` |
-// The five parts of the head, for those who maintain it; what is above is the module's public documentation.
+// The five parts of the head, for maintainers; the text above is the module's public documentation.
 //
 // # What it promises
-// Items come out in the order they went in, each once; `max_size` is exact; a side that waits is woken by the very next
-// thing that the other one does, if that lets it go on.
+// Items come out in the order they went in, each once; `max_size` is exact. A side that waits is woken by the other
+// side's next operation that lets it go on.
 //
 // # State machine
 // A ring of `max_size` slots and two counters, which only grow (and wrap): `tail` counts the items that the sender has
-// put in, `head` those that the receiver has taken out. Each end keeps its own counter, the slot that comes next, and
-// what it last saw of the other's counter, so that it looks there only when it finds nothing left to do. (The receiver of
-// an iterable hands slots back in batches: see `channel_by_halves`. Then its counter is behind what it has taken out.)
+// put in, `head` those that the receiver has taken out. Each end keeps its next slot, and copies of its own counter and
+// of the other's as last seen. It reads the other's counter again only when the copy leaves it nothing to do. (The
+// receiver of an iterable advances `head` in batches: see `channel_by_halves`.)
 //
 //      slots    . . . # # # # # . .          # holds an item: tail - head of them
 //                     ^         ^
@@ -55,18 +55,19 @@
 //      watch    peer    sets WAITING        learns the count, and whether the channel is closed
 //      wake     owner   clears WAITING, then takes the waker from the slot and wakes it
 //
-// Each is one atomic read-modify-write on the one word, so there is an order of all of them that both sides agree on.
+// The first three, and the clearing of WAITING, are each one atomic read-modify-write of the word: so both sides agree
+// on their order.
 //
 // # Who may touch what
 // 1. The slots of the items `head..tail` are the receiver's, the others the sender's. The side that advances its counter hands
 //    over the slots that it advances past.
-// 2. `tail`'s CLOSED decides. An item that was counted before it belongs to the receiver, for ever; one that was counted
-//    after it, and the sender learns this by the very same operation, is still the sender's. The receiver that sets it
-//    never looks at `tail` again.
+// 2. `tail`'s CLOSED decides. An item counted before CLOSED belongs to the receiver. An item counted after CLOSED stays
+//    the sender's, which learns this from `advance` itself. A receiver that has set CLOSED does not read the count of
+//    `tail` again.
 // 3. `head`'s CLOSED only tells a sender that waits for room to look at `tail`.
 // 4. WAITING is set by the peer after it has put its waker into the slot, and cleared by the owner before it takes the
-//    waker out. So a waker that was put there too late for one wake has its flag set for the next; and who takes a waker
-//    that came too early wakes it for nothing, which is harmless.
+//    waker out. So a waker that comes too late for one wake has its flag set for the next. A waker that comes too early
+//    may be woken for nothing, which is harmless.
 //
 // # Synchronisation edges
 // | id | release side | acquire side | publishes | model |
@@ -79,17 +80,17 @@
 // WAITING itself orders nothing: the slot's own edges do, as in `oneshot`.
 //
 // # What can go wrong
-// * A wake between the look and the sleep: `both_sleep_in_turn`.
+// * A wake between the last look and the sleep: `both_sleep_in_turn`.
 // * The receiver closes while the sender sends: received or given back, never both or neither: `send_close`.
-// * It closes while the sender waits for room (aiomisc 227): `close_wakes_sender`.
+// * The receiver closes while the sender waits for room (aiomisc 227): `close_wakes_sender`.
 // * The receiver is dropped with items in the ring, while the sender sends (RUSTSEC-2025-0024): `send_drop`.
 // * An item's `Drop` panics: the counter has moved on before: `tests::item_that_panics_in_drop`.
-// * A waker panics, or uses the end that wakes it: an end's own fields are right before: `tests::waker_that_panics`.
-// * A cancelled `recv` or `send` (kanal 24): nothing was handed over yet: `cancelled_recv`, `cancelled_send`.
+// * A waker panics, or uses the end that wakes it: an end updates its own fields before: `tests::waker_that_panics`.
+// * A cancelled `recv` or `send` (kanal 24): nothing has been sent or taken yet: `cancelled_recv`, `cancelled_send`.
 // * The counters wrap: `tests::counters_wrap`.
 //
-// Each side keeping a copy of the other's counter is due to FastForward (Giacomoni et al., 2008) and MCRingBuffer (Lee et
-// al., 2009).
+// The copy of the other side's counter is from FastForward (Giacomoni et al., 2008) and MCRingBuffer (Lee et al.,
+// 2009).
 
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
@@ -113,10 +114,10 @@ const CLOSED: usize = 2;
 /// One item.
 const ONE: usize = 4;
 
-/// How long an end pauses before it goes to wait: the other end gets several items done meanwhile.
+/// How long an end pauses before it waits, so that the other end can handle several items meanwhile.
 const PAUSE: u32 = 16;
 
-/// What was read of a counter: the count, in steps of [`ONE`], and the two flags.
+/// The value of a counter: the count, in steps of [`ONE`], and the two flags.
 #[derive(Clone, Copy)]
 #[must_use]
 pub(crate) struct Seen(usize);
@@ -135,7 +136,7 @@ impl Seen {
     }
 }
 
-/// One side's progress, and the place where the other side waits for it.
+/// One side's progress, and the waker of the other side when that waits for it.
 struct Counter {
     word: AtomicUsize,
     peer: WakerSlot,
@@ -151,21 +152,22 @@ impl Counter {
         Seen(self.word.load(Acquire))
     }
 
-    /// Owner: hands over the next `n` slots. What the word was before; `notify` is due once the owner's fields are right.
+    /// Owner: hands over the next `n` slots. Returns the value before: the caller passes it to `notify`, once its own
+    /// fields are up to date.
     fn advance(&self, n: usize) -> Seen {
         // ORDERING: AcqRel: Release [S1, S2]: pairs with `load` and `close`; publishes the slots. Acquire [S4]: pairs with
         // `close`; what the receiver did before it closed is seen.
         Seen(self.word.fetch_add(n * ONE, AcqRel))
     }
 
-    /// Either side: closes. What the word was before; `notify` is due, as after `advance`.
+    /// Either side: closes. Returns the value before, for `notify`, as `advance` does.
     fn close(&self) -> Seen {
         // ORDERING: AcqRel: Release [S3, S4]: pairs with `load` and `advance`; publishes what was done before.
         // Acquire [S1]: pairs with `advance`; the slots are ours.
         Seen(self.word.fetch_or(CLOSED, AcqRel))
     }
 
-    /// Wakes the peer if it waited. This runs users' code, which may use this very end, or panic.
+    /// Wakes the peer if it waited. This runs user code, which may use this end, or panic.
     fn notify(&self, before: Seen) {
         if before.is_waiting() {
             self.wake();
@@ -174,20 +176,21 @@ impl Counter {
 
     #[cold]
     fn wake(&self) {
-        // ORDERING: Relaxed: it must not come after the `take` in `wake` (rule 4), and does not, since that releases.
+        // ORDERING: Relaxed: must come before the `take` in `wake` (rule 4), which releases: so this cannot move behind
+        // it.
         self.word.fetch_and(!WAITING, Relaxed);
         self.peer.wake();
     }
 
-    /// Peer: asks for a wake-up at the next change from the count `seen` on. False: there has been one already.
+    /// Peer: asks to be woken when the counter changes from `seen`, or is closed. False: that has happened already.
     fn watch(&self, cx: &mut Context<'_>, seen: usize) -> bool {
         self.peer.register(cx.waker());
-        // ORDERING: Relaxed: it cannot come before the registration, which acquires; and the slot's own edges order the
-        // waker. If there is something to see, the caller looks again, with `load`.
+        // ORDERING: Relaxed: cannot move before the registration, which acquires; and the slot's own edges order the
+        // waker. After a change the caller looks again, with `load`.
         self.word.fetch_or(WAITING, Relaxed) & !WAITING == seen
     }
 
-    /// Peer: does not wait any more; its waker is dropped. The flag may stay, for a wake that finds nobody.
+    /// Peer: stops waiting, and drops its waker. WAITING may stay set: the owner then finds no waker.
     fn unwatch(&self) {
         drop(self.peer.take());
     }
@@ -209,7 +212,7 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> RefUnwindSafe for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// How far `tail` is before `head` when all slots are taken.
+    /// `tail - head` when all slots hold an item.
     fn full(&self) -> usize {
         self.slots.len() * ONE
     }
@@ -230,11 +233,11 @@ pub fn channel<T>(max_size: usize) -> (Sender<T>, Receiver<T>) {
     channel_at(max_size, 0)
 }
 
-/// A channel that has already carried `carried` items, so that its counters can be seen to wrap.
+/// A channel that has already carried `carried` items: a test makes its counters wrap.
 #[track_caller]
 fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
     assert!(max_size > 0, "spsc::channel: max_size is 0, but a channel needs room for at least one item");
-    // Asked now for `sync::pause`: the first time costs system calls, and an allocation.
+    // For `sync::pause`, later: the first call makes system calls, and allocates.
     sync::cpus();
     let can_be_counted = max_size <= usize::MAX / ONE;
     let Some(slots) = can_be_counted.then(|| sync::slots(max_size).ok()).flatten() else {
@@ -267,11 +270,11 @@ fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
     )
 }
 
-/// A channel whose receiver hands slots back by halves of the buffer, and all of them before it waits: then a sender that
-/// waits for room is woken when it can do as much as that.
+/// A channel whose receiver hands slots back by halves of the buffer, and all of them before it waits. So a sender that
+/// waits for room is woken when half of the buffer is free.
 ///
-/// Not for everybody: of a program that takes one item, and then waits for something else that the sender is to do once it
-/// has room, both ends would wait for ever. The sender of an iterable has nothing else to do.
+/// Not a public option: a consumer may take one item, and then wait for something else that the sender does once it has
+/// room; both ends would wait for ever. The sender of an iterable does nothing else.
 pub(crate) fn channel_by_halves<T>(max_size: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, mut receiver) = channel(max_size);
     receiver.batch = max_size.div_ceil(2) * ONE;
@@ -291,7 +294,7 @@ pub(crate) fn channel_by_halves<T>(max_size: usize) -> (Sender<T>, Receiver<T>) 
 #[must_use = "dropping the sender closes the channel"]
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
-    /// The own counter.
+    /// Its own counter.
     tail: usize,
     /// The receiver's counter, as last seen.
     head: usize,
@@ -300,7 +303,7 @@ pub struct Sender<T> {
     budget: Budget,
     /// Whether a waker may still be at `head`.
     watching: bool,
-    /// What is known of it; stays so.
+    /// Whether this end knows that the channel is closed.
     closed: bool,
 }
 
@@ -319,11 +322,11 @@ pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     /// The sender's counter, as last seen; once this end has closed, what it was then.
     tail: usize,
-    /// The own counter.
+    /// Its own counter.
     head: usize,
-    /// The own counter, as the sender knows it: the slots between the two have not been handed back yet.
+    /// Its own counter, as the sender sees it: the slots from here to `head` have not been handed back yet.
     handed_back: usize,
-    /// How many such slots make it worth to hand them back, in steps of [`ONE`].
+    /// How many such slots are handed back together, in steps of [`ONE`].
     batch: usize,
     /// Where the next item comes from.
     slot: usize,
@@ -334,7 +337,7 @@ pub struct Receiver<T> {
     closed: bool,
 }
 
-/// An end that may have left its waker with the other one.
+/// An end whose waker may be registered.
 trait Watch {
     fn unwatch(&mut self);
 }
@@ -384,7 +387,7 @@ impl<T> Sender<T> {
         if self.closed { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// As `room`, and a wake-up otherwise.
+    /// As `room`; if it is pending, the waker is woken later.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.room().is_ready() {
             return Poll::Ready(());
@@ -399,7 +402,7 @@ impl<T> Sender<T> {
         if self.shared.head.watch(cx, self.head) { Poll::Pending } else { self.room() }
     }
 
-    /// Puts an item in, after `room` has been ready. It comes back if the channel is closed.
+    /// Puts an item in, after `room` was ready. Gives the item back if the channel is closed.
     fn push(&mut self, item: T) -> Result<(), T> {
         let before = self.put(item)?;
         self.notify(before);
@@ -411,7 +414,7 @@ impl<T> Sender<T> {
         self.shared.tail.notify(before);
     }
 
-    /// As `push`; but `notify` is due.
+    /// As `push`, but leaves `notify` to the caller.
     #[inline]
     pub(crate) fn put(&mut self, item: T) -> Result<Seen, T> {
         if self.closed {
@@ -469,7 +472,7 @@ impl<T> Sender<T> {
     /// As [`send`](Self::send).
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: use
+    /// On an event loop's thread this stops the loop, and never returns if the receiver needs the loop: use
     /// [`send`](Self::send) there.
     pub fn send_blocking(&mut self, item: T) -> Result<(), SendError<T>> {
         self.block_for_room(None);
@@ -493,7 +496,7 @@ impl<T> Sender<T> {
         self.send_now(item)
     }
 
-    /// Sends an item, as the time for it is up.
+    /// As `try_send`, at the end of a time-out.
     pub(crate) fn send_now(&mut self, item: T) -> Result<(), SendTimeoutError<T>> {
         self.try_send(item).map_err(|error| match error {
             TrySendError::Full(item) => SendTimeoutError::Timeout(item),
@@ -531,7 +534,7 @@ impl<T> Sender<T> {
         self.shared.tail.load().is_closed()
     }
 
-    /// How many items are in the channel. The receiver may be taking some away right now; nobody else adds any.
+    /// How many items are in the channel. The receiver may take items meanwhile; only this end adds any.
     pub fn len(&self) -> usize {
         self.tail.wrapping_sub(self.shared.head.load().count()) / ONE
     }
@@ -555,8 +558,8 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// How many items are there: at least one. `None`: the end. Looks at the sender's counter only if it knows of fewer
-    /// than `wanted`.
+    /// How many items can be taken: at least one. `None`: the end. Reads the sender's counter only if fewer than
+    /// `wanted` are known.
     fn available(&mut self, wanted: usize) -> Poll<Option<usize>> {
         let mut closed = self.closed;
         if self.known() < wanted && !closed {
@@ -581,8 +584,7 @@ impl<T> Receiver<T> {
             return available;
         }
         self.hand_back(ONE);
-        // If the other end is at work, it has put several items in after a pause: which is cheaper for both than to be
-        // asked for each of them.
+        // A running sender puts several items in during the pause: cheaper for both ends than a wake-up for each item.
         sync::pause(PAUSE);
         let available = self.available(wanted);
         if available.is_ready() {
@@ -603,8 +605,8 @@ impl<T> Receiver<T> {
         item
     }
 
-    /// Hands back the slots of the items that were read, if they are as many as `worth`, and wakes the sender if it waits for
-    /// room.
+    /// Hands back the slots of the items that were read, if there are at least `worth`, and wakes the sender if it
+    /// waits for room.
     #[inline]
     fn hand_back(&mut self, worth: usize) {
         let read = self.head.wrapping_sub(self.handed_back);
@@ -634,10 +636,10 @@ impl<T> Receiver<T> {
         poll_fn(|cx| attempt.0.poll_recv(cx)).await
     }
 
-    /// As [`recv`](Self::recv), for one who writes a future or a stream by hand.
+    /// As [`recv`](Self::recv), for hand-written futures and streams.
     ///
-    /// The waker of the last call that was pending is woken when there is something to see, unless this end was used in
-    /// another way since. After 128 items in a row the call gives way: it wakes the waker and is pending once.
+    /// If it is pending, the waker is woken when there is an item or the end, unless another method of this end was
+    /// called since. After 128 items in a row it yields: it wakes the waker and is pending once.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         ready!(self.budget.poll_ready(cx));
         let item = self.poll_item(cx);
@@ -645,7 +647,7 @@ impl<T> Receiver<T> {
         item
     }
 
-    /// As `poll_recv`, but never gives way.
+    /// As `poll_recv`, but never yields.
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let available = self.poll_available(cx, 1);
         if available.is_ready() {
@@ -657,7 +659,7 @@ impl<T> Receiver<T> {
     /// Receives the next item; blocks this thread while the channel is empty. `None`: it is closed, and nothing is left.
     ///
     /// # Blocking
-    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: use
+    /// On an event loop's thread this stops the loop, and never returns if the sender needs the loop: use
     /// [`recv`](Self::recv) there.
     pub fn recv_blocking(&mut self) -> Option<T> {
         let attempt = Attempt(self);
@@ -678,7 +680,7 @@ impl<T> Receiver<T> {
         item.map_or_else(|| attempt.0.recv_now(), |item| item.ok_or(RecvTimeoutError::Closed))
     }
 
-    /// Receives an item, as the time for it is up.
+    /// As `try_recv`, at the end of a time-out.
     pub(crate) fn recv_now(&mut self) -> Result<T, RecvTimeoutError> {
         self.try_recv().map_err(|error| match error {
             TryRecvError::Empty => RecvTimeoutError::Timeout,
@@ -708,7 +710,7 @@ impl<T> Receiver<T> {
         });
         let items = available.await.unwrap_or(0).min(limit);
         attempt.0.budget.count(items);
-        // Before anything is taken: if there is no memory for them, they stay in the channel.
+        // Before any item is taken: if there is no memory for them, they stay in the channel.
         buf.reserve(items);
         buf.extend(iter::repeat_with(|| attempt.0.read()).take(items));
         attempt.0.hand_back(attempt.0.batch);
@@ -747,7 +749,7 @@ impl<T> Receiver<T> {
         // After `tail`: a sender that waits for room is woken by `head`, and then looks at `tail` (rule 3).
         let head = self.shared.head.close();
         self.shared.head.notify(head);
-        // A waker that `poll_recv` was given on this end: it has the end to see.
+        // The waker of an earlier `poll_recv` of this receiver: its task can now see the end.
         self.shared.tail.notify(tail);
     }
 
@@ -756,7 +758,7 @@ impl<T> Receiver<T> {
         self.closed || self.shared.tail.load().is_closed()
     }
 
-    /// How many items are in the channel. The sender may be adding some right now; nobody else takes any away.
+    /// How many items are in the channel. The sender may add items meanwhile; only this end takes any.
     pub fn len(&self) -> usize {
         let tail = if self.closed { self.tail } else { self.shared.tail.load().count() };
         tail.wrapping_sub(self.head) / ONE
@@ -796,7 +798,7 @@ impl<T> IntoIterator for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        /// Closes, and drops what is left: also if users' code (a waker, an item's `Drop`) panics on the way.
+        /// Closes, and drops the items that are left, also if user code (a waker, an item's `Drop`) panics meanwhile.
         struct Drain<'a, T>(&'a mut Receiver<T>);
         impl<T> Drain<'_, T> {
             fn drain(&mut self) {
@@ -817,11 +819,11 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// The channel is closed; here is the item back.
+/// The channel is closed. Gives the item back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(pub T);
 
-/// Why [`Sender::try_send`] could not send; here is the item back.
+/// Why [`Sender::try_send`] could not send. Gives the item back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError<T> {
     /// There is no room right now.
@@ -830,7 +832,7 @@ pub enum TrySendError<T> {
     Closed(T),
 }
 
-/// Why [`Sender::send_timeout`] or [`Sender::send_blocking_timeout`] could not send; here is the item back.
+/// Why [`Sender::send_timeout`] or [`Sender::send_blocking_timeout`] could not send. Gives the item back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendTimeoutError<T> {
     /// There was no room in time.
@@ -842,7 +844,7 @@ pub enum SendTimeoutError<T> {
 /// Why [`Receiver::try_recv`] has no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryRecvError {
-    /// There is none right now.
+    /// No item is there right now.
     Empty,
     /// The channel is closed, and nothing is left.
     Closed,
@@ -851,7 +853,7 @@ pub enum TryRecvError {
 /// Why [`Receiver::recv_timeout`] or [`Receiver::recv_blocking_timeout`] has no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvTimeoutError {
-    /// None came in time.
+    /// No item came in time.
     Timeout,
     /// The channel is closed, and nothing is left.
     Closed,

@@ -1,10 +1,11 @@
-//! A place for one waiter.
+//! A slot for the waker of one waiter.
 //!
 //! # What it promises
-//! A waiter calls [`register`](WakerSlot::register) and then **looks again** at what it waits for; whoever makes that
-//! come true publishes it and then calls [`wake`](WakerSlot::wake) (or [`take`](WakerSlot::take), and wakes what it
-//! got). Then at least one of the two holds: the waiter's second look sees the event, or the waker registered last is
-//! woken. Neither call ever waits for the other side; a waiter that comes while a taker is at work is told to come again.
+//! A waiter calls [`register`](WakerSlot::register) and then **looks again** for the event that it waits for. The other
+//! side publishes the event and then calls [`wake`](WakerSlot::wake), or [`take`](WakerSlot::take) and wakes the waker
+//! that it got. Then at least one of the two holds: the waiter's second look sees the event, or the waker registered
+//! last is woken. Neither call waits for the other side. If a taker is at work during a registration, the waiter is
+//! woken at once, and looks once more.
 //!
 //! # State machine
 //! ```text
@@ -19,9 +20,10 @@
 //!
 //! # Who may touch what
 //! 1. `waker` belongs to the thread whose transition left `IDLE`, until that thread goes back to `IDLE`.
-//! 2. A `take` that finds `REGISTERING` leaves its mark and goes: the registering thread then does what it came for.
-//! 3. While a thread owns the cell it only moves wakers in or out. Cloning, waking and dropping one runs its
-//!    executor's code, which may come back here; so all that is done outside.
+//! 2. A `take` that finds `REGISTERING` sets `TAKING` as a mark and returns. The registering thread then wakes the
+//!    waker itself.
+//! 3. While a thread owns the cell it only moves wakers in or out. Cloning, waking or dropping a waker runs the code of
+//!    its executor, which may use this slot: so that is done outside the lock.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
@@ -37,8 +39,8 @@
 //! * Two takers at once, of which only one may have the waker: `two_takers`.
 //! * A waker dropped by `register` that calls back into the slot: `waker_that_registers_in_drop`.
 //!
-//! The protocol is that of `AtomicWaker` in the `futures` project, but for one thing: wakers are cloned and dropped
-//! outside the lock.
+//! The protocol is that of `AtomicWaker` in the `futures` project, except that wakers are cloned and dropped outside
+//! the lock.
 
 use std::task::Waker;
 use std::{fmt, mem};
@@ -69,18 +71,18 @@ impl Default for WakerSlot {
 }
 
 impl WakerSlot {
-    /// Leaves a waker to be woken by the next [`take`](Self::take), in place of the one left before.
+    /// Stores a waker for the next [`take`](Self::take), in place of the one stored before.
     ///
-    /// The caller must look again for what it waits for before it goes to sleep. There is one waiter: of two that
-    /// register at once, one is woken at once.
+    /// The caller must look again for its event before it sleeps. A slot is for one waiter: of two that register at the
+    /// same time, one is woken at once.
     pub fn register(&self, waker: &Waker) {
         let mut waker = Some(waker.clone());
         // ORDERING: Acquire [W2]: pairs with the unlock in `take`; the cell is ours, as that thread left it, and its
         // event is seen. On failure, Relaxed: nothing is read because of it.
         if self.state.compare_exchange(IDLE, REGISTERING, Acquire, Relaxed).is_err() {
-            // A taker is at work this very moment, on an earlier waker. Its event may be an old one, so the caller may
-            // see nothing on its second look: it is told to look once more, instead of waiting for the taker here. That
-            // one may have lost its core between two instructions: it is offered this one.
+            // A taker is taking an earlier waker. Its event may be an old one, so the caller's second look may see
+            // nothing: waking the caller makes it look once more, and no thread waits for the taker. The taker may have
+            // been preempted: yield to it.
             thread::yield_now();
             wake(waker);
             return;
@@ -101,12 +103,12 @@ impl WakerSlot {
 
     /// Takes the waker out, if there is one and nobody else is taking it. The caller wakes or drops it.
     ///
-    /// `None` also if a registration is going on: that one then wakes its waker itself.
+    /// Also `None` during a registration: `register` then wakes its waker itself.
     #[must_use = "a waker that is taken must be woken, unless its waiter has given up"]
     pub fn take(&self) -> Option<Waker> {
-        // ORDERING: AcqRel: Acquire [W1, W2, W4]: pairs with the unlock of whoever had the slot before; the cell is ours.
-        // Release [W2, W3]: the next registration acquires this very write, or a later one that passes it on; publishes
-        // the event that came before, and keeps it before this.
+        // ORDERING: AcqRel: Acquire [W1, W2, W4]: pairs with the unlock of the thread that had the cell before; the
+        // cell is ours. Release [W2, W3]: the next registration acquires this very write, or a later one that passes it
+        // on; publishes the event.
         if self.state.fetch_or(TAKING, AcqRel) != IDLE {
             return None;
         }
