@@ -17,13 +17,13 @@ use crate::sync::{Arc, Mutex};
 /// How many threads a pool may have in all when jobs block: see [`ThreadPool`].
 const MAX_THREADS: usize = 512;
 
-/// The size of a thread's stack, in bytes, if nobody says: std's rule.
+/// The default size of a thread's stack, in bytes: as in std.
 fn default_stack_size() -> usize {
     let size = env::var("RUST_MIN_STACK").ok().and_then(|size| size.parse().ok());
     size.unwrap_or(2 << 20)
 }
 
-/// Makes a [`ThreadPool`] that differs from the usual. From [`ThreadPool::builder`].
+/// Configures and makes a [`ThreadPool`]. From [`ThreadPool::builder`].
 ///
 /// ```
 /// use offthread::ThreadPool;
@@ -60,7 +60,7 @@ impl ThreadPoolBuilder {
         }
     }
 
-    /// How many jobs run at once. Unless said: as in the [global](ThreadPool::global) pool.
+    /// How many jobs run at once. Default: as in the [global](ThreadPool::global) pool.
     ///
     /// # Panics
     /// If `threads` is 0.
@@ -71,7 +71,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// The name of each of its threads, as debuggers show it. Unless said: `offthread`.
+    /// The name of each of its threads, as debuggers show it. Default: `offthread`.
     ///
     /// # Panics
     /// If it contains a zero byte, which no thread's name can.
@@ -81,7 +81,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// The size of its threads' stacks, in bytes. Unless said: std's.
+    /// The size of its threads' stacks, in bytes. Default: std's.
     ///
     /// A size that the system does not grant shows when a thread is started: then jobs resolve with
     /// [`JoinError::NoThread`](crate::JoinError::NoThread).
@@ -90,13 +90,13 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// After how long an idle thread ends. Unless said: 10 seconds. [`Duration::MAX`]: never.
+    /// After how long an idle thread ends. Default: 10 seconds. [`Duration::MAX`]: never.
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = keep_alive;
         self
     }
 
-    /// Runs on each thread before its first job. A panic in it goes no further than the panic hook.
+    /// Runs on each thread before its first job. A panic of the hook is caught; only the panic hook reports it.
     pub fn on_thread_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_thread_start = Some(Box::new(hook));
         self
@@ -108,7 +108,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Whether to measure [`busy`](crate::PoolStats::busy) and [`waited`](crate::PoolStats::waited). Unless said: no, as
+    /// Whether to measure [`busy`](crate::PoolStats::busy) and [`waited`](crate::PoolStats::waited). Default: no, since
     /// each job then takes some hundred nanoseconds longer.
     pub fn timed(mut self, timed: bool) -> Self {
         self.timed = timed;
@@ -118,8 +118,8 @@ impl ThreadPoolBuilder {
     /// The pool. No thread is started yet.
     ///
     /// # Panics
-    /// If the number of threads was not said, and `OFFTHREAD_POOL_SIZE` is set to something else than a positive number. An
-    /// empty value counts as unset.
+    /// If the number of threads was not set, and `OFFTHREAD_POOL_SIZE` is set to something else than a positive number.
+    /// An empty value counts as unset.
     pub fn build(self) -> ThreadPool {
         let size = self.threads.unwrap_or_else(default_size);
         let state = State {
@@ -158,7 +158,7 @@ impl ThreadPoolBuilder {
     }
 }
 
-/// The name that a thread is to have, if it can.
+/// Checks that a thread can have this name.
 #[track_caller]
 pub fn checked_name(caller: &str, name: String) -> String {
     assert!(!name.contains('\0'), "{caller}::name: {name:?} contains a zero byte");

@@ -1,20 +1,20 @@
-//! How a pool closes, and who waits for that.
+//! How a pool closes, and how threads wait for that.
 //!
 //! # What it promises
-//! A closed pool refuses new jobs; its workers end when the queue is empty. A pool that is shut down also refuses the entries
-//! that wait. [`Shared::wait_until_finished`] returns when nothing waits, nothing is being refused, and
+//! A closed pool refuses new jobs; its workers end when the queue is empty. A pool that is shut down also refuses the
+//! entries that wait. [`Shared::wait_until_finished`] returns when no entry waits, none is being refused, and
 //!
 //! * for a caller from outside: all threads have ended, the destructors of their thread-locals included;
 //! * for a caller on one of the pool's threads: every worker left is *exempt*. A worker is exempt from the moment its job waits
 //!   for the pool to finish until that job ends. So jobs that wait for the pool do not wait for one another.
 //!
 //! # How
-//! Entries are refused one after the other, each taken out of the queue under the lock and dropped outside of it, since a
-//! closure's `Drop` is user code. Such a `Drop` may wait for the pool itself: then it first refuses what is left, and does not
-//! wait for entries that are being refused by now, its own among them.
+//! Entries are refused one after the other, each taken out of the queue under the lock and dropped outside of it, since
+//! a closure's `Drop` is user code. Such a `Drop` may itself wait for the pool. Then it first refuses the entries that
+//! are left, and does not wait for those that are being refused, since one of them is its own.
 //!
-//! A thread that ends because it was idle for long is not waited for, if the pool is open then: an ended thread that may still
-//! be joined keeps its stack.
+//! A thread that ends while the pool is open is not joined: its handle is dropped, since an ended thread keeps its
+//! stack until it is joined or detached.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -41,25 +41,27 @@ pub struct Closing {
     pub shut_down: bool,
     /// The threads that are refusing an entry.
     refusing: Vec<ThreadId>,
-    /// Those that wait for the closed pool to finish.
+    /// The wakers of threads that wait for the closed pool to finish.
     waiters: Vec<Waker>,
     /// The threads that are to be joined.
     handles: Vec<JoinHandle<()>>,
-    /// The threads that ended before their handle came, and that nobody joins.
+    /// The threads that ended, while the pool was open, before their handle was in `handles`: nobody joins them.
     early: Vec<ThreadId>,
     /// How many threads are starting, run, or are to be joined.
     pub unjoined: usize,
 }
 
 impl State {
-    /// Whether a closed pool has finished, but for threads that are to be joined.
+    /// Whether a closed pool has finished, except that threads may have to be joined. `inside`: on one of its own
+    /// threads.
     fn has_finished(&self, inside: bool) -> bool {
         let left = self.workers.threads() - if inside { self.workers.count(Stage::Exempt) } else { 0 };
         let refusing = &self.closing.refusing;
         left == 0 && self.queue.len() == 0 && (refusing.is_empty() || refusing.contains(&thread::current().id()))
     }
 
-    /// An entry that nobody will ever take, or not soon enough, since the system refuses to start threads.
+    /// Takes an entry that no worker will take, or will not take soon enough, since the system refuses to start
+    /// threads.
     pub fn take_orphan(&mut self, ready: &mut Ready) -> Option<Started> {
         let exempt = if self.closing.closed { self.workers.count(Stage::Exempt) } else { 0 };
         if self.workers.threads() == exempt {
@@ -71,7 +73,7 @@ impl State {
         }
     }
 
-    /// Something has changed that a thread may wait for which waits for the pool to finish.
+    /// Wakes the threads that wait for the pool to finish, so that they look again.
     pub fn wake_waiters(&mut self) {
         // No user code: these are wakers of parkers.
         mem::take(&mut self.closing.waiters).into_iter().for_each(Waker::wake);
@@ -88,7 +90,8 @@ impl State {
         self.wake_waiters();
     }
 
-    /// The calling thread is about to end. If nobody will join it, drops its handle: so the system can free its stack.
+    /// The calling thread is about to end. If the pool is open, drops the thread's handle, so that the system can free
+    /// its stack.
     pub fn thread_leaves(&mut self) {
         let Closing { closed, handles, early, unjoined, .. } = &mut self.closing;
         if !*closed {
@@ -121,12 +124,12 @@ impl Shared {
         self.close();
         self.stop.set();
         self.refuse_queued();
-        // Last: a stream that is paused ends right here, and its iterator's `Drop` may wait for any job.
+        // Last: this ends the paused streams, and the `Drop` of an iterator may wait for any job.
         let streams = mem::take(&mut *self.streams.lock());
         streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());
     }
 
-    /// Refuses what waits, if the pool was shut down, or if nobody will take it.
+    /// Refuses the entries that wait, if the pool was shut down, or else those that no worker will take.
     fn refuse_queued(&self) {
         self.refuse(
             || JoinError::Cancelled,
@@ -155,7 +158,8 @@ impl Shared {
         }
     }
 
-    /// Waits until the closed pool has finished; with `join`, for its threads too. False: the deadline has passed.
+    /// Waits until the closed pool has finished; with `join`, also for the ends of its threads. False: the deadline has
+    /// passed.
     pub fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>, join: bool) -> bool {
         let inside = is_thread_of(this);
         if let Some(worker) = Worker::of(this) {
@@ -170,13 +174,13 @@ impl Shared {
                 }
                 let Some(thread) = state.closing.handles.pop() else { break };
                 drop(state);
-                // Its panics have been caught.
+                // The thread has caught all panics.
                 let _ = thread.join();
                 state = this.state.lock();
                 state.closing.unjoined -= 1;
                 state.wake_waiters();
             }
-            // It may have waited before, and have given up.
+            // The waker of an earlier wait that timed out may still be there.
             if !state.closing.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
                 state.closing.waiters.push(cx.waker().clone());
             }

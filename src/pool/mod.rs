@@ -1,25 +1,26 @@
 //! The threads that run jobs.
 //!
 //! # What it promises
-//! A job that is submitted runs, on one of the pool's threads, in the order of submission, at most `threads` of them at
-//! once; whatever happens, its handle resolves. Threads are started lazily, one for each job that finds no idle thread, and
-//! end when they have been idle for long. A job that waits for another job never keeps that one from running.
+//! Jobs start in the order of submission, on the pool's threads, at most `threads` of them at once. Every handle
+//! resolves, whatever happens. A thread is started when a job finds no idle one, and ends when it has been idle for
+//! long. A job that waits for another job of its pool never keeps that job from running.
 //!
 //! # How
-//! *Decide under the lock, act outside.* One lock, that of [`State`], guards the queue, the list of idle workers and every count
-//! that decides. So the decision *wake one, start one, or leave it* rests on facts. A decision is a `#[must_use]` value, and is
-//! carried out when the lock is free. No user code runs under a lock, and no worker is woken under one.
+//! *Decide under the lock, act outside.* The lock of [`State`] guards the queue, the list of idle workers and every
+//! count that decides. (The part of the queue that workers take from has a second lock: see `queue.rs`.) So one thread
+//! at a time decides whether to wake a worker, to start one, or to do neither. A decision is a `#[must_use]` value, and
+//! is carried out when the lock is free. No user code runs under a lock, and no worker is woken under one.
 //!
-//! `queue.rs` has the jobs that wait, `workers.rs` the workers and the invariant of the pool, `worker.rs` a thread's life,
-//! `closing.rs` the end of a pool, and `stream.rs` the turns of iterables. The counters of [`PoolStats`] are reported, never
-//! decided on.
+//! `queue.rs` has the jobs that wait, `workers.rs` the counts of workers and the invariant of the pool, `worker.rs` the
+//! code of one thread, `closing.rs` the end of a pool, and `stream.rs` the turns of iterables. The counters of
+//! [`PoolStats`] are reported, never decided on.
 //!
-//! A pool cannot starve itself: a job that waits for another job that has not started runs that one right there
-//! ([`Job::wait`]); and a thread that sleeps in a blocking call of this crate does not count as one of the `threads` while it
-//! sleeps, so that another thread takes its place if jobs wait.
+//! A pool cannot starve itself. A job that waits for a job that has not started runs it inline ([`Job::wait`]). A
+//! thread that sleeps in a blocking call of this crate does not count as one of the `threads`, so another thread takes
+//! its place if jobs wait.
 //!
 //! # What can go wrong
-//! * A job is submitted as the only worker goes idle, or as its time is up: `submit_idle`, `submit_timeout`.
+//! * A job is submitted as the only worker goes idle, or as its idle time ends: `submit_idle`, `submit_timeout`.
 //! * Two submitters see the same idle worker, or the same room for a thread: `two_submitters`, `two_jobs_two_threads`.
 //! * The worker that is woken does not wake the next, and its own job waits for the next one's: `woken_worker_wakes_the_next`.
 //! * A worker is counted as searching, but does something that takes long: `result_whose_drop_waits_for_the_next_job`,
@@ -27,13 +28,13 @@
 //! * A worker wakes up for no reason: `spurious_wake_up`.
 //! * A job comes as the pool is closed: `submit_shutdown`, `submit_drain`; or one that waits is cancelled as the pool waits
 //!   for it: `cancel_drain`; as a worker takes it: `cancel_start`.
-//! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`; its own jobs close it: `two_jobs_drain`. Its last
-//!   handle is dropped in a job, or beside one: `last_handle_in_a_job`, `last_handle_running`.
+//! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`; its own jobs close it: `two_jobs_drain`.
+//! * Its last handle is dropped in a job, or while one runs: `last_handle_in_a_job`, `last_handle_running`.
 //! * A pool is drained while a thread is ending: `drain_joins`; it is shut down while a job runs: `shutdown_timeout_waits`; or
 //!   while another thread drains it: `drain_beside_a_shutdown`.
 //! * A worker blocks while the job that it waits for comes: `submit_block`; and comes back to the thread that was started in
 //!   its place: `spare_thread`, `surplus_thread_takes_no_job`.
-//! * A job is run where it is waited for, and taken by a worker: `inline_wait`.
+//! * A job runs inline while a worker takes it: `inline_wait`.
 #![forbid(unsafe_code)]
 
 mod builder;
@@ -78,18 +79,18 @@ use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread};
 /// ```
 ///
 /// # Threads
-/// They are started when jobs come, and end when they have been idle for 10 seconds, or as the
-/// [builder](ThreadPool::builder) was told. While a job sleeps in a blocking call of this crate, its thread does not count,
-/// and another one may run jobs instead; so there may be more threads than the pool was made with, up to 512. If the system
-/// refuses that thread, the jobs wait until a thread is free.
+/// Threads are started when jobs come, and end when they have been idle for 10 seconds, or for the
+/// [builder](ThreadPool::builder)'s `keep_alive`. While a job sleeps in a blocking call of this crate, its thread does
+/// not count, and another one may run jobs instead; so there may be up to 512 threads. If the system refuses
+/// another thread, the jobs wait until a thread is free.
 ///
-/// The system decides on which CPUs they run. On Linux a thread inherits the CPU mask of the thread that starts it: here, of
-/// the one that happened to submit a job when the pool had no idle thread; and keeps the mask for everybody's jobs. If some
-/// threads of the program are pinned, set the mask in [`on_thread_start`](ThreadPoolBuilder::on_thread_start).
+/// The system decides on which CPUs they run. On Linux a thread inherits the CPU mask of the thread that starts it: in
+/// a pool, of a thread that submits a job when no worker is idle. The mask then applies to all jobs of that thread. If
+/// some threads of the program are pinned, set the mask in [`on_thread_start`](ThreadPoolBuilder::on_thread_start).
 ///
 /// # Closing
-/// Dropping the last handle lets the queue run empty, without waiting for it; then the threads end. [`drain`](Self::drain)
-/// waits for that, and [`shutdown`](Self::shutdown) cancels what has not started.
+/// Dropping the last handle closes the pool without waiting: its threads run the jobs that are queued, and then end.
+/// [`drain`](Self::drain) also waits for that. [`shutdown`](Self::shutdown) cancels the jobs that have not started.
 #[derive(Clone)]
 pub struct ThreadPool {
     owner: Arc<Owner>,
@@ -107,7 +108,7 @@ pub(crate) struct Shared {
     ready: CachePadded<Mutex<Ready>>,
     state: CachePadded<Mutex<State>>,
     ended: CachePadded<EndedJobs>,
-    /// A hint for workers that yield: an entry was added after the last look that found none.
+    /// A hint for workers that yield: an entry was added after a worker last found none.
     has_entries: CachePadded<AtomicBool>,
     /// The streams that have not ended, and some that have.
     streams: Mutex<Vec<Weak<Stream>>>,
@@ -125,7 +126,7 @@ pub(crate) struct Shared {
 /// No user code runs under its locks.
 impl RefUnwindSafe for Shared {}
 
-/// What stands behind the pool's lock.
+/// What the pool's lock guards.
 struct State {
     queue: Queue,
     workers: Workers,
@@ -133,8 +134,8 @@ struct State {
     counters: Counters,
 }
 
-/// How often a thread that has submitted a job yields to workers that are finishing, before it has another one take the job.
-/// About as long as a waker takes that makes a system call.
+/// How often a submitter yields to workers that are finishing, before it wakes or starts another worker. This takes
+/// about as long as a waker that makes a system call.
 const MAX_RECHECKS: u32 = 48;
 
 static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
@@ -150,15 +151,15 @@ impl ThreadPool {
         Self::builder().threads(threads).build()
     }
 
-    /// For a pool that differs from the usual.
+    /// Configures a pool.
     pub fn builder() -> ThreadPoolBuilder {
         ThreadPoolBuilder::new()
     }
 
-    /// The pool for whoever names no other, made when it is first asked for.
+    /// The default pool. The first call makes it.
     ///
-    /// It has one thread for each thread that the machine can run at once, but at least 4 and at most 32; the environment
-    /// variable `OFFTHREAD_POOL_SIZE` overrides this. An empty value counts as unset.
+    /// It has as many threads as the machine can run at once, but at least 4 and at most 32; the environment variable
+    /// `OFFTHREAD_POOL_SIZE` overrides this. An empty value counts as unset.
     ///
     /// # Panics
     /// At the first call, if `OFFTHREAD_POOL_SIZE` is set and is not a positive number.
@@ -191,7 +192,7 @@ impl ThreadPool {
         R: Send + 'static,
     {
         let shared = &self.owner.shared;
-        // All of them first: the iterator is the user's, and may panic.
+        // Collected first: the iterator is user code, and may panic.
         let jobs: Vec<F> = jobs.into_iter().collect();
         let (queued, handles): (Vec<_>, _) = jobs.into_iter().map(|func| Shared::job(shared, func)).unzip();
         let mut state = shared.state.lock();
@@ -236,12 +237,13 @@ impl ThreadPool {
         Map::new(self.clone(), items.into_iter(), function, threads)
     }
 
-    /// What the pool has done so far, and what it does now. The figures are of one instant.
+    /// What the pool has done so far, and what it does now. A job that ends during this call may or may not be counted
+    /// as ended.
     pub fn stats(&self) -> PoolStats {
         let shared = &self.owner.shared;
         let (ready, state) = shared.lock();
         let Counters { submitted, cancelled, ran_inline, busy, waited } = state.counters;
-        // ORDERING: Relaxed: what a job has counted is seen by whoever has seen its result.
+        // ORDERING: Relaxed: a thread that has seen a job's result also sees its count.
         let [succeeded, panicked, cut_short] =
             [&shared.ended.succeeded, &shared.ended.panicked, &shared.ended.cancelled].map(|count| count.load(Relaxed));
         PoolStats {
@@ -260,15 +262,16 @@ impl ThreadPool {
 
     /// Closes the pool, and waits until all its jobs have run and its threads have nothing left to do.
     ///
-    /// New jobs are refused: they resolve with [`JoinError::Cancelled`](crate::JoinError::Cancelled). Iterables that are just running, or queued, end
-    /// after `max_size` more items; those that are paused end when they would go on, in the call that takes an item.
+    /// New jobs are refused: they resolve with [`JoinError::Cancelled`](crate::JoinError::Cancelled). Iterables that
+    /// are running or queued end after at most `max_size` more items; paused ones end in the call that takes an item
+    /// and makes room.
     ///
     /// # Blocking
-    /// Until the last job has ended, and the threads have, the destructors of their thread-locals included. A thread that had
-    /// been idle for long, and ended before the pool was closed, is not waited for. Called on one of the pool's own threads,
-    /// this waits neither for the threads, nor for the job that called it, nor for others that wait like this.
+    /// Until all jobs have ended, and all threads, with the destructors of their thread-locals. A thread that was idle
+    /// for long, and ended before the pool was closed, is not waited for. Called on one of the pool's own threads, this
+    /// does not wait for the threads, for the job that called it, or for other jobs that wait for the pool.
     ///
-    /// On the thread of an event loop this stops the loop. If what it waits for needs that loop, it never returns: call it in
+    /// On an event loop's thread this stops the loop, and never returns if a job needs the loop: call it in
     /// [`threaded_separate`](crate::threaded_separate()) there.
     pub fn drain(&self) {
         self.owner.shared.close();
@@ -277,8 +280,8 @@ impl ThreadPool {
 
     /// Closes the pool, cancels the jobs that have not started, and waits for those that run.
     ///
-    /// Those that run see that [`is_cancelled`](crate::is_cancelled) is true. All iterables end; the iterators of those that
-    /// do not run are dropped right here.
+    /// In the jobs that run, [`is_cancelled`](crate::is_cancelled) turns true. All iterables end; this call drops the
+    /// iterators of those that do not run.
     ///
     /// # Blocking
     /// As [`drain`](Self::drain), and as long as it takes to drop closures and iterators.
@@ -324,7 +327,7 @@ impl ThreadPool {
     }
 }
 
-/// How many threads a pool has if nobody says.
+/// How many threads a pool has by default.
 fn default_size() -> usize {
     match env::var_os("OFFTHREAD_POOL_SIZE").filter(|size| !size.is_empty()) {
         None => sync::cpus().clamp(4, 32),
@@ -335,7 +338,8 @@ fn default_size() -> usize {
     }
 }
 
-/// Shows the pool that the job runs on which calls this; or the global one, if there is none or it is closed.
+/// Calls `f` with the pool of the job that this code runs in; with the global pool if there is none, or if it is
+/// closed.
 pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
     match Worker::current().filter(|worker| !worker.shared.state.lock().closing.closed) {
         Some(worker) => f(&worker.shared),
@@ -382,10 +386,11 @@ impl Shared {
         }
     }
 
-    /// Entries have been added: has somebody take them.
+    /// Entries have been added: wakes or starts a worker, if need be.
     fn added(this: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let next = state.next(true);
-        // ORDERING: Relaxed: a hint; the entries are behind the lock. The load keeps the cache line where it is.
+        // ORDERING: Relaxed: a hint; the entries are behind the lock. The load avoids the write, which would take the
+        // cache line from other cores.
         if !this.has_entries.load(Relaxed) {
             // ORDERING: Relaxed: as above.
             this.has_entries.store(true, Relaxed);
@@ -487,7 +492,7 @@ struct Timing {
 }
 
 impl Timing {
-    /// The job starts. What this returns adds up the times when it is dropped, also after a panic.
+    /// The job starts. Dropping the returned value adds the job's times to the counters, also after a panic.
     fn start(self: Box<Self>) -> impl Drop {
         struct Running(Box<Timing>, Instant);
         impl Drop for Running {

@@ -1,13 +1,15 @@
 //! The jobs that wait, and the turns of streams among them.
 //!
-//! Submitters push to the back of `submitted`; workers take from the front of `ready`, and when that is empty they swap the
-//! two. Each has a lock of its own: [`Ready`], and the pool's state, which [`Queue`] is a part of. So while there is much to
-//! do, submitters and workers do not meet at every job. A thread that needs both locks takes that of `Ready` first.
+//! Submitters push to the back of `submitted`; workers take from the front of `ready`, and when that is empty they swap
+//! the two. Each has a lock of its own: [`Ready`], and the pool's state, which [`Queue`] is a part of. So while many
+//! jobs wait, submitters and workers rarely contend for a lock. A thread that needs both locks takes that of `Ready`
+//! first.
 //!
-//! A turn whose consumer waits for its end has priority: it stands in a queue that is looked at first.
+//! The turn in which a closed stream ends has priority, since its consumer may wait for the end: it goes into a third
+//! queue. A worker that holds both locks takes from there first.
 //!
-//! A cancelled job stays in its place, as a *stale* entry that holds nothing of the user. When half of all entries are stale,
-//! they are purged: so each costs a look or two.
+//! A cancelled job stays in its queue as a *stale* entry, which owns no user data. When more than half of the entries
+//! are stale, the stale ones are purged: so each costs a constant time.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -16,19 +18,19 @@ use std::mem;
 
 use crate::primitives::job::{Queued, Started};
 
-/// With fewer stale entries than this, they stay until their turn comes.
+/// So many stale entries are not purged.
 const MIN_STALE: usize = 32;
 /// An empty queue keeps room for so many entries.
 const KEEP_CAPACITY: usize = 64;
 
-/// The entries that workers take next. Behind a lock of its own.
+/// The entries that workers take next. It has a lock of its own.
 #[derive(Default)]
 pub struct Ready {
     jobs: VecDeque<Queued>,
     /// Reported only: how many jobs, and how many turns, have been taken out.
     pub started: u64,
     pub turns_started: u64,
-    /// No job may be taken: the pool was shut down, or more workers are active than may be, as some have come back from
+    /// No job may be taken: the pool was shut down, or too many workers are active, since some have come back from
     /// blocking.
     pub paused: bool,
 }
@@ -60,14 +62,14 @@ impl Ready {
 pub struct Queue {
     submitted: VecDeque<Queued>,
     priority: VecDeque<Queued>,
-    /// No fewer than there are in `Ready`.
+    /// At least the number of entries in `Ready`.
     ready_len: usize,
-    /// No fewer than there are stale entries.
+    /// At least the number of stale entries.
     stale: usize,
 }
 
 impl Queue {
-    /// How many entries wait, stale ones included: no fewer than there are.
+    /// At least the number of entries that wait, stale ones included.
     pub fn len(&self) -> usize {
         self.submitted.len() + self.ready_len + self.priority.len()
     }
@@ -116,7 +118,7 @@ impl Queue {
         entry
     }
 
-    /// Nothing waits, and a worker goes idle: gives back the memory of a burst.
+    /// Nothing waits, and a worker goes idle: frees the memory of a burst.
     pub fn shrink(&mut self, ready: &mut Ready) {
         self.stale = 0;
         for entries in [&mut self.submitted, &mut ready.jobs, &mut self.priority] {
@@ -124,7 +126,7 @@ impl Queue {
         }
     }
 
-    /// An entry has become stale, or will soon. Whether a [`purge`](Self::purge) is due: when half of many entries are stale.
+    /// An entry has become stale, or will soon. Returns whether a [`purge`](Self::purge) is due.
     pub fn add_stale(&mut self) -> bool {
         self.stale += 1;
         self.stale > MIN_STALE && 2 * self.stale > self.len()

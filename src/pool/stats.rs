@@ -59,32 +59,32 @@ impl EndedJobs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// How many threads there are, but for those that have done their last job and are about to end.
+    /// How many threads there are, except those that have done their last job and are about to end.
     pub threads: usize,
     /// How many of them have nothing to do.
     pub idle: usize,
     /// How many jobs have not started. Cancelled ones are not among them.
     pub queued: usize,
-    /// How many jobs have been submitted, those included that were refused since the pool was closed.
+    /// How many jobs have been submitted, including those that the closed pool refused.
     pub submitted: u64,
     /// How many have returned.
     pub succeeded: u64,
     /// How many have panicked.
     pub panicked: u64,
-    /// How many will never run: cancelled, refused, or left without a thread. And those that were cut short in a
-    /// [`sync_await`](crate::sync_await()).
+    /// How many will never run, since they were cancelled, refused, or left without a thread; and how many were cut
+    /// short in a [`sync_await`](crate::sync_await()).
     pub cancelled: u64,
     /// How long jobs have run, in all. Only if the pool is [timed](crate::ThreadPoolBuilder::timed); counted when they end.
     pub busy: Duration,
-    /// How long these had been queued, in all.
+    /// How long the jobs counted in `busy` had been queued, in all.
     pub waited: Duration,
 }
 
-/// Jobs still run. From [`ThreadPool::shutdown_timeout`](crate::ThreadPool::shutdown_timeout).
+/// Some jobs were still running. From [`ThreadPool::shutdown_timeout`](crate::ThreadPool::shutdown_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
-    /// How many. In a job of the pool, that one does not count.
+    /// How many. On a thread of the pool, jobs that wait for the pool do not count.
     pub running: usize,
 }
 

@@ -1,10 +1,10 @@
-//! Streams: a source of items that has turns on the threads of a pool, and uses no thread while its buffer is full.
+//! Streams: sources of items that run in turns on the threads of a pool, and use no thread while their buffer is full.
 //!
 //! # What it promises
-//! A [`Source`] is called by one thread at a time, in its own context. When its buffer is full it gives its thread back at
-//! once; when there is room again, it comes to the end of the queue. It ends once: at its own end, when it panics, when its
-//! consumer closes it, or when the pool is closed. Then its iterator is dropped, and after that the consumer is told. A close
-//! does not wait for a thread to be free.
+//! A [`Source`] is called by one thread at a time, in its own context. When its buffer is full, the stream gives its
+//! thread back; when there is room again, it goes to the end of the queue. It ends once: at its own end, when it
+//! panics, when its consumer closes it, or when the pool is closed. Then its iterator is dropped, and after that the
+//! consumer is told. `close` does not wait for a free thread.
 //!
 //! # State machine
 //! ```text
@@ -16,16 +16,17 @@
 //!      |                                                                                 |
 //!      +--- close, also from QUEUED: a turn with priority is submitted, or the closing call ends it
 //! ```
-//! A new stream is RUNNING on the thread that makes it, which pauses it. `woken` says that `resume` came while the stream was
-//! RUNNING, and `closed` that the consumer wants no more: the thread that pauses it then looks at both. The thread that goes to
-//! RUNNING has the source alone, until it goes on from there.
+//! A new stream is RUNNING on the thread that makes it, which pauses it. `woken` says that `resume` was called while
+//! the stream was RUNNING, `closed` that the consumer wants no more: the thread that pauses the stream looks at both.
+//! The thread that sets RUNNING has the source to itself, until it sets another stage.
 //!
 //! # Locks
 //! A stream has one lock, for its stage. A thread that submits a turn holds the pool's lock as well, and takes it first: the
 //! pool asks for stages under its own locks.
 //!
 //! # What can go wrong
-//! * The consumer takes an item just as the stream pauses: `pause_take`; while a job waits: `gives_way_when_there_is_room_again`.
+//! * The consumer takes an item as the stream pauses: `pause_take`.
+//! * There is room again while a job waits, and the job has to wait longer: `gives_way_when_there_is_room_again`.
 //! * It closes as the stream pauses: `close_pause`; as it is resumed: `close_resume`; as it ends: `close_completion`; while a
 //!   turn is running: `drop_running`; while its first turn is queued: `close_queued`; as a worker comes to that:
 //!   `close_as_a_worker_goes_on`.
@@ -51,10 +52,10 @@ use crate::sync::{self, Mutex};
 
 /// Makes the items, and puts them into a buffer.
 pub trait Source: Send {
-    /// Makes items, until the buffer is full, or it has made as many as the buffer holds, or there are no more, or it is to
-    /// stop.
+    /// Makes items until the buffer is full, until it has made as many as the buffer can hold, until there are no more,
+    /// or until it is to stop.
     fn turn(&mut self, stop: &Stop) -> Turn;
-    /// Ready if there is room, or if nobody wants any more. A wake-up otherwise.
+    /// Ready if there is room, or if the consumer wants no more. Otherwise the waker is woken later.
     fn poll_room(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
     /// Whether the user's code has been called.
     fn has_started(&self) -> bool;
@@ -69,11 +70,11 @@ pub enum Turn {
     Full,
     /// It has made a number of items, and would make more.
     Enough,
-    /// There are no more items, or nobody wants them, or it was stopped.
+    /// There are no more items, or the consumer wants no more, or the source was stopped.
     Over,
 }
 
-/// How a stream has ended. An error other than a panic: early, since the pool was closed or had no thread.
+/// How a stream has ended. With an error other than a panic it ended early, since the pool was closed or had no thread.
 pub type End = Result<(), JoinError>;
 
 /// See the head.
@@ -106,7 +107,7 @@ struct Parts {
 }
 
 impl Stream {
-    /// Queues the first turn. The receiver tells how it has ended.
+    /// Makes a stream, and queues its first turn. The receiver gets the stream's `End`.
     pub fn start(shared: &sync::Arc<Shared>, source: Box<dyn Source>) -> (Arc<Self>, oneshot::Receiver<End>) {
         let (end, ended) = oneshot::channel();
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };
@@ -117,12 +118,12 @@ impl Stream {
         }
         streams.push(Arc::downgrade(&this));
         drop(streams);
-        // If the pool is closed, this ends it.
+        // If the pool is closed, this drop ends the stream.
         drop(Self::pause(&this, Parts { source, context: Context::current(), end }));
         (this, ended)
     }
 
-    /// Has it go on, if it is paused. If the pool is closed, gives back the turn: dropping that ends the stream.
+    /// Queues a turn, if the stream is paused. If the pool is closed, returns the turn: dropping it ends the stream.
     fn resume(this: &Arc<Self>) -> Option<Started> {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
@@ -142,18 +143,19 @@ impl Stream {
         None
     }
 
-    /// Has it end: its consumer wants no more. Does not wait for that.
+    /// The consumer wants no more: has the stream end, and does not wait for that.
     pub fn close(this: &Arc<Self>) {
-        // If nobody else does, this call ends it.
+        // If no worker could run the turn, this drop ends the stream.
         drop(Self::submit_end(this));
     }
 
-    /// Its pool is shut down: if it is paused, this call ends it.
+    /// The pool is shut down: if the stream is paused, this ends it.
     pub fn shut_down(self: &Arc<Self>) {
         drop(Self::resume(self));
     }
 
-    /// Submits the turn in which it ends. If nobody could run that, gives it back: dropping it ends the stream.
+    /// Queues a turn in which the stream ends. If no worker could run that turn, returns it: dropping it ends the
+    /// stream.
     fn submit_end(this: &Arc<Self>) -> Option<Started> {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
@@ -161,7 +163,7 @@ impl Stream {
         let stage = state.stage;
         if matches!(stage, Stage::Running | Stage::Ended) {
             drop((state, pool));
-            // It may be waiting for just that.
+            // The code inside may be waiting for its cancellation.
             this.shared.stop.wake((&**this as &dyn Running).id());
             return None;
         }
@@ -169,7 +171,7 @@ impl Stream {
         let has_started = state.parts.as_ref().is_some_and(|parts| parts.source.has_started());
         drop(state);
         let turn = Queued::turn(this.clone());
-        // A turn that waits already becomes stale when the new one is claimed.
+        // A turn that is queued already becomes stale when the new one is claimed.
         let is_again = stage == Stage::Queued;
         let waiting = pool.queue.priority_len();
         if has_started && !pool.closing.closed && pool.workers.can_take_priority(waiting) {
@@ -189,7 +191,8 @@ impl Stream {
         turn
     }
 
-    /// It gives its thread back. If it is to go on, or to end, at once, and nobody could run that: gives back the turn.
+    /// The stream gives its thread back. Queues the next turn, if that is due already; if no worker could run the turn,
+    /// returns it.
     #[must_use = "dropping it ends the stream"]
     fn pause(this: &Arc<Self>, parts: Parts) -> Option<Started> {
         let mut state = this.state.lock();
@@ -206,7 +209,7 @@ impl Stream {
         }
     }
 
-    /// Takes the parts, for the thread that has claimed the turn.
+    /// Takes the parts: for the thread that has claimed the turn.
     fn take_parts(&self) -> Parts {
         let mut state = self.state.lock();
         state.woken = false;
@@ -216,14 +219,14 @@ impl Stream {
         }
     }
 
-    /// Runs the user's code in `work`: in its context, and as that of a running job.
+    /// Runs user code, in the stream's context, and as the code of a running job.
     fn inside<R>(&self, parts: &mut Parts, work: impl FnOnce(&mut dyn Source) -> R) -> Result<R, JoinError> {
         let Parts { source, context, .. } = parts;
         catch_unwind(AssertUnwindSafe(|| run_as(self, || context.within(|| work(&mut **source)))))
             .map_err(JoinError::caught)
     }
 
-    /// Makes items until it is to give its thread back. `Some`: until it has ended, and how.
+    /// Makes items until the stream is to pause (`None`), or until it has ended.
     fn make_items(&self, parts: &mut Parts, waker: &Waker) -> Option<End> {
         loop {
             let turn = match self.inside(parts, |source| source.turn(&self.shared.stop)) {
@@ -232,7 +235,7 @@ impl Stream {
             };
             if turn == Turn::Over {
                 let stopped = self.shared.stop.is_set() && !self.state.lock().closed;
-                // It may have ended since it was told to stop: that is no end.
+                // The source may be over because it was told to stop: then there may be more items.
                 return Some(if stopped { Err(JoinError::Cancelled) } else { Ok(()) });
             }
             let pool = self.shared.state.lock();
@@ -252,7 +255,7 @@ impl Stream {
         }
     }
 
-    /// Drops the iterator, and says how the stream has ended.
+    /// Drops the iterator, and sends the stream's end.
     fn end(&self, mut parts: Parts, end: End, tell: &mut dyn FnMut(Progress)) {
         let dropped = self.inside(&mut parts, |source| source.drop_iterator());
         let end = match (end, dropped) {
@@ -268,7 +271,7 @@ impl Stream {
         drop(context);
         tell(Progress::TurnOver);
         tell(Progress::UserCode);
-        // These wake the consumer that waits for the end, and then the one that waits for an item.
+        // The first wakes a consumer that waits for the end, the second one that waits for an item.
         catch_and_discard(|| drop(sender.send(end)));
         catch_and_discard(|| drop(source));
     }
@@ -323,7 +326,7 @@ impl Wake for Stream {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // If the pool is closed, this call ends it.
+        // If the pool is closed, this drop ends the stream.
         drop(Self::resume(self));
     }
 }

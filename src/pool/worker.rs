@@ -1,21 +1,22 @@
-//! A thread of a pool, from its start to its end.
+//! One thread of a pool, from its start to its end. `workers.rs` explains the stages.
 //!
 //! ```text
-//!                  +----------------- its job has ended --------------------+
-//!                  v                                                        |  sleeps
-//! STARTING ---> LOOKING --- a job waits, and there is no surplus -------> RUNNING <-----> BLOCKED
-//!                ^   |  \                                                           wakes up
-//!          woken |   |   \--- the pool is closed, or this is a spare thread that is not needed ---+
-//!                |   v                                                                            v
-//!                IDLE ------------ not woken for `keep_alive` ---------------------------------> ENDED
+//!              +----------------- the job has ended ------------------------+
+//!              v                                                            |      sleeps
+//! start ---> look --- a job waits, and there is no surplus -------------> run it <-----------> blocked
+//!            ^  |  \                                                              wakes up
+//!      woken |  |   +--- the pool is closed, or has more than `size` workers ----------------+
+//!            |  v                                                                            v
+//!            idle ------------ not woken for `keep_alive` ---------------------------------> end
 //! ```
 //!
-//! 1. A worker counts as searching from just before its job's handle resolves until it has looked at the queue; so whoever
-//!    submits a job as soon as the one before has resolved is served by the same thread. While it runs a waker, or drops a
-//!    result that nobody wants, it counts as finishing.
-//! 2. A worker that finds nothing yields for a moment, still searching, and then goes idle. An idle worker waits on a condvar
-//!    of its own, under the lock of the pool's state. The thread that wakes it takes it out of the list of idle workers,
-//!    which is how it knows that it was woken.
+//! 1. A worker counts as searching from just before its job's handle resolves until it has looked at the queue. So a
+//!    job that is submitted when the one before has resolved runs on the same thread. While the worker runs a waker, or
+//!    drops a result that nobody wants, it counts as finishing. If it knows that more entries are ready (`has_more`),
+//!    it stays active.
+//! 2. A worker that finds nothing yields for a moment, still searching, and then goes idle. An idle worker waits on a
+//!    condvar of its own, with the lock of the pool's state. A thread that wakes the worker takes it out of the list of
+//!    idle workers; this tells the worker from a spurious wake-up.
 //! 3. While a job, or the start hook, sleeps in the parker, its worker counts as blocked: another thread may run jobs.
 #![forbid(unsafe_code)]
 
@@ -34,11 +35,11 @@ use crate::primitives::parker::{Blocking, set_blocking_hook};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{self, Arc, Condvar, thread, thread_local};
 
-/// One of a pool's threads, as it knows itself.
+/// The worker of a pool's thread, for code on that thread.
 pub struct Worker {
     pub shared: Arc<Shared>,
     stage: Cell<Stage>,
-    /// There were more jobs at hand when it took its own, so it goes on with the next one without asking.
+    /// More entries were ready when it took its job: so it takes the next one without the lock of the state.
     has_more: Cell<bool>,
     /// Where its stack begins.
     stack: usize,
@@ -46,7 +47,7 @@ pub struct Worker {
 
 thread_local! {
     static WORKER: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
-    /// The address of the pool that started this thread: known to the very end of the thread.
+    /// The address of the pool that started this thread. Destructors of thread-locals can read it too.
     static POOL: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -66,7 +67,7 @@ impl Worker {
         Self::current().filter(|worker| Arc::ptr_eq(&worker.shared, shared))
     }
 
-    /// Starts a worker that has been counted.
+    /// Starts the thread of a worker that has been counted as starting.
     pub fn start(shared: &Arc<Shared>) {
         let mut builder = thread::Builder::new().name(shared.name.clone());
         if let Some(size) = shared.stack_size {
@@ -84,7 +85,7 @@ impl Worker {
         state.workers.recount(Stage::Starting, Stage::Ended);
         state.closing.unjoined -= 1;
         state.wake_waiters();
-        // Not another start: it might go on like that for ever.
+        // No further start: it might fail again, without end.
         let next = if state.workers.count(Stage::Idle) == 0 { Next::Leave } else { state.next(false) };
         drop(state);
         Shared::go_on(shared, next);
@@ -93,7 +94,7 @@ impl Worker {
         shared.refuse(|| JoinError::NoThread(copy()), State::take_orphan);
     }
 
-    /// What its thread does.
+    /// The code of the worker's thread.
     fn run(shared: &Arc<Shared>) {
         let local = 0_u8;
         let worker = Rc::new(Self {
@@ -154,7 +155,7 @@ impl Worker {
             if !has_spun && !backoff.is_spent() {
                 self.recount(&mut state, Stage::Searching);
                 drop((ready, state));
-                // Without pauses: during a yield, a submitter adds several jobs, and they meet at the lock once.
+                // Without pauses: during a yield a submitter adds several jobs, and the two contend for the lock once.
                 // ORDERING: Relaxed: as above.
                 backoff.spin(0, None, || shared.has_entries.load(Relaxed));
                 has_spun = true;
@@ -180,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// Its job has come so far.
+    /// Notes a step in the run of this worker's job.
     fn note(&self, progress: Progress) {
         let shared = &self.shared;
         if progress != Progress::UserCode {
@@ -197,7 +198,7 @@ impl Worker {
         state.workers.recount(self.stage.replace(to), to);
     }
 
-    /// From now on, no entry is left to this worker.
+    /// This worker will not look at the queue soon: other workers must take the entries.
     fn recount_and_go_on(&self, to: Stage) {
         let mut state = self.shared.state.lock();
         self.recount(&mut state, to);
@@ -207,21 +208,21 @@ impl Worker {
         Shared::go_on(&self.shared, next);
     }
 
-    /// From here on, the job of this worker waits for the pool to finish.
+    /// From now on, the job of this worker waits for the pool to finish.
     pub fn become_exempt(&self) {
         if !matches!(self.stage.get(), Stage::Exempt | Stage::Ended) {
             self.recount_and_go_on(Stage::Exempt);
         }
     }
 
-    /// Whether a job may run inside this worker's job: three quarters of the stack are for what that job calls.
+    /// Whether a job may run inside this worker's job: three quarters of the stack are left for it.
     pub fn has_stack(&self) -> bool {
         let local = 0_u8;
         self.stack.abs_diff(ptr::from_ref(&local).addr()) < self.shared.inline_stack
     }
 }
 
-/// This thread's job goes to sleep, or is awake again. (A job that is exempt stays so.)
+/// This thread's job, or its start hook, goes to sleep or is awake again. (An exempt worker stays exempt.)
 fn blocking_hook(blocking: Blocking) {
     let Some(worker) = Worker::current() else { return };
     match (blocking, worker.stage.get()) {

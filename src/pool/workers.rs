@@ -1,36 +1,40 @@
-//! The workers of a pool: what each of them does, and whom to wake or start for the jobs that wait.
+//! The workers of a pool: how many are in which stage, and which to wake or start when jobs wait.
 //!
 //! # Stages
-//! ```text
-//!   Held <-> Starting --> Active <------> Blocked     the start hook, or the job, sleeps in a blocking call of this crate
-//!                         ^ |  ^ \
-//!                   job   | |   \ +-----> Exempt      the worker's job waits for the pool to finish
-//!                         | v    \
-//!                     Searching   Woken <--- Idle --> Ended     the worker waits on its condvar; its time is up
-//!                         |
-//!                         v  a waker or a `Drop` of the user runs
-//!                     Finishing
-//! ```
-//! *Searching* workers are certain to look at the queue soon. *Finishing* workers look at it after user code that may take
-//! long. Both, and those that are *Starting* or *Woken*, count as active like the ones that run a job. At most `size` workers
-//! may be active. When blocked workers come back there may be more; the surplus takes no jobs, and ends. One thread is started
-//! in the place of a worker that is *held* up in its start hook; not for each of several, since all threads run that hook.
+//! | stage | the worker | next stages |
+//! |---|---|---|
+//! | Starting | is a new thread, or runs the start hook | Active, Held, Exempt; Ended, if the system refuses the thread |
+//! | Held | sleeps in the start hook, in a blocking call of this crate | Starting |
+//! | Active | runs a job, or is looking at the queue under the locks | Searching, Blocked, Exempt, Idle, Ended |
+//! | Searching | has run a job, or found none, and will soon look at the queue | Active, Finishing |
+//! | Finishing | runs user code after a job: a waker, or the `Drop` of a result | Active, Blocked, Exempt |
+//! | Blocked | sleeps in a blocking call of this crate, in a job | Active |
+//! | Exempt | runs a job, or a hook, that waits for the pool to finish | Searching, Active |
+//! | Idle | waits on its condvar | Woken; Ended, after `keep_alive` |
+//! | Woken | has been woken, and is about to look at the queue | Active |
+//! | Ended | takes no more jobs | |
+//!
+//! Searching workers are certain to look at the queue soon, finishing ones only after user code that may take long. At
+//! most `size` workers may be active, which includes those that are starting, woken, searching or finishing. When
+//! blocked workers come back there may be more: then no worker takes a job until the surplus has ended. One thread is
+//! started in place of a held worker. While two are held no thread is started, since each runs the same hook.
 //!
 //! # The invariant
-//! After every step under the lock of the state, each entry that waits has a worker that will take it, or none could:
+//! After every step under the lock of the state, one of these holds for the entries that wait:
 //!
-//! * a worker is `Woken`: it looks at the queue when it arrives; or
-//! * at least as many workers are searching or starting as entries wait; or, if finishing ones are counted as well, the
+//! * a worker is woken: it looks at the queue when it arrives, and wakes the next; or
+//! * at least as many workers are searching or starting as entries wait; or, counting the finishing ones too, the
 //!   submitter looks again ([`Next::Recheck`]); or
-//! * `size` workers are active: the first that ends its job takes the next. For a turn with priority that is not enough; or
-//! * nobody is idle, and there is no room for one more thread, or the system has just refused one. Then turns with priority
-//!   are given back to the threads that submitted them.
+//! * `size` workers are active, the first of which to end its job takes the next, and no turn with priority waits; or
+//! * no worker is idle, and no thread can be started: there are too many, or the system has just refused one. Then
+//!   turns with priority are not queued, or are taken out and refused.
 //!
-//! [`Workers::next`] restores it. Every step that adds a job, takes one after a wake, blocks, or stops searching calls it.
+//! [`Workers::next`] restores it. Every step that adds a job, takes one after a look at the whole queue, blocks, or
+//! stops searching calls it.
 //!
-//! Workers are woken one at a time, and the one that arrives wakes the next: several workers at one lock get into each
-//! other's way, and when jobs are short, the first has often done them all by then. The most recently idle worker is woken
-//! first, so that a trickle of jobs lets the others end.
+//! Workers are woken one at a time: several would contend for the lock, and when jobs are short, the first has often
+//! run them all before a second arrives. The most recently idle worker is woken first, so that a trickle of jobs lets
+//! the others end.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -40,7 +44,7 @@ use crate::sync::{Arc, Condvar};
 /// The worker that a thread is to wake, or the threads that it is to start, once the lock is free.
 #[must_use = "a job may be waiting for it"]
 pub enum Next {
-    /// Each entry has a worker that will take it, or none could.
+    /// Nothing is to be done: the invariant holds.
     Leave,
     /// Notify this idle worker.
     Wake(Arc<Condvar>),
@@ -105,17 +109,17 @@ impl Workers {
         self.active() > self.size
     }
 
-    /// Whether a worker that finds nothing to do is not needed any more: it was started in the place of a blocked one.
+    /// Whether a worker that finds nothing to do is to end: there are too many, since some replaced blocked ones.
     pub fn is_spare(&self) -> bool {
         self.active() + self.count(Stage::Idle) > self.size
     }
 
-    /// Restores the invariant for so many entries that wait, of which some have priority. `count_finishing`: whether the
-    /// caller can look again.
+    /// Restores the invariant: `waiting` entries wait, `priority` of which have priority. `count_finishing`: the caller
+    /// can look again.
     pub fn next(&mut self, waiting: usize, priority: usize, count_finishing: bool) -> Next {
         let (starting, searching) = (self.count(Stage::Starting), self.count(Stage::Searching));
         let left = waiting.saturating_sub(searching);
-        // For priority a spare worker, if none is about to look. It wakes the next.
+        // A turn with priority gets one worker beyond `size`, if no worker is about to look.
         let spare = usize::from(priority > 0 && searching + starting == 0);
         let room = self.size.saturating_sub(self.active()).max(spare);
         if self.count(Stage::Woken) > 0 || left == 0 || room == 0 {
@@ -136,15 +140,15 @@ impl Workers {
         Next::Start(starts)
     }
 
-    /// Whether some worker can take a turn with priority beside those that wait already. (A searching one does not count: it
-    /// may have to do something else first.)
+    /// Whether some worker can take another turn with priority, when `waiting` of them wait. (A searching worker does
+    /// not count: it may have to run user code first.)
     pub fn can_take_priority(&self, waiting: usize) -> bool {
         let can_come =
             [Stage::Woken, Stage::Starting, Stage::Idle].map(|stage| self.count(stage)).iter().sum::<usize>();
         waiting < can_come + self.max_threads - self.threads()
     }
 
-    /// Whether so many turns with priority wait in vain.
+    /// Whether too few workers will soon look at the queue to take all `priority` turns with priority.
     pub fn leave_in_vain(&self, priority: usize) -> bool {
         let [woken, idle, searching, starting] =
             [Stage::Woken, Stage::Idle, Stage::Searching, Stage::Starting].map(|stage| self.count(stage));
@@ -156,24 +160,24 @@ impl Workers {
         self.counts[to as usize] += 1;
     }
 
-    /// An active worker goes to sleep on its condvar: it will look at the queue once it was woken, or its time is up.
+    /// An active worker goes to sleep on its condvar, until it is woken or its idle time ends.
     pub fn go_idle(&mut self, condvar: &Arc<Condvar>) {
         self.idle.push(condvar.clone());
         self.recount(Stage::Active, Stage::Idle);
     }
 
-    /// Whether the worker has not been woken.
+    /// Whether the worker is still idle: it has not been woken.
     pub fn is_idle(&self, condvar: &Arc<Condvar>) -> bool {
         self.idle.iter().any(|idle| Arc::ptr_eq(idle, condvar))
     }
 
-    /// The time of an idle worker is up: it ends.
+    /// The idle time of a worker is over: it ends.
     pub fn time_out(&mut self, condvar: &Arc<Condvar>) {
         self.idle.retain(|idle| !Arc::ptr_eq(idle, condvar));
         self.recount(Stage::Idle, Stage::Ended);
     }
 
-    /// The pool is closed: those that are idle are to look at the queue, or to end.
+    /// The pool is closed: wakes all idle workers, which look at the queue, and then end.
     #[must_use = "they are to be notified"]
     pub fn wake_all(&mut self) -> Vec<Arc<Condvar>> {
         self.counts[Stage::Woken as usize] += mem::take(&mut self.counts[Stage::Idle as usize]);
