@@ -1,15 +1,16 @@
 //! Another runtime as the event loop.
 //!
 //! # What it promises
-//! A task's body is polled and dropped in the task's own context, wherever the other runtime does that. While it is, the
-//! runtime is known to run on that thread: to wait there for another task of the runtime would be a deadlock.
+//! A task's body is polled and dropped in the task's own context, wherever the other runtime does that. Meanwhile that
+//! thread counts as the runtime's: to block it until another task of the runtime has run could be a deadlock.
 //!
 //! # Who may touch what
-//! 1. `polling` has a thread's id once for each body that the thread polls or drops, one inside another.
-//! 2. The spawn function runs outside all locks: it may poll the body in the call, or call back.
+//! 1. `polling` has a thread's id once for each body that the thread is polling or dropping: these may be nested.
+//! 2. The spawn function runs outside all locks: it may poll the body before it returns, or use this runtime's handle.
 //!
 //! # What can go wrong
-//! There is no synchronisation here but the lock. How a task of another runtime is cancelled stands in `state.rs`.
+//! There is no synchronisation in this file but the lock. `state.rs` explains how a task of another runtime is
+//! cancelled.
 #![forbid(unsafe_code)]
 
 use std::pin::Pin;

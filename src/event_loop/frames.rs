@@ -1,9 +1,9 @@
-//! The event loops of this thread, and the stack of the calls of `block_on` that run.
+//! The event loops of this thread, and the stack of its running `block_on` calls.
 //!
 //! # What it promises
-//! [`running`] is the loop of the innermost `block_on`, for the code that this `block_on` polls, and for no job that happens to
-//! run inside it. The loop is made when it is first asked for: a future that only waits for other threads needs none.
-//! [`find`] tells whether a loop is this thread's, whether it runs or not. Both also work in the destructors of thread-locals.
+//! [`running`] is the loop of the innermost `block_on`, for the code that this `block_on` polls, but not for a job that
+//! runs inline inside it. The loop is made when [`running`] first needs it. [`find`] tells whether a loop is this
+//! thread's, running or not. Both also work in the destructors of thread-locals.
 //!
 //! # State machine
 //! ```text
@@ -14,14 +14,14 @@
 //! ```
 //!
 //! # Who may touch what
-//! 1. A frame is pushed and popped by its [`Running`], in the order of the calls.
-//! 2. A loop is in the list from its making to its end.
-//! 3. Neither thread-local is dropped with the thread, as they may be needed to the last. Both are empty by then: the frames are
-//!    those of calls that have returned, and each loop has ended.
-//! 4. While one of them is borrowed, no code of the user runs.
+//! 1. A frame is pushed and popped by its [`Running`], as the calls nest.
+//! 2. A loop is in the list until it ends.
+//! 3. Neither thread-local is dropped with the thread, since destructors of other thread-locals may use them. In the
+//!    end both are empty: each `block_on` has returned, and each loop has ended.
+//! 4. While one of them is borrowed, no user code runs.
 //!
 //! # What can go wrong
-//! There is no synchronisation here.
+//! There is no synchronisation in this file.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -37,11 +37,12 @@ use crate::primitives::drop_queue::Apart;
 use crate::primitives::parker::Parker;
 use crate::sync::thread_local;
 
-/// The innermost call of `block_on`. Two separate cells: a 16-byte load right after two 8-byte stores defeats store forwarding.
+/// The frame of the innermost `block_on`. Two separate cells: a 16-byte load right after two 8-byte stores defeats
+/// store forwarding.
 struct Frame {
-    /// See [`frame_id`]. 0: there is no such call.
+    /// See [`frame_id`]. 0: no `block_on` runs.
     id: Cell<usize>,
-    /// `None`: nobody has asked for its loop.
+    /// `None`: its loop has not been needed yet.
     tasks: RefCell<ManuallyDrop<Option<Rc<Tasks>>>>,
 }
 
@@ -54,7 +55,8 @@ fn with_loops<R>(f: impl FnOnce(&mut Vec<Rc<Tasks>>) -> R) -> R {
     LOOPS.with(|loops| f(&mut loops.borrow_mut()))
 }
 
-/// The job that this code runs in, or 1: no job has that address. A `block_on` may run in a job that runs inside another one.
+/// The address of the job that this code runs in, or 1 outside of jobs. So a `block_on` in a job that runs inline has
+/// an id of its own.
 fn frame_id() -> usize {
     cancel::current_id().unwrap_or(1)
 }
@@ -77,19 +79,19 @@ pub fn end_loop(tasks: &Rc<Tasks>) {
     });
 }
 
-/// That loop, if it is this thread's.
+/// The tasks of this loop, if it is this thread's.
 pub fn find(reactor: &Arc<Reactor>) -> Option<Rc<Tasks>> {
     with_loops(|loops| loops.iter().rfind(|tasks| Arc::ptr_eq(&tasks.reactor, reactor)).cloned())
 }
 
-/// The loop that this code runs in. `None`: it runs in none, or in a job that does; or the loop is just being closed.
+/// The loop that this code runs in. `None`: it runs in no loop, or in a job inside one, or the loop is being closed.
 pub fn running() -> Option<Rc<Tasks>> {
     let make = || make_loop(None);
     INNERMOST
         .with(|frame| (frame.id.get() == frame_id()).then(|| frame.tasks.borrow_mut().get_or_insert_with(make).clone()))
 }
 
-/// The loop of the innermost `block_on`, if there is one by now.
+/// The loop of the innermost `block_on`, if it has been made.
 #[inline]
 fn innermost() -> Option<Rc<Tasks>> {
     INNERMOST.with(|frame| (**frame.tasks.borrow()).clone())
@@ -104,23 +106,23 @@ pub fn turn(parker: &mut Parker) {
     }
 }
 
-/// On a loop of ours: takes in what other threads have sent, and fires the timers that are due. So they have their turn before
-/// what is woken next.
+/// On a loop of this crate: handles the messages of other threads, and fires the timers that are due. So these come
+/// before a task that is woken next.
 pub fn run_external() {
     innermost().inspect(|tasks| tasks.run_external());
 }
 
-/// While it exists, a `block_on` runs on this thread.
+/// While this exists, a `block_on` runs on this thread.
 pub struct Running {
-    /// The frame around it: that is how the stack is linked.
+    /// The outer frame, which is the next one of the stack.
     outer: (usize, Option<Rc<Tasks>>),
-    /// Its loop ends with it.
+    /// Whether the loop ends with this.
     ends: bool,
     _apart: Apart,
 }
 
 impl Running {
-    /// Without a loop, one is made when it is first asked for, and ends with this.
+    /// Without a loop, one is made when it is first needed, and ends with this.
     #[inline]
     #[track_caller]
     pub fn enter(tasks: Option<&Rc<Tasks>>) -> Self {

@@ -1,13 +1,13 @@
-//! Handles of event loops: of ours and of other runtimes, from any thread.
+//! Handles of event loops, of this crate's and of other runtimes, for any thread.
 //!
 //! # What it promises
-//! The current loop is a context variable: jobs and tasks inherit it, and so does what they start. Whatever is asked of a loop is a
-//! task: a call is a task that runs the closure at its first poll.
+//! The current loop is a context variable: jobs and tasks inherit it, and pass it on. A loop runs tasks only: a call is
+//! a task that runs the closure at its first poll.
 //!
 //! # What can go wrong
-//! There is no synchronisation of its own here.
-//! * A task is handed in while the loop closes, and is lost or runs twice: `call_soon_close`.
-//! * A task that another thread has handed in before runs later than this one: `callbacks_run_in_order_of_submission`.
+//! This file has no synchronisation of its own.
+//! * A task is sent while the loop closes, and is lost or runs twice: `call_soon_close`.
+//! * A task that another thread has sent before runs later than a new one: `callbacks_run_in_order_of_submission`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -30,14 +30,14 @@ static CURRENT: ContextVar<LoopHandle> = ContextVar::new();
 /// A handle of an event loop: of an [`EventLoop`](crate::EventLoop), of the one that [`block_on`](crate::block_on) makes, or
 /// of [another runtime](Self::from_spawner). Clones are handles of the same loop.
 ///
-/// It does not keep the loop alive. When that has ended, tasks and calls are dropped as they are handed in.
+/// A handle does not keep the loop alive. After the loop has ended, new tasks and calls are dropped at once.
 ///
 /// ```
 /// use offthread::{LoopHandle, block_on, threaded};
 ///
 /// let answer = block_on(async {
 ///     let handle = LoopHandle::current();
-///     // In a thread, which runs something on the loop:
+///     // In a thread: run a future on the loop, and block until it has ended.
 ///     threaded(move || handle.sync_wait(async { 6 * 7 })).await
 /// });
 /// assert_eq!(answer.unwrap(), 42);
@@ -46,21 +46,21 @@ static CURRENT: ContextVar<LoopHandle> = ContextVar::new();
 pub struct LoopHandle(pub(crate) Arc<Reactor>);
 
 impl LoopHandle {
-    /// The loop that this code belongs to: the one that runs it, or the one that the job was started from which it runs in.
+    /// The current loop: the loop that runs this code, or the loop from which this code's job was started.
     ///
     /// # Panics
-    /// If it belongs to none.
+    /// If there is none.
     #[track_caller]
     pub fn current() -> Self {
         match Self::try_current() {
             Some(handle) => handle,
             None => panic!(
-                "there is no event loop here: run this in `block_on`, in a job that was started from there, or in `LoopHandle::enter`"
+                "no event loop is current: run this in `block_on`, in a job that was started there, or in `LoopHandle::enter`"
             ),
         }
     }
 
-    /// The loop that this code belongs to, if there is one.
+    /// The current loop, if there is one.
     pub fn try_current() -> Option<Self> {
         context::complete();
         CURRENT.get().or_else(|| {
@@ -88,7 +88,7 @@ impl LoopHandle {
         self.context().within(f)
     }
 
-    /// Makes the loop that this code runs in the current one, in the current context.
+    /// Sets the running loop as the current one, in the current context.
     pub(crate) fn running_becomes_current() {
         frames::running().map(|tasks| CURRENT.set(Self(tasks.reactor.clone())));
     }
@@ -123,7 +123,7 @@ impl LoopHandle {
         self.start(NewTask::new(self.0.clone(), true), future)
     }
 
-    /// Hands in a new task of this loop.
+    /// Gives this loop a new task.
     pub(crate) fn start<R: Send + 'static>(
         &self,
         task: NewTask<R>,
@@ -158,15 +158,16 @@ impl LoopHandle {
         };
         let Some(tasks) = tasks else {
             panic!(
-                "spawn was called where no event loop of this thread is current: run this in `block_on`; or for the loop of another thread, and a future that is `Send`, use `LoopHandle::spawn`"
+                "spawn was called where no event loop of this thread is current: run this in `block_on`; or if the future \
+                 is `Send`, use the `LoopHandle::spawn` of another thread's loop"
             )
         };
         tasks
     }
 
-    /// Has the loop call `f` soon, after what it has been asked for before. From any thread; never blocks.
+    /// Has the loop call `f` soon, after the tasks and calls that it got before. From any thread; never blocks.
     ///
-    /// `f` runs in a copy of the caller's context. If it panics, nobody hears of it but the panic hook. If the loop is
+    /// `f` runs in a copy of the caller's context. If `f` panics, only the panic hook reports it. If the loop is
     /// closed, `f` is dropped.
     ///
     /// ```
@@ -193,7 +194,7 @@ impl LoopHandle {
     /// [global](ThreadPool::global) one.
     pub fn set_default_pool(&self, pool: ThreadPool) {
         let mut default = self.0.pool.lock();
-        // A loop drops its pool as it closes: one that is set after that would stay.
+        // A loop drops its pool as it closes: a pool that is set after that would never be dropped by it.
         let unused = if self.is_closed() { Some(pool) } else { default.replace(pool) };
         drop(default);
         drop(unused);
@@ -202,9 +203,10 @@ impl LoopHandle {
     /// Makes another runtime the loop: `spawn` is its function that runs a future.
     ///
     /// [`spawn`](Self::spawn), [`call_soon`](Self::call_soon), [`call_later`](Self::call_later),
-    /// [`sync_wait`](Self::sync_wait) and [`sync_await`](crate::sync_await()) then run on that runtime. What the runtime drops
-    /// before it has finished counts as cancelled. It is never closed, for all this crate knows; and as long as a task's handle
-    /// exists, so does the waker that the runtime gave it, which may keep the runtime's task.
+    /// [`sync_wait`](Self::sync_wait) and [`sync_await`](crate::sync_await()) then run on that runtime. A task that the
+    /// runtime drops before it has finished counts as cancelled. Such a loop never counts as closed. Until a task has
+    /// ended or is detached, its handle keeps the waker of the runtime's last poll, which may keep the runtime's task
+    /// alive.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, sync_await};
@@ -222,8 +224,8 @@ impl LoopHandle {
         self.0.inbox.is_closed()
     }
 
-    /// A future that is polled, and dropped, with this as its current loop, wherever that happens: for a future that another
-    /// runtime runs.
+    /// A future that is polled and dropped with this as its current loop, wherever that happens. For futures that
+    /// another runtime runs.
     ///
     /// Like [`Context::wrap`], it has a copy of the context.
     ///

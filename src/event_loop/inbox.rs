@@ -1,4 +1,4 @@
-//! The inbox: what other threads hand in to an event loop.
+//! The inbox: messages of other threads to an event loop.
 //!
 //! # What it promises
 //! A message is drained by the loop, in the order of sending, or [`Inbox::send`] returns it: the loop has ended. A loop that
@@ -14,12 +14,13 @@
 //! ```
 //!
 //! # Who may touch what
-//! 1. One lock guards everything. Wakers are woken, and messages dropped, outside it: both run code of the user.
+//! 1. One lock guards everything. Messages are dropped outside the lock, since that runs user code; the loop's waker is
+//!    woken outside it, too.
 //! 2. The loop's thread alone drains, registers and closes.
 //! 3. `changed` is written behind the lock and read without it: a hint, so that a look at an empty inbox costs no lock.
 //!
 //! # Synchronisation edges
-//! There are none but those of the lock: code that knows of a message, since its sender told, also sees `changed`.
+//! Only those of the lock. `changed` is set before `send` returns: so code that happens after a `send` sees it.
 //!
 //! # What can go wrong
 //! * A message is sent while the loop falls asleep: `wake_as_it_falls_asleep`, `call_soon_wakes`; while it closes:
@@ -37,12 +38,12 @@ use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
 
-/// A task as its scheduler polls it. No call panics.
+/// A task as its scheduler polls it. No method panics.
 pub trait Body {
     /// `None` once the task has ended.
     fn state(&self) -> Option<&TaskState>;
-    /// Polls the future in the task's context, with this waker or with the task's own; and when it is ready, sends its output. Ready
-    /// at once: the task was cancelled.
+    /// Polls the future in the task's context, with this waker or with the task's own. When the future is ready, sends
+    /// its output. Also ready if the task was cancelled.
     fn poll(self: Pin<&mut Self>, waker: Option<&Waker>) -> Poll<()>;
     /// Drops the future in the task's context, and ends the task without an output, unless it has ended.
     fn cancel(self: Pin<&mut Self>);
@@ -74,7 +75,7 @@ impl<B: Body + ?Sized + 'static> Entry<B> {
 }
 
 impl SendEntry {
-    /// From here on the task stays on its thread.
+    /// From now on the task stays on the loop's thread.
     pub fn into_local(mut self) -> Entry<dyn Body> {
         Entry(self.0.take().map(|body| body as Pin<Box<dyn Body>>))
     }
@@ -96,7 +97,7 @@ impl<B: Body + ?Sized + 'static> Drop for Entry<B> {
     }
 }
 
-/// What another thread has for the loop.
+/// A message of another thread to the loop.
 pub enum Message {
     /// A task was woken, or cancelled.
     Wake(Arc<dyn AnyTask>),
@@ -120,7 +121,7 @@ struct State {
 }
 
 impl Inbox {
-    /// Hands a message in, from any thread.
+    /// Sends a message, from any thread. `Err`: the loop is closed.
     pub fn send(&self, message: Message) -> Result<(), Message> {
         let mut state = self.state.lock();
         if state.closed {
@@ -140,8 +141,8 @@ impl Inbox {
     /// Takes the messages, in their order. `None`: the loop is closed.
     #[inline]
     pub fn drain(&self) -> Option<Vec<Message>> {
-        // ORDERING: Relaxed: a hint, which publishes nothing. A message that it misses is found by `register` behind the lock, before
-        // the loop sleeps; and after that lock the hint is seen.
+        // ORDERING: Relaxed: a hint, which publishes nothing. If it misses a message, `register` finds the message
+        // behind the lock, before the loop sleeps; after that lock the hint is seen.
         if !self.changed.load(Relaxed) {
             return Some(Vec::new());
         }
@@ -165,7 +166,7 @@ impl Inbox {
         self.state.lock().closed
     }
 
-    /// From now on `send` returns every message. Drops those that are still here.
+    /// From now on `send` returns every message. Drops the messages that are left.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;

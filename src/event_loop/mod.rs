@@ -1,15 +1,15 @@
 //! The event loop: runs futures on one thread.
 //!
 //! # What it promises
-//! [`block_on`] runs a future to its end, and whatever tasks it spawns beside it, all on the calling thread; when there is
-//! nothing to do the thread sleeps, until a deadline or until it is woken. Futures are polled and dropped on that thread
-//! alone, so they need not be `Send`. A wake by the loop's own thread takes no lock and makes no system call; one from
-//! outside wakes the sleeping loop once.
+//! [`block_on`] runs a future to its end, and beside it the tasks that it spawns, all on the calling thread. When there
+//! is nothing to do, the thread sleeps until a deadline or a wake. Futures are polled and dropped on that thread only,
+//! so they need not be `Send`. A wake by the loop's own thread takes no lock and makes no system call; wakes from other
+//! threads wake a sleeping loop once.
 //!
 //! # How
-//! [`block_on`] polls its main future, then gives the loop a turn, and so on. In a turn the loop polls its tasks; if nothing is left
-//! to do, it sleeps in the reactor. The loop is made when something first needs it. Until then the thread sleeps in its
-//! [`parker`](crate::primitives::parker), whose waker is the main future's.
+//! [`block_on`] polls its main future and runs a round of the loop, alternately. A round polls the queued tasks, and
+//! sleeps in the reactor if none is left. The loop is made when something first needs it. Until then the thread sleeps
+//! in its [`parker`](crate::primitives::parker), whose waker is the main future's.
 //!
 //! ```text
 //!   other threads                 |   the loop's thread
@@ -18,7 +18,7 @@
 //!   wakers of tasks               |      timers --------->    ^
 //!                                 |              fire         | wake, spawn: by the loop's own thread, without a lock
 //!   the main future's waker ---> parker                       |
-//!                                 |   block_on: the main future, a turn, the main future, a turn, ...
+//!                                 |   block_on: the main future, a round, the main future, a round, ...
 //! ```
 //!
 //! | file | subject |
@@ -38,7 +38,7 @@
 //! * The main future and a task are woken at once, and one of them is not polled: `main_and_task`.
 #![forbid(unsafe_code)]
 
-// In reading order: a file uses only those above it.
+// In reading order: a file uses only files above it.
 pub mod timers;
 mod state;
 mod inbox;
@@ -67,11 +67,11 @@ use crate::primitives::parker::Parker;
 
 /// Runs a future to its end on this thread, and returns its output.
 ///
-/// It is given an event loop of its own, on which it can [`spawn`] tasks. Those that are left when the future has ended are
-/// dropped, on this thread, and then the loop is closed.
+/// The future gets an event loop of its own, on which it can [`spawn`] tasks. When the future has ended, the loop is
+/// closed, and the tasks that are left are dropped on this thread.
 ///
-/// Any future will do, whoever wakes it. The loop is made when something needs it: but for the first call on a thread, a future
-/// that only waits for other threads costs no allocation.
+/// Any future will do, whatever wakes it. The loop is made when something needs it: a future that only waits for other
+/// threads costs no allocation, except in the first call on a thread.
 ///
 /// ```
 /// let (sender, receiver) = offthread::oneshot::channel();
@@ -87,8 +87,8 @@ use crate::primitives::parker::Parker;
 /// In a job it is allowed.
 ///
 /// # Blocking
-/// Blocks the thread until the future has ended. When there is nothing to do: for up to some 200 microseconds by giving its
-/// core away, then asleep.
+/// Blocks the thread until the future has ended. When there is nothing to do, the thread yields its core for a moment,
+/// up to some 50 microseconds, and then sleeps.
 ///
 /// # Synchronization
 /// What a thread did before it woke the future's waker happens before the poll that this causes.
@@ -98,8 +98,8 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     Context::incomplete(LoopHandle::running_becomes_current, || until_ready(future))
 }
 
-/// Polls the main future until it is ready. In between, the loop that this code runs in has its turns, once there is one. A poll
-/// may be for no reason.
+/// Polls the main future until it is ready. In between, runs a round of its loop, or parks if there is no loop yet. A
+/// poll may be spurious.
 #[inline]
 fn until_ready<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
@@ -115,8 +115,7 @@ fn until_ready<F: IntoFuture>(future: F) -> F::Output {
 
 /// Runs a future beside this one, on the same thread, and returns its handle. It need not be `Send`.
 ///
-/// The task gets a copy of the current context. It is polled for the first time when the loop gets round to it, after those
-/// that were spawned before.
+/// The task gets a copy of the current context. It is first polled after the tasks that were spawned before.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -132,18 +131,18 @@ fn until_ready<F: IntoFuture>(future: F) -> F::Output {
 /// ```
 ///
 /// # Panics
-/// If there is no [current](LoopHandle::current) loop, or if it is another thread's, as in a job: there,
-/// [`LoopHandle::spawn`] does it.
+/// If there is no [current](LoopHandle::current) loop, or if it is another thread's, as in a job: use
+/// [`LoopHandle::spawn`] there.
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> Task<F::Output> {
     LoopHandle::spawn_local(future)
 }
 
-/// A single-threaded executor with timers, for one who runs several futures on it one after the other. For one alone there
-/// is [`block_on`].
+/// A single-threaded executor with timers, which can run several futures, one after the other. To run a single one, use
+/// [`block_on`].
 ///
-/// Tasks live on from one call of [`block_on`](Self::block_on) to the next; in between they stand still. When the loop is
-/// dropped, so are they. It stays on the thread that made it:
+/// Tasks live on from one [`block_on`](Self::block_on) to the next; in between they do not run. Dropping the loop drops
+/// its tasks. The loop stays on the thread that made it:
 ///
 /// ```compile_fail,E0277
 /// fn is_send<T: Send>() {}
@@ -168,7 +167,7 @@ impl EventLoop {
         Self::builder().build()
     }
 
-    /// For a loop with a pool of its own.
+    /// Configures a loop.
     pub fn builder() -> EventLoopBuilder {
         EventLoopBuilder { pool: None }
     }
@@ -183,7 +182,7 @@ impl EventLoop {
     /// Otherwise as the function [`block_on`]; but the tasks that are left live on until the next call.
     ///
     /// # Panics
-    /// As [`block_on`]. The loop is good for the next call.
+    /// As [`block_on`]. The loop can be used again.
     ///
     /// # Blocking
     /// As [`block_on`].
@@ -207,7 +206,7 @@ impl fmt::Debug for EventLoop {
     }
 }
 
-/// Makes an [`EventLoop`]. From [`EventLoop::builder`].
+/// Configures and makes an [`EventLoop`]. From [`EventLoop::builder`].
 #[derive(Debug)]
 #[must_use = "nothing happens until `build`"]
 pub struct EventLoopBuilder {

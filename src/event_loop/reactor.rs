@@ -1,4 +1,4 @@
-//! The reactor: what an idle event loop sleeps in, and what other threads know of the loop.
+//! The reactor: an idle event loop sleeps in it, and other threads reach the loop through it.
 //!
 //! # What it promises
 //! [`Reactor::wait`] returns at the next timer's deadline, when a message comes in, or when the main future is woken,
@@ -20,7 +20,7 @@
 //!    dropped outside the lock.
 //! 3. A timer is added by the loop's thread, which computes the deadline before each sleep; or by another thread that sends a
 //!    message afterwards, which wakes the loop.
-//! 4. Where another runtime is the loop, messages go to that runtime, and nobody waits here.
+//! 4. Where another runtime is the loop, messages go to that runtime, and nothing waits here.
 //!
 //! # Synchronisation edges
 //! There are none but those of the two locks and of the [`parker`](crate::primitives::parker).
@@ -44,8 +44,8 @@ use crate::primitives::join_error::catch_and_discard;
 use crate::primitives::parker::Parker;
 use crate::sync::Mutex;
 
-/// A wake-up costs more than a timer does. So after timers were due, a loop with more than [`FEW_TIMERS`] sleeps at least so long
-/// before it wakes up for others: about as rarely as if deadlines were whole milliseconds.
+/// A wake-up costs more than a timer. So after timers were due, a loop with more than [`FEW_TIMERS`] sleeps at least so
+/// long before it wakes up for the next ones: about as rarely as if deadlines were whole milliseconds.
 const SHARED_WAKE_UP: Duration = Duration::from_micros(1250);
 /// So many timers may each have a wake-up of their own, on time.
 const FEW_TIMERS: usize = 16;
@@ -53,7 +53,7 @@ const FEW_TIMERS: usize = 16;
 pub struct Reactor {
     pub inbox: Inbox,
     timers: Mutex<Clock>,
-    /// The runtime that is the loop, if it is none of ours.
+    /// The other runtime, if that is the loop.
     pub external: Option<Arc<External>>,
     /// The pool of jobs that name none. `None`: the global one.
     pub pool: Mutex<Option<ThreadPool>>,
@@ -64,12 +64,12 @@ impl RefUnwindSafe for Reactor {}
 
 struct Clock {
     timers: Timers,
-    /// When timers were due the last time.
+    /// When timers were last due.
     fired: Option<Instant>,
 }
 
 impl Reactor {
-    /// For a loop of ours, or for another runtime.
+    /// For a loop of this crate, or for another runtime.
     pub fn new(pool: Option<ThreadPool>, external: Option<External>) -> Arc<Self> {
         Arc::new(Self {
             inbox: Inbox::default(),
@@ -79,7 +79,7 @@ impl Reactor {
         })
     }
 
-    /// Hands a message in, from any thread. If the loop is closed: drops it.
+    /// Sends a message, from any thread. If the loop is closed, drops the message.
     pub fn send(&self, message: Message) {
         match &self.external {
             Some(runtime) => runtime.accept(message),
@@ -92,7 +92,7 @@ impl Reactor {
         f(&mut self.timers.lock().timers)
     }
 
-    /// Takes the timers whose time has come. The caller wakes them.
+    /// Takes the wakers of the timers that are due. The caller wakes them.
     pub fn take_due(&self) -> Vec<Waker> {
         let mut clock = self.timers.lock();
         if clock.timers.earliest().is_none() {
@@ -106,7 +106,7 @@ impl Reactor {
         due
     }
 
-    /// Sleeps until there is something to do. It may also return for no reason.
+    /// Sleeps until there is something to do. It may also return spuriously.
     pub fn wait(&self, parker: &mut Parker) {
         // Register, then look at the inbox. A timer that another thread adds meanwhile is followed by a message: rule 3.
         if self.inbox.register(parker.waker()) {
@@ -120,8 +120,8 @@ impl Reactor {
         }
     }
 
-    /// Refuses messages from now on. Drops those that are left, and the default pool. Wakes all who sleep here: a task of
-    /// another loop has to find another clock.
+    /// Refuses messages from now on. Drops the messages that are left, and the default pool. Wakes all sleeps, so that
+    /// those of other loops' tasks move to another clock.
     pub fn close(&self) {
         self.inbox.close();
         let wakers = self.with_timers(Timers::take_all);

@@ -1,8 +1,8 @@
-//! One task's state, whatever its output and whoever polls it.
+//! One task's state, which does not depend on its output or its scheduler.
 //!
 //! # What it promises
-//! Each wake is followed by a poll, and several wakes before that poll by one. Of a task's end and its cancellation, one comes
-//! first, and both sides know which.
+//! Each wake is followed by a poll; several wakes before that poll share it. Of a task's end and its cancellation one
+//! comes first, and both sides learn which.
 //!
 //! # State machine
 //! ```text
@@ -17,8 +17,8 @@
 //! # Who may touch what
 //! 1. `place` is written and read on the loop's thread alone.
 //! 2. The scheduler alone calls `begin` and `end`.
-//! 3. The waker that another runtime gave a task is kept to cancel the task, and for nothing else: it may keep the runtime's
-//!    task alive. It is dropped when the task has ended or is detached.
+//! 3. The waker that another runtime gave a task is kept only to cancel the task, since it may keep the runtime's task
+//!    alive. It is dropped when the task has ended or is detached.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
@@ -26,7 +26,7 @@
 //! | T1 | `mark_queued`, when QUEUED was set before | `begin` | what was written before the wake | `two_wakers` |
 //! | T2 | `mark_cancelled` | `begin` | what the canceller did before | `cancel_publishes` |
 //!
-//! A wake that puts the task into the run queue is on the loop's own thread, or goes through the inbox's lock besides.
+//! A wake that sets QUEUED needs no edge here: it is on the loop's own thread, or goes through the inbox's lock.
 //!
 //! # What can go wrong
 //! * Two threads wake the task at once, and the next poll does not see one of them: `two_wakers`.
@@ -48,12 +48,12 @@ const CANCELLED: u32 = 2;
 const ENDED: u32 = 4;
 const DETACHED: u32 = 8;
 
-/// The part of a task that its wakers and its handle share, whatever its output.
+/// The part of a task that its wakers and its handle share, with the output's type erased.
 pub trait AnyTask: Send + Sync {
     fn state(&self) -> &TaskState;
 }
 
-/// Where a task is on its loop. No two tasks ever have the same place: a slot has a new number for each task.
+/// Where a task is on its loop. No two tasks have the same place, since a slot gets a new number for each task.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub slot: u32,
@@ -61,7 +61,7 @@ pub struct Place {
 }
 
 pub struct TaskState {
-    /// Not a byte: see `Claim` in `job`.
+    /// Not a byte: see `State` in `job`.
     bits: AtomicU32,
     slot: AtomicU32,
     number: AtomicU32,
@@ -70,14 +70,14 @@ pub struct TaskState {
 }
 
 impl TaskState {
-    /// A task that is queued is polled as soon as its scheduler has it; another one when it is woken.
+    /// `is_queued`: the task is polled once its scheduler has it. Otherwise it is first polled when it is woken.
     pub fn new(is_queued: bool, is_external: bool) -> Self {
         let bits = AtomicU32::new(if is_queued { QUEUED } else { 0 });
         let runtime_waker = is_external.then(Box::default);
         Self { bits, slot: AtomicU32::new(u32::MAX), number: AtomicU32::new(0), runtime_waker }
     }
 
-    /// Before the task has one: a place that no task ever has.
+    /// The task's place. Before it has one: a place that no task has.
     pub fn place(&self) -> Place {
         // ORDERING: Relaxed: rule 1.
         Place { slot: self.slot.load(Relaxed), number: self.number.load(Relaxed) }
@@ -90,9 +90,9 @@ impl TaskState {
         self.number.store(place.number, Relaxed);
     }
 
-    /// Whether a poll is due. For the scheduler, about a task that it takes in.
+    /// Whether a poll is due. For the scheduler that adds the task.
     pub fn is_queued(&self) -> bool {
-        // ORDERING: Relaxed: whoever sets QUEUED from now on hands the task to the scheduler.
+        // ORDERING: Relaxed: a thread that sets QUEUED from now on hands the task to the scheduler.
         self.bits.load(Relaxed) & QUEUED != 0
     }
 
@@ -110,7 +110,7 @@ impl TaskState {
         self.bits.fetch_or(CANCELLED, Release) & (CANCELLED | ENDED) == 0
     }
 
-    /// The task is about to be polled: from here on, a wake queues it again. False: it has been cancelled.
+    /// The task is about to be polled: from now on, a wake queues it again. False: it has been cancelled.
     #[must_use]
     pub fn begin(&self, cx: &task::Context<'_>) -> bool {
         if let Some(waker) = &self.runtime_waker {
@@ -123,8 +123,8 @@ impl TaskState {
         }
         // ORDERING: Relaxed: a wake's Release reaches through this to the load below.
         self.bits.fetch_and(!QUEUED, Relaxed);
-        // ORDERING: Acquire [T1, T2]: pairs with `mark_queued` and `mark_cancelled`; the poll sees what came before the wake.
-        // (The two steps apart are an instruction each; as one, they would be a loop.)
+        // ORDERING: Acquire [T1, T2]: pairs with `mark_queued` and `mark_cancelled`; the poll sees what came before the
+        // wake. (Two steps are two instructions; one combined step would be a loop.)
         self.bits.load(Acquire) & CANCELLED == 0
     }
 

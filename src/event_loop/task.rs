@@ -1,18 +1,19 @@
 //! Tasks: how one is made, its wakers, and the handle that awaits it.
 //!
 //! # What it promises
-//! The handle is resolved once: with the future's output, with its panic, or with [`JoinError::Cancelled`]; and if a cancelling
-//! call returned true, with nothing else. A waker may outlive the task and the loop, and does nothing then.
+//! The handle is resolved once: with the future's output, with its panic, or with [`JoinError::Cancelled`]. After a
+//! `cancel` that returned true, it is [`JoinError::Cancelled`]. A waker may outlive the task and the loop, and does
+//! nothing then.
 //!
 //! # Who may touch what
-//! 1. The future is part of the task's body, which stays with the scheduler: it is polled and dropped there alone.
+//! 1. The future is part of the task's body. Only the scheduler polls and drops the body.
 //! 2. The body has the sender of the output. If the body is dropped before the future has ended, the task counts as cancelled.
 //!
 //! # Synchronisation edges
 //! Those of [`TaskState`] and of the oneshot.
 //!
 //! # What can go wrong
-//! * A wake comes as the task ends, or after that, and does harm: `wake_as_it_ends`, `stale_waker`; or as the loop closes:
+//! * A wake comes as the task ends, or later, and does harm: `wake_as_it_ends`, `stale_waker`; or as the loop closes:
 //!   `wake_as_the_loop_closes`.
 //! * A task is cancelled while it ends: `cancel_as_it_ends`; or while nothing else would wake the loop: `cancel_of_a_sleeper`.
 //! * A thread that sees the task finished does not see what it did: `finished_publishes`.
@@ -37,7 +38,7 @@ type Outcome<R> = Result<R, JoinError>;
 type TaskCell<R> = oneshot::Shared<Head, Outcome<R>>;
 type TaskSender<R> = Sending<Outcome<R>, Arc<TaskCell<R>>>;
 
-/// What lies beside the hand-over of a task's output.
+/// The part of a task outside its oneshot.
 pub struct Head {
     state: TaskState,
     reactor: Arc<Reactor>,
@@ -66,8 +67,7 @@ impl<R: 'static> Wake for TaskCell<R> {
 }
 
 impl Head {
-    /// Cancels. On the loop's own thread the future has been dropped when this returns, unless it is being polled. True: it had
-    /// not finished, and never will.
+    /// See [`Task::cancel`]. `wake` wakes the task, so that a scheduler elsewhere drops it.
     fn cancel(&self, wake: impl FnOnce()) -> bool {
         if !self.state.mark_cancelled() {
             return false;
@@ -122,8 +122,8 @@ impl<F: Future> Body for TaskBody<F> {
     }
 }
 
-/// Drops a task's future, then ends the task. Each step that may panic (the future's `Drop`, the output's, the waker of the task
-/// that awaits this one) is contained apart: a second panic while the first unwinds would abort the process.
+/// Drops a task's future, then ends the task. Each step that may panic (the future's `Drop`, the output's, the waker of
+/// the task that awaits this one) is caught by itself: a second panic during an unwind would abort the process.
 fn end<F: Future>(
     mut future: Pin<&mut Option<F>>,
     output: &mut Option<TaskSender<F::Output>>,
@@ -157,7 +157,7 @@ impl<R: 'static> NewTask<R> {
         Self { output, waker: shared.into(), handle: Task(TaskOutcome { result, wake: Wake::wake_by_ref }) }
     }
 
-    /// What the scheduler gets, and what the user gets.
+    /// The body for the scheduler, and the handle for the user.
     pub fn with<F: Future<Output = R>>(self, future: F, context: Context) -> (Pin<Box<TaskBody<F>>>, Task<R>) {
         let frame = Frame { output: Some(self.output), waker: self.waker, context };
         (Box::pin(Framed::new(future, frame)), self.handle)
@@ -174,7 +174,7 @@ impl<R: 'static> NewTask<R> {
 /// ```
 ///
 /// # Panics
-/// Awaiting it resumes the task's panic, if it panicked; it panics if the task was cancelled, or its loop was closed.
+/// Awaiting it resumes the task's panic; it also panics if the task was cancelled, or its loop was closed.
 ///
 /// # Cancellation
 /// Dropping it cancels the task: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out.
@@ -184,32 +184,34 @@ impl<R: 'static> NewTask<R> {
 #[must_use = "dropping the handle cancels the task; `detach` it to let it run without anyone waiting"]
 pub struct Task<R>(TaskOutcome<R>);
 
-/// What became of a task: a future of `Result<R, JoinError>`. From [`Task::outcome`].
+/// A task's output or error: a future of `Result<R, JoinError>`. From [`Task::outcome`].
 ///
 /// # Cancellation
 /// Dropping it cancels the task, as dropping the [`Task`] does.
 #[must_use = "dropping it cancels the task"]
 pub struct TaskOutcome<R> {
     result: Receiving<Outcome<R>, Arc<TaskCell<R>>>,
-    /// Wakes the task: known where the task is made, and there alone an `R` that borrows nothing.
+    /// Wakes the task. A function pointer, since only the code that makes the task knows that `R` is `'static`, as
+    /// `Wake` needs.
     wake: fn(&Arc<TaskCell<R>>),
 }
 
 impl<R> Task<R> {
     /// Cancels the task: its future is dropped, and it never runs again. True: it had not finished.
     ///
-    /// On the loop's own thread the future has been dropped when this returns, unless it is the one that is running, or
-    /// another task's future is just being dropped: then it comes next. From
-    /// another thread the loop is told to drop it: a future does not leave its thread. Either way the outcome is
+    /// On the loop's own thread the future has been dropped when this returns, except in two cases: a task that cancels
+    /// itself is dropped after its poll, and in the `Drop` of another future this one is dropped right after. From
+    /// another thread, the loop is told to drop the future, which does not leave its thread. The outcome is
     /// [`JoinError::Cancelled`].
     ///
-    /// False: it has finished, or was cancelled before.
+    /// False: the task has finished, or was cancelled before.
     pub fn cancel(&self) -> bool {
         let TaskOutcome { result, wake } = &self.0;
         result.shared().is_some_and(|task| task.head.cancel(|| wake(task)))
     }
 
-    /// Lets the task run without anyone waiting. Its output is dropped on the loop's thread.
+    /// Lets the task run without a handle. Its output is dropped on the loop's thread, or by this call, if the task has
+    /// finished.
     pub fn detach(mut self) {
         if let Some((task, unwanted)) = self.0.result.give_up() {
             task.head.state.detach();
@@ -222,7 +224,7 @@ impl<R> Task<R> {
         self.0.result.is_finished()
     }
 
-    /// What becomes of the task, as a value: its output, its panic, or that it was cancelled.
+    /// The outcome as a value: the task's output, its panic, or that it was cancelled.
     pub fn outcome(self) -> TaskOutcome<R> {
         self.0
     }
@@ -251,7 +253,7 @@ impl<R> Future for TaskOutcome<R> {
 
 impl<R> Drop for TaskOutcome<R> {
     fn drop(&mut self) {
-        // First this end of the channel, with its waker: cancelling must not wake the very task that drops this.
+        // First the receiver, with its waker: cancelling must not wake the task that drops this.
         if let Some((task, unwanted)) = self.result.give_up() {
             task.head.cancel(|| (self.wake)(&task));
             drop(unwanted);

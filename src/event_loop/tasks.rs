@@ -1,8 +1,8 @@
-//! The tasks of an event loop, on the loop's own thread: slots, and the queue of those that are to be polled.
+//! The tasks of an event loop, on the loop's own thread: their slots, and the run queue.
 //!
 //! # What it promises
-//! A turn takes in what other threads have sent and fires the timers that are due; then it polls each task once that was in
-//! the run queue by then. A task that is queued meanwhile has its turn in the next round. So a task that is always ready
+//! A round ([`Tasks::turn`]) drains the inbox and fires the timers that are due; then it polls once each task that is
+//! in the run queue. A task that is queued meanwhile is polled in the next round. So a task that is always ready
 //! starves neither other tasks nor timers nor the main future. A task is polled, and dropped, in its own context.
 //!
 //! # State machine
@@ -15,18 +15,18 @@
 //! ```
 //!
 //! # Who may touch what
-//! 1. Everything here stays on the loop's thread. While code of the user runs (a poll, a drop, a waker), nothing is borrowed: it
-//!    may spawn, wake and cancel tasks, itself included.
+//! 1. Everything here stays on the loop's thread. While user code runs (a poll, a drop, a waker), nothing is borrowed:
+//!    that code may spawn, wake and cancel tasks, its own included.
 //! 2. A task's state knows its place, and the run queue is a list of places: slots with their numbers. A slot gets a new number
 //!    for each task, so a wake that comes too late does not reach the slot's next task. While the run queue is empty, tasks may
 //!    be moved to other slots.
 //! 3. Dropping a task may drop the handle of the next one, and so on: see `drop_queue`.
 //!
 //! # What can go wrong
-//! There is no synchronisation here.
+//! There is no synchronisation in this file.
 //! * A waker of an earlier task polls the slot's next task: `stale_waker`; or a task that has ended: `wake_as_it_ends`.
-//! * A task handed in earlier by another thread runs after one that was spawned later: `callbacks_run_in_order_of_submission`.
-//! * The loop closes while tasks are left, or on their way: `wake_as_the_loop_closes`, `call_soon_close`.
+//! * A task of another thread runs after one that was spawned later: `callbacks_run_in_order_of_submission`.
+//! * The loop closes while tasks are left, or in the inbox: `wake_as_the_loop_closes`, `call_soon_close`.
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
@@ -41,14 +41,14 @@ use crate::event_loop::state::{Place, TaskState};
 use crate::pool::ThreadPool;
 use crate::primitives::parker::Parker;
 
-/// An idle loop keeps memory for so many tasks, or for twice those that it has.
+/// An idle loop keeps memory for so many tasks, or for twice as many as it has.
 const KEEP_CAPACITY: usize = 64;
 
-/// The loop's own part of it.
+/// The part of the loop that stays on its thread.
 pub struct Tasks {
     pub reactor: Arc<Reactor>,
     slots: RefCell<Slots>,
-    /// The tasks that are to be polled, in their order.
+    /// The tasks that are to be polled, in order.
     run_queue: RefCell<VecDeque<Place>>,
 }
 
@@ -67,14 +67,14 @@ struct Slots {
 }
 
 struct Slot {
-    /// A new one for each task, and when that leaves.
+    /// Changes when a task is added, and when it is removed.
     number: u32,
     /// `None`: it is being polled, or the slot is vacant.
     task: Option<Task>,
 }
 
 impl Slots {
-    /// The task's place, if it is to be polled.
+    /// Adds a task. Returns its place, if it is to be polled.
     fn add(&mut self, task: Task) -> Option<Place> {
         let number = self.next_number();
         let slot = self.vacant.pop().unwrap_or_else(|| {
@@ -111,7 +111,7 @@ impl Slots {
         self.all.into_iter().filter_map(|slot| slot.task)
     }
 
-    /// Gives back the memory of a burst: moves the tasks together. No task is being polled.
+    /// Frees the memory of a burst: moves the tasks together. No task is queued or being polled.
     fn shrink(&mut self) {
         let used = self.all.len() - self.vacant.len();
         if self.all.len() > KEEP_CAPACITY.max(2 * used) {
@@ -129,12 +129,12 @@ impl Tasks {
         Self { reactor: Reactor::new(pool, None), slots: RefCell::default(), run_queue: RefCell::default() }
     }
 
-    /// Has a task polled. One that has not been added yet is polled once it has been.
+    /// Queues a task. One that has not been added yet is polled once it has been.
     pub fn queue(&self, task: &TaskState) {
         self.run_queue.borrow_mut().push_back(task.place());
     }
 
-    /// Takes a new task, after those that other threads have sent before. If the loop is closed: drops it.
+    /// Adds a new task, after those that other threads have sent before. If the loop is closed, drops it.
     pub fn spawn(&self, task: Task) {
         if self.drain() { self.add(task) } else { drop(task) }
     }
@@ -145,7 +145,7 @@ impl Tasks {
         }
     }
 
-    /// Takes in what other threads have sent. False: the loop is closed.
+    /// Handles the messages of other threads. False: the loop is closed.
     fn drain(&self) -> bool {
         let Some(messages) = self.reactor.inbox.drain() else { return false };
         for message in messages {
@@ -157,15 +157,16 @@ impl Tasks {
         true
     }
 
-    /// Takes in what other threads have sent, and fires the timers that are due.
+    /// Handles the messages of other threads, and fires the timers that are due.
     pub fn run_external(&self) {
-        // In this order: when a call of `call_later` has returned, and its timer is due, its task is here before the timer is woken.
+        // Timers first, then messages: if a `call_later` has returned and its timer is due, its task is added before it
+        // is woken.
         let due = self.reactor.take_due();
         self.drain();
         wake_all(due);
     }
 
-    /// Polls each task once that is to be polled. If nothing is left to do, sleeps.
+    /// One round: polls each queued task once. If none is queued then, sleeps.
     pub fn turn(&self, parker: &mut Parker) {
         self.run_external();
         let queued = self.run_queue.borrow().len();
@@ -197,9 +198,9 @@ impl Tasks {
         }
     }
 
-    /// Drops a task that has been cancelled; if it is being polled, after that.
+    /// Drops a task that has been cancelled; if it is being polled, after the poll.
     pub fn remove(&self, task: &TaskState) {
-        // It may still be on its way.
+        // The task may still be in the inbox.
         self.drain();
         let removed = self.slots.borrow_mut().remove(task.place());
         drop(removed);

@@ -1,7 +1,7 @@
-//! Deadlines in order, and whom to wake at each. Takes the time from its caller: it owns no clock.
+//! Timers, in the order of their deadlines. The caller passes the time: there is no clock in this file.
 //!
-//! A search tree with an entry for each timer: when a timer leaves, its memory goes with it. Wakers that come out are the caller's
-//! to wake or to drop: they run users' code, and this may stand behind a lock.
+//! A search tree with an entry for each timer, whose memory is freed with the timer. Wakers are returned to the caller,
+//! who wakes or drops them outside the lock, since that runs user code.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// A timer. No two have the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(
-    /// The deadline, in nanoseconds since the beginning; and how many timers had been added before: of the same deadline, the first
-    /// comes first. In one number, as that is quicker to compare.
+    /// The deadline, in nanoseconds since the beginning, and the timer's number: of timers with the same deadline, the
+    /// first one added comes first. One integer, which is faster to compare.
     u128,
 );
 
@@ -35,7 +35,7 @@ impl Timers {
         Self { wakers: BTreeMap::new(), added: 0, beginning }
     }
 
-    /// After some six hundred years, all instants are the same.
+    /// Saturates after some 580 years.
     fn nanos(&self, instant: Instant) -> u64 {
         u64::try_from(instant.saturating_duration_since(self.beginning).as_nanos()).unwrap_or(u64::MAX)
     }
@@ -47,7 +47,7 @@ impl Timers {
         key
     }
 
-    /// Whether it is this waker that is there. `None`: it has been taken out.
+    /// Whether the timer has this waker. `None`: the timer has been taken out.
     pub fn wakes(&self, key: Key, waker: &Waker) -> Option<bool> {
         Some(self.wakers.get(&key)?.will_wake(waker))
     }
@@ -65,7 +65,7 @@ impl Timers {
         self.beginning.checked_add(Duration::from_nanos((key.0 >> 64) as u64))
     }
 
-    /// Takes those out whose deadline has come, in order.
+    /// Takes out the wakers of the timers that are due, in order.
     pub fn take_due(&mut self, now: Instant) -> Vec<Waker> {
         let last = Key::new(self.nanos(now), u64::MAX);
         let mut due = Vec::new();
