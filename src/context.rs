@@ -1,20 +1,20 @@
-//! Context variables: values that code sees without having been passed them.
+//! Context variables: values that jobs and tasks inherit, and that code reads without being passed them.
 //!
 //! # How
-//! A [`Context`] is an `Arc` of a map from variables to values, or nothing at all if it is empty; so to copy one is to
-//! count one more owner. Each thread has a current one. A map that is shared is never changed: setting a variable then puts a
-//! changed copy in its place. So a copy of the context never sees what is set later, and none of it needs a lock.
+//! A [`Context`] is an `Arc` of a map from variables to values, or `None` if it is empty. Each thread has a current
+//! context. A shared map is never changed: setting a variable replaces it by a changed copy. So a copy of the context
+//! never sees later changes, and no lock is needed.
 //!
 //! The map is copied whole, since variables are few, and are read more often than they are set.
 //!
-//! 1. The current context is borrowed for a look-up, a copy, a change or a swap, and never while users' code runs: a value's
-//!    `Clone` and `Drop`, a closure and a future may use any variable, the very same one included.
-//! 2. [`Context::within`] alone makes another context current, and it puts back the one before, whatever happens.
-//! 3. What is costly to make and seldom asked for, the event loop of a `block_on`, is put into the current context when
-//!    somebody asks for it, or takes a copy: [`complete`]. Until then [`Current::complete`] says how. That belongs to the
-//!    context which is current, and is put aside together with it.
-//! 4. Dropping a context does not panic: a `Drop` of a value that does is contained. A context is dropped wherever the
-//!    last copy happens to be, and there it would end what has nothing to do with it.
+//! 1. The current context is borrowed for a look-up, a copy, a change or a swap, and never while user code runs: a
+//!    value's `Clone` or `Drop`, a closure or a future may use any variable, even the same one.
+//! 2. Only [`Context::within`] makes another context current. It restores the caller's context, also after a panic.
+//! 3. Lazy entry: a `block_on` makes its event loop only when the loop is needed. So it installs a callback,
+//!    [`Current::complete`], which sets the current loop. The callback runs before the context is copied or the current
+//!    loop is read: see [`complete`]. The callback belongs to the current context, and is swapped together with it.
+//! 4. Dropping a context does not panic: a panic in a value's `Drop` is caught. The last copy may be dropped anywhere,
+//!    where the panic would end unrelated code.
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};
@@ -39,7 +39,7 @@ thread_local! {
 
 struct Current {
     context: RefCell<Context>,
-    /// Puts into the context what is still missing there.
+    /// Sets what is still missing in the context: see rule 3.
     complete: Cell<Option<fn()>>,
 }
 
@@ -103,7 +103,7 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// assert_eq!(greeting(), "Hello, Ada!");
 /// ```
 ///
-/// Its values go to other threads, and several threads may look at one of them at the same time:
+/// Values go to other threads, and several threads may read a value at the same time:
 ///
 /// ```compile_fail,E0277
 /// # use offthread::ContextVar;
@@ -122,7 +122,7 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// struct NotStatic<T>(ContextVar<T>);
 /// ```
 ///
-/// It is known by its place in memory, so it has to stay there. A `const` has no place:
+/// A variable is identified by its address, so it must not move. A `const` has no address:
 ///
 /// ```compile_fail,E0716
 /// # use offthread::ContextVar;
@@ -135,8 +135,8 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// user.set("Ada");
 /// ```
 pub struct ContextVar<T: 'static> {
-    /// Gives the variable an address of its own: it takes up room, whatever `T` is. And it could change, for all the
-    /// compiler knows; so it is not merged with another one, and a `const` is refused.
+    /// Gives the variable an address of its own, since it has a size, whatever `T` is. It has interior mutability, so
+    /// the compiler merges no two variables, and refuses a `const`.
     _place: OnceLock<()>,
     _value: PhantomData<fn() -> T>,
 }
@@ -156,7 +156,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
         Self { _place: OnceLock::new(), _value: PhantomData }
     }
 
-    /// A copy of the value, or `None` if it has none here.
+    /// A copy of the value, or `None` if the variable has none in the current context.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -173,7 +173,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
         self.with(|value| Some(value?.clone()))
     }
 
-    /// Shows the value to `f` without copying it, and returns what `f` returns.
+    /// Calls `f` with a reference to the value, and returns what `f` returns.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -183,7 +183,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// assert_eq!(PATH.with(|path| path.map_or(0, Vec::len)), 2);
     /// ```
     ///
-    /// What `f` sees does not change under its hands: if it sets the variable itself, that is for later looks.
+    /// If `f` sets the variable, later reads see the new value; the reference does not change.
     ///
     /// # Panics
     /// If `f` does.
@@ -193,9 +193,9 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
         f(value.as_deref().and_then(|value| value.downcast_ref()))
     }
 
-    /// Sets the value in the current context. Returns the one that it replaces.
+    /// Sets the value in the current context. Returns the old value.
     ///
-    /// That one is copied only if somebody else has it too: a copy of the context.
+    /// The old value is cloned only if a copy of the context has it too.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -209,14 +209,14 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// The value is then dropped.
     ///
     /// # Panics
-    /// If copying the replaced value does; the new one is set all the same.
+    /// If the old value's `Clone` does; the new value is set all the same.
     pub fn set(&'static self, value: T) -> Option<T> {
         self.replace(Some(Arc::new(value)))
     }
 
     /// Takes the value out of the current context, and returns it.
     ///
-    /// It is copied only if somebody else has it too: a copy of the context.
+    /// The value is cloned only if a copy of the context has it too.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -228,12 +228,13 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// ```
     ///
     /// # Panics
-    /// If copying the value does; it is out of the context all the same.
+    /// If the value's `Clone` does; the value is out of the context all the same.
     pub fn clear(&'static self) -> Option<T> {
         self.replace(None)
     }
 
-    /// As [`with`](Self::with), for a look that leaves all variables alone: it is taken without a copy of the value.
+    /// As [`with`](Self::with), but `look` runs while the context is borrowed, so it must not use any variable. Clones
+    /// no `Arc`.
     pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
         let key = self.key();
         let mut look = Some(look);
@@ -263,15 +264,15 @@ impl<T> fmt::Debug for ContextVar<T> {
     }
 }
 
-/// Puts into the current context what is still missing there. To be called before anybody looks for that.
+/// Sets what is still missing in the current context (rule 3). To be called before that is read.
 pub fn complete() {
     let _ = CURRENT.try_with(Current::complete);
 }
 
 /// The values that all [variables](ContextVar) had at one moment.
 ///
-/// To copy one is cheap, however much is in it; an empty one takes no memory. Setting a variable does not change the
-/// copies that were taken before.
+/// A copy is cheap, however many variables it has; an empty context takes no memory. Setting a variable does not change
+/// the copies that were taken before.
 ///
 /// ```
 /// use offthread::{Context, ContextVar};
@@ -285,8 +286,8 @@ pub fn complete() {
 /// assert_eq!(REQUEST_ID.get(), Some(8));
 /// ```
 ///
-/// The default one is empty. If the `Drop` of a value panics while a context is dropped, nobody hears of it but the
-/// panic hook.
+/// The default context is empty. If the `Drop` of a value panics while a context is dropped, only the panic hook
+/// reports it.
 #[derive(Clone, Default)]
 pub struct Context(
     /// `None`: empty.
@@ -299,12 +300,12 @@ impl RefUnwindSafe for Context {}
 
 #[derive(Clone, Default)]
 struct Map(
-    /// In the order of the keys.
+    /// Sorted by key.
     Vec<(Key, Value)>,
 );
 
 impl Map {
-    /// Where the variable's value is; or else, where it would be.
+    /// The index of the variable's value. `Err`: where to insert it.
     fn find(&self, key: Key) -> Result<usize, usize> {
         self.0.binary_search_by_key(&key, |(key, _)| *key)
     }
@@ -319,7 +320,7 @@ impl Drop for Map {
     }
 }
 
-/// While it exists, another context is current, and in here is the one that was.
+/// While this exists, another context is current; this holds the caller's.
 struct Swapped<'a> {
     context: &'a mut Context,
     complete: Option<fn()>,
@@ -365,10 +366,10 @@ impl Context {
         CURRENT.try_with(copy).unwrap_or_default()
     }
 
-    /// Runs `f` in a copy of the current context, into which `complete` puts what is missing there, if need be.
+    /// Runs `f` in a copy of the current context. When it is needed, `complete` sets what is missing there: see rule 3.
     #[inline]
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
-        // The copy is for afterwards; what is current goes on.
+        // `f` gets the current context; the copy is restored afterwards.
         let outer =
             CURRENT.try_with(|current| (current.context.borrow().clone(), current.complete.replace(Some(complete))));
         let (mut context, complete) = outer.unwrap_or_default();
@@ -418,7 +419,7 @@ impl Context {
         WithContext(Some(Wrapped { future: Box::pin(future), context: self }))
     }
 
-    /// Makes this context the current one while `f` runs. What `f` sets is in it afterwards.
+    /// Makes this context the current one while `f` runs. This context keeps what `f` sets.
     pub(crate) fn within<R>(&mut self, f: impl FnOnce() -> R) -> R {
         let mut swapped = Swapped { context: self, complete: None };
         swapped.swap();
@@ -430,7 +431,7 @@ impl Context {
         Some(&map.0[map.find(key).ok()?].1)
     }
 
-    /// Puts a value in the place of another; either may be none. Nothing is dropped in here.
+    /// Replaces a value; the old and the new one may be none. Drops nothing.
     fn replace(&mut self, key: Key, value: Option<Value>) -> Option<Value> {
         match self.0.as_ref().map_or(Err(0), |map| map.find(key)) {
             Err(at) => {
@@ -461,7 +462,7 @@ impl fmt::Debug for Context {
     }
 }
 
-/// A future that takes its context along. From [`Context::wrap`].
+/// A future with a context of its own. From [`Context::wrap`].
 ///
 /// Dropping it drops the future, in the context. It is `Send` where the future is:
 ///
@@ -480,9 +481,9 @@ pub struct WithContext<F>(
 );
 
 struct Wrapped<F> {
-    /// Boxed, as it must not move once it has been polled, and there is no unsafe code in here.
+    /// Boxed, since a polled future must not move, and this file has no unsafe code.
     future: Pin<Box<F>>,
-    /// What it is when the future is not being polled.
+    /// The context of the future while it is not being polled.
     context: Context,
 }
 

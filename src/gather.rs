@@ -1,6 +1,7 @@
 //! Many futures at once.
 //!
-//! Each branch has a waker of its own, which puts it on a list and wakes the task that awaits the whole.
+//! Each future (branch) has a waker of its own, which puts the branch on a list and wakes the task that awaits the
+//! gather.
 //!
 //! # What can go wrong
 //! * Two branches are woken at once, and one of them is not polled: `branches_woken_at_once`.
@@ -17,8 +18,8 @@ use crate::event_loop::run_external;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::Mutex;
 
-/// Lets everything else that is ready have its turn: the event loop's other tasks, its timers, and what other threads have
-/// handed in.
+/// Lets everything else run that is ready: the event loop's other tasks, its timers, and tasks that other threads have
+/// sent.
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -42,7 +43,7 @@ pub async fn yield_now() {
 
 /// Runs futures concurrently, and returns what they return, in their order.
 ///
-/// They are polled on the task that awaits this, each only when it was woken, and each in a copy of the context of its own.
+/// They are polled on the task that awaits this, each only when it was woken, and each in its own copy of the context.
 /// For a few futures of different types there is [`gather!`](crate::gather!).
 ///
 /// ```
@@ -84,7 +85,7 @@ where
 /// ```
 ///
 /// # Errors
-/// The first.
+/// The first error.
 ///
 /// # Panics
 /// As [`gather`].
@@ -108,13 +109,13 @@ where
     })
     .await;
     if let Some(failed) = failed {
-        // Its error, and nothing else of the others.
+        // Drops the other outputs and futures.
         branches = vec![branches.swap_remove(failed)];
     }
     branches.into_iter().filter_map(Branch::into_output).collect()
 }
 
-/// What came first. From [`race`].
+/// The output of the future that was ready first. From [`race`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Either<A, B> {
     /// The first future.
@@ -124,7 +125,7 @@ pub enum Either<A, B> {
 }
 
 impl<T> Either<T, T> {
-    /// What came first, whichever it was.
+    /// The output, from either future.
     pub fn into_inner(self) -> T {
         match self {
             Self::Left(output) | Self::Right(output) => output,
@@ -132,10 +133,10 @@ impl<T> Either<T, T> {
     }
 }
 
-/// Runs two futures concurrently, and returns what the first of them returns that is ready. The other one is dropped, and so
+/// Runs two futures concurrently, and returns the output of the one that is ready first. The other one is dropped, and so
 /// cancelled, before this returns. If both are ready, `a` counts.
 ///
-/// They are polled as those of [`gather`]: each only when it was woken, and in a copy of the context of its own.
+/// They are polled like those of [`gather`]: each only when it was woken, and in its own copy of the context.
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -162,10 +163,10 @@ pub async fn race<A: IntoFuture, B: IntoFuture>(a: A, b: B) -> Either<A::Output,
     }
 }
 
-/// Polls branches, each only when it was woken, until `enough` have finished. `poll` says for how many it counts that this one
-/// has finished just now.
+/// Polls branches, each only when it was woken, until `enough` have finished. `poll` returns how many finished branches
+/// this poll counts as: 0 if the branch is pending, or as many as `enough` to end the whole.
 pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usize, &mut task::Context<'_>) -> usize) {
-    /// A branch's waker may be kept for longer; the parent's is not kept with it.
+    /// A branch's waker may outlive the gather, and must not keep the parent's waker.
     struct LetGo(Arc<Woken>);
     impl Drop for LetGo {
         fn drop(&mut self) {
@@ -204,7 +205,7 @@ impl<F: Future> Branch<F> {
         Self::Running(context.wrap(future.into_future()))
     }
 
-    /// Whether it has finished just now.
+    /// Polls the future. Returns whether it has finished in this poll.
     pub fn poll(&mut self, cx: &mut task::Context<'_>) -> bool {
         let Self::Running(future) = self else { return false };
         let Poll::Ready(output) = Pin::new(future).poll(cx) else { return false };
@@ -235,7 +236,7 @@ struct List {
 }
 
 impl Woken {
-    /// To begin with, each of them.
+    /// All branches are to be polled.
     fn all(branches: usize) -> Self {
         let list = List { branches: (0..branches).collect(), listed: vec![true; branches] };
         Self { parent: WakerSlot::default(), list: Mutex::new(list) }

@@ -1,5 +1,5 @@
-//! Runs blocking code in threads and hands the results to async code, and back. It depends on std only, and works under any
-//! executor or none.
+//! Runs blocking code in threads for async code, and async code for threads. It depends on std only, and works under
+//! any executor or none.
 //!
 //! A blocking closure becomes awaitable:
 //!
@@ -10,7 +10,7 @@
 //! assert!(text.unwrap().contains("offthread"));
 //! ```
 //!
-//! Many run at once, in a pool, and their results come in order:
+//! A pool runs many closures at once, and `gather` returns their results in order:
 //!
 //! ```
 //! use offthread::{ThreadPool, block_on, gather};
@@ -20,7 +20,7 @@
 //! assert_eq!(lengths, [3, 3, 5]);
 //! ```
 //!
-//! A blocking iterator becomes a stream of items, some of which are made ahead:
+//! A blocking iterator becomes a stream of items. Its thread makes some items ahead of the consumer:
 //!
 //! ```
 //! use offthread::{block_on, threaded_iterable};
@@ -36,7 +36,7 @@
 //! assert!(entries > 3);
 //! ```
 //!
-//! A thread sends items to async code, or the other way round, through a channel of bounded size:
+//! A bounded channel carries items from a thread to async code, or from async code to a thread:
 //!
 //! ```
 //! use offthread::{block_on, spsc};
@@ -53,14 +53,14 @@
 //! assert_eq!(sum, 10);
 //! ```
 //!
-//! And a thread gets back to async code:
+//! A job runs a future on the event loop that started the job:
 //!
 //! ```
 //! use offthread::{block_on, sleep, sync_await, threaded};
 //! use std::time::Duration;
 //!
 //! let answer = block_on(threaded(|| {
-//!     // In a thread: run something async on the event loop that this was started from.
+//!     // In a thread: run a future on the event loop, and block until it has ended.
 //!     sync_await(async {
 //!         sleep(Duration::from_millis(1)).await;
 //!         6 * 7
@@ -70,11 +70,10 @@
 //! ```
 //!
 //! # Blocking code in threads
-//! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and [`threaded_separate!`],
-//! the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its [figures](PoolStats); [`Job`],
-//! a job's handle, and [`Outcome`], what became of it as a value; [`is_cancelled`] and
-//! [`wait_cancelled`], for the code inside; [`JoinError`] and
-//! [`Panic`], why there is no result.
+//! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and
+//! [`threaded_separate!`], the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its
+//! [figures](PoolStats); [`Job`], a job's handle, and [`Outcome`], a job's result or error as a value;
+//! [`is_cancelled`] and [`wait_cancelled`], for the code of a job; [`JoinError`] and [`Panic`], the errors.
 //!
 //! # Blocking iterators in threads
 //! [`threaded_iterable()`] and [`threaded_iterable_separate()`], and [`IteratorWrapper`], which they return;
@@ -82,22 +81,23 @@
 //!
 //! # Async code
 //! [`block_on`], and [`EventLoop`] with its [builder](EventLoopBuilder); [`spawn`], [`Task`] and [`TaskOutcome`];
-//! [`gather!`], [`gather()`], [`try_gather`] and [`race`]; [`yield_now`], [`sleep`], [`sleep_until`] and [`timeout`]; [`LoopHandle`], to reach an event
-//! loop from anywhere, and [`TimerHandle`].
+//! [`gather!`], [`gather()`], [`try_gather`] and [`race`]; [`yield_now`], [`sleep`], [`sleep_until`] and [`timeout`];
+//! [`LoopHandle`], to reach an event loop from anywhere, and [`TimerHandle`].
 //!
 //! # Between the two
-//! [`sync_await()`], from a thread back to the event loop, and [`SyncWaitError`]; [`spsc`], a bounded channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that code sees
-//! without having been passed them.
+//! [`sync_await()`], which runs a future on the event loop for a thread, and [`SyncWaitError`]; [`spsc`], a bounded
+//! channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that jobs and tasks inherit.
 //!
 //! # How far it can be trusted
-//! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. Each file of `src/primitives/` opens with what it promises and how, and so do the
-//! pool and the event loop; loom models in `loom-tests/` check it, and each weakened ordering and each missing wake-up that we
-//! could think of makes a model fail.
+//! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. The files of `src/primitives/`, the pool and
+//! the event loop each open with their promises, and how they keep them. The loom models in `loom-tests/` check these.
+//! A tool there weakens each memory ordering and plants mistakes in the logic, and checks that a model fails; its
+//! exceptions are listed with their reasons.
 
-// With loom in std's place, nothing may go round `sync`: see `clippy.toml`.
+// In a loom build, only `sync` may use std's synchronisation: see `clippy.toml`.
 #![cfg_attr(offthread_loom, warn(clippy::disallowed_types, clippy::disallowed_methods))]
 
-// In reading order: a line uses only what stands above it (`tests/layers.rs` holds that).
+// In reading order: a module uses only modules above it (`tests/layers.rs` checks that).
 mod sync;
 mod primitives;
 mod context;
@@ -124,13 +124,13 @@ pub use sync_await::{SyncWaitError, sync_await};
 pub use threaded::{Threaded, threaded, threaded_separate};
 pub use time::{Elapsed, Sleep, TimerHandle, sleep, sleep_until, timeout};
 
-/// For the macros alone.
+/// Used by the macros only.
 #[doc(hidden)]
 pub mod __gather {
     pub use crate::gather::{Branch, poll_woken};
 }
 
-/// For the models of `loom-tests/` alone.
+/// Used by the models of `loom-tests/` only.
 #[cfg(offthread_loom)]
 #[doc(hidden)]
 pub mod internals {

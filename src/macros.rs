@@ -6,7 +6,7 @@
 /// Makes blocking functions awaitable: each returns a [`Threaded`](crate::Threaded) of what it returned.
 ///
 /// The body runs in a thread once that is awaited, or at [`async_call`](crate::Threaded::async_call); with
-/// [`sync_call`](crate::Threaded::sync_call) it runs right there. Calling the function alone runs nothing.
+/// [`sync_call`](crate::Threaded::sync_call) it runs on the calling thread. Calling the function alone runs nothing.
 ///
 /// ```
 /// use offthread::{ThreadPool, block_on, threaded};
@@ -172,7 +172,7 @@ macro_rules! threaded {
 /// Makes blocking functions awaitable, as [`threaded!`](crate::threaded!) does, but each call gets a thread of its own,
 /// named after the function.
 ///
-/// For what takes long, or waits for something that only another job can bring: it keeps no pool busy.
+/// For functions that take long, or wait for another job: they keep no thread of a pool busy.
 ///
 /// ```
 /// use offthread::{block_on, threaded_separate};
@@ -542,7 +542,7 @@ macro_rules! __decorate {
 /// assert_eq!((sum, word), (3, "from a thread"));
 /// ```
 ///
-/// The arguments are evaluated right there; the futures start when the whole is awaited. It is `Send` where they are.
+/// The macro evaluates the arguments; the futures start when its value is awaited. That value is `Send` if they are.
 ///
 /// # Panics
 /// If one of the futures panics, with its panic; the others are dropped.

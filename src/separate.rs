@@ -1,7 +1,7 @@
-//! A thread of a job's own.
+//! Jobs on a separate thread each.
 //!
-//! The job is the same as in a pool, and so is its handle. It waits in a slot that the thread shares with whoever starts it:
-//! if the system refuses the thread, the job is still there to be told.
+//! The job is the same as in a pool, and so is its handle. The job waits in a slot that the new thread and its starter
+//! share: if the system refuses the thread, the starter refuses the job.
 #![forbid(unsafe_code)]
 
 use crate::context::Context;
@@ -38,7 +38,7 @@ where
     handle
 }
 
-/// Has no other job to run, and keeps no counts.
+/// The owner of one separate job. Keeps no counts.
 struct Separate(Stop);
 
 impl JobOwner for Separate {

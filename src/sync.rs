@@ -47,7 +47,7 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Unlocks, waits for a notification of `condvar` or for the deadline, and locks again. May also return for no reason.
+    /// Unlocks, waits for a notification of `condvar` or for the deadline, and locks again. May also return spuriously.
     pub(crate) fn wait<'a>(
         &'a self,
         guard: MutexGuard<'a, T>,
@@ -139,7 +139,7 @@ mod imp {
         }
     }
 
-    /// Sleeps until unparked or until the deadline; may also return for no reason.
+    /// Sleeps until unparked or until the deadline; may also return spuriously.
     pub(crate) fn sleep(deadline: Option<Instant>) {
         match deadline {
             None => thread::park(),
@@ -154,8 +154,8 @@ mod imp {
         Instant::now() >= deadline
     }
 
-    /// Gives another thread, on another core, the time to do something small: some ten nanoseconds for each of `times`,
-    /// without a system call and without touching memory that it may be writing to.
+    /// Gives a thread on another core time for a few steps: some ten nanoseconds for each of `times`, without a system
+    /// call, and without access to shared memory. On one CPU, does nothing.
     pub(crate) fn pause(times: u32) {
         if cpus() > 1 {
             for _ in 0..times {
@@ -166,7 +166,7 @@ mod imp {
 
     /// How many threads can run at once.
     pub(crate) fn cpus() -> usize {
-        // The question costs several system calls, and the answer hardly ever changes.
+        // Cached: asking the system takes several system calls, and the answer hardly ever changes.
         static CPUS: super::OnceLock<usize> = super::OnceLock::new();
         *CPUS.get_or_init(|| thread::available_parallelism().map_or(1, Into::into))
     }
@@ -238,12 +238,12 @@ mod imp {
     pub struct ThreadHandle(std::sync::Arc<(locks::Mutex<ParkToken>, locks::Condvar)>);
 
     impl ThreadHandle {
-        /// That of the calling thread.
+        /// The handle of the calling thread.
         pub fn current() -> Self {
             TOKEN.with(Clone::clone)
         }
 
-        /// From a model, without anything to tell: a spurious wake-up.
+        /// A model may call this at any time: a spurious wake-up.
         pub fn unpark(&self) {
             self.set(|token| token.unparked = true);
         }
@@ -272,7 +272,7 @@ mod imp {
         ThreadHandle::current().0.0.lock().unwrap().timed_out
     }
 
-    /// A model has no time to give.
+    /// In a model, no time passes.
     pub(crate) fn pause(_: u32) {}
 
     /// The models' pools are made with a size.

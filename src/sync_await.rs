@@ -1,11 +1,11 @@
-//! The way back: from a thread, run a future on the event loop, and block for it.
+//! Runs a future on the event loop for a thread, which blocks until the future has ended.
 //!
 //! The future runs as a task, and the thread waits for the task's outcome. If the loop drops the task, that is an outcome
 //! too. The thread also waits for its own job to be cancelled. Then it drops the task's handle, which cancels the task, and
 //! `sync_await` unwinds the job.
 //!
 //! # What can go wrong
-//! * The loop ends as a thread comes to wait, or while it waits: `sync_wait_close`, `sync_wait_close_while_it_waits`.
+//! * The loop ends as a thread begins to wait, or while it waits: `sync_wait_close`, `sync_wait_close_while_it_waits`.
 //! * The job that waits is cancelled: `sync_wait_cancel`.
 #![forbid(unsafe_code)]
 
@@ -20,14 +20,14 @@ use crate::primitives::join_error::{JoinError, Panic, unwind_cancelled};
 use crate::primitives::parker::poll_until;
 
 /// In a job: runs a future on the event loop that the job was started from, blocks this thread until it has ended, and
-/// returns its output. Where there is no event loop: runs it right here.
+/// returns its output. Where there is no event loop, it runs the future on this thread.
 ///
 /// ```
 /// use offthread::{block_on, sync_await, threaded};
 /// use std::time::Duration;
 ///
 /// let slept = block_on(threaded(|| {
-///     // Blocking code, which needs something that is async:
+///     // Blocking code that needs an async function:
 ///     sync_await(async {
 ///         offthread::sleep(Duration::from_millis(1)).await;
 ///         "slept"
@@ -43,15 +43,15 @@ use crate::primitives::parker::poll_until;
 /// wait for ever: see [`SyncWaitError`].
 ///
 /// # Cancellation
-/// If the job that calls this is cancelled, or the iterable closed, the future is dropped, and this does not return: the
-/// job's code is unwound, which runs its destructors. That is no panic: the panic hook is not called, and the outcome of the
-/// job is [`JoinError::Cancelled`](crate::JoinError::Cancelled). Code that must not be cut short uses
-/// [`LoopHandle::sync_wait`]. In a destructor that runs while a thread unwinds, and where the crate is compiled with `panic =
-/// "abort"`, this waits for the future all the same.
+/// If the job that calls this is cancelled, or the iterable closed, the future is dropped, and this does not return:
+/// the job's code is unwound, which runs its destructors. This is not a panic: the panic hook is not called, and the
+/// outcome of the job is [`JoinError::Cancelled`](crate::JoinError::Cancelled). Code that must not be cut short uses
+/// [`LoopHandle::sync_wait`]. In a destructor that runs during an unwind, and in a crate compiled with `panic =
+/// "abort"`, this waits for the future even so.
 ///
 /// # Blocking
 /// Until the future has ended. In a job of a pool another thread may run jobs meanwhile. A
-/// [`timeout`](crate::timeout()) round the future sets it a limit, and drops it in time.
+/// [`timeout`](crate::timeout()) around the future sets a limit.
 #[track_caller]
 pub fn sync_await<F>(future: F) -> F::Output
 where
@@ -72,7 +72,7 @@ where
     }
 }
 
-/// Runs the future on this thread, unless the job is cancelled that this is called in.
+/// Runs the future on this thread, until it ends or this code's job is cancelled.
 fn here<F: IntoFuture>(future: F, mut watch: Option<&mut CancelWatch>) -> Result<F::Output, SyncWaitError> {
     block_on(async {
         let mut future = pin!(future.into_future());
@@ -80,7 +80,7 @@ fn here<F: IntoFuture>(future: F, mut watch: Option<&mut CancelWatch>) -> Result
     })
 }
 
-/// Polls the future; without a `watch`, whether the job is cancelled or not.
+/// Polls the future, and then the `watch`, if there is one.
 fn poll_unless_cancelled<F: Future>(
     future: Pin<&mut F>,
     watch: &mut Option<&mut CancelWatch>,
@@ -150,7 +150,7 @@ impl LoopHandle {
 pub enum SyncWaitError {
     /// The loop had ended, or ended before the future did; or the runtime that is the loop dropped the future.
     LoopClosed,
-    /// This is the loop's own thread: to wait here would stop the loop, and so the future. Await it instead.
+    /// This is the loop's own thread: to block it would stop the loop, and so the future. Await the future instead.
     WouldDeadlock,
     /// The job that waited was cancelled. The future is dropped, on the loop's thread.
     Cancelled,

@@ -12,7 +12,8 @@ use crate::sync::Arc;
 
 /// Makes a blocking closure awaitable: nothing has started yet.
 ///
-/// Await what this returns, to run the closure in a thread and get what it returns; or choose where and how first.
+/// Await the returned value: this runs the closure in a thread, and gives the closure's result. Its methods choose
+/// where and how to run it.
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -30,7 +31,7 @@ where
 
 /// Makes a blocking closure awaitable, in a thread of its own: [`threaded(func).separate()`](Threaded::separate).
 ///
-/// For what blocks for long, or for ever: in a pool it would take a thread from the others.
+/// For a closure that blocks for long, or for ever: in a pool it would keep a thread from other jobs.
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -48,9 +49,9 @@ where
 
 /// A blocking closure and where to run it. From [`threaded`]. Nothing has started yet.
 ///
-/// Unless told otherwise it runs in a pool: the [current](LoopHandle::current) event loop's
-/// [default one](LoopHandle::set_default_pool). Without a loop: in a job of a pool, that pool, unless it is closed; else the
-/// [global](ThreadPool::global) one.
+/// By default it runs in the [default pool](LoopHandle::set_default_pool) of the [current](LoopHandle::current) event
+/// loop. Without a loop it runs in the pool of the job that this code runs in; and if there is none, or if it is
+/// closed, in the [global](ThreadPool::global) pool.
 #[must_use = "nothing runs until it is awaited, or until `async_call` or `sync_call`"]
 pub struct Threaded<F> {
     func: F,
@@ -58,10 +59,10 @@ pub struct Threaded<F> {
     name: Option<String>,
 }
 
-/// Where something is to run.
+/// Where a closure or an iterator runs.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// In the pool for whoever names none.
+    /// In the default pool.
     Nearby,
     Pool(ThreadPool),
     /// In a thread of its own.
@@ -69,7 +70,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// With a pool in the place of none, if the current loop has one.
+    /// Replaces `Nearby` by the current loop's pool, if there is one.
     pub(crate) fn settle(self) -> Self {
         match self {
             Self::Nearby => {
@@ -80,7 +81,7 @@ impl Place {
         }
     }
 
-    /// Shows the pool, once this is settled.
+    /// Calls `f` with the pool. To be called after `settle`.
     pub(crate) fn with_pool<R>(&self, f: impl FnOnce(&Arc<Shared>) -> R) -> R {
         match self {
             Self::Pool(pool) => f(pool.shared()),
@@ -126,7 +127,7 @@ impl<F> Threaded<F> {
         }
     }
 
-    /// Runs the closure right here, on the calling thread, and returns what it returns.
+    /// Runs the closure on the calling thread, and returns its result.
     ///
     /// # Blocking
     /// As long as the closure does.
@@ -138,7 +139,7 @@ impl<F> Threaded<F> {
     }
 }
 
-/// Awaiting it is [`async_call`](Threaded::async_call), awaited.
+/// Awaiting it calls [`async_call`](Threaded::async_call), and awaits the job.
 impl<F, R> IntoFuture for Threaded<F>
 where
     F: FnOnce() -> R + Send + 'static,

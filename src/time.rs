@@ -1,23 +1,22 @@
 //! Sleeping, time-outs and timers, under any executor.
 //!
 //! # What it promises
-//! A sleep is ready at its deadline or later, never earlier. On an event loop of ours, the loop wakes it. Elsewhere a thread
-//! does, which starts when somebody first sleeps, sleeps itself until the earliest deadline, and ends when nobody has slept
-//! for [`LINGER`].
+//! A sleep is ready at its deadline or later, never earlier. A sleep on an event loop of this crate is woken by the
+//! loop, any other one by the timer thread. That thread starts with the first timer, sleeps until the earliest
+//! deadline, and ends when there has been no timer for [`LINGER`].
 //!
 //! # Who may touch what
 //! 1. `running` is true while the thread exists, or is about to be started. It becomes false under the lock, in the step that
 //!    finds no timer. So a caller that adds a timer knows whether to start the thread.
-//! 2. The thread waits in a [`poll_until`]: it registers, then looks again whether the earliest deadline is still the one that
-//!    it knows. A change of the earliest deadline wakes the thread.
+//! 2. The thread waits in a [`poll_until`]: it registers, then looks again whether the earliest deadline has changed. A
+//!    change of the earliest deadline wakes the thread.
 //! 3. Wakers are woken and dropped outside the locks.
-//! 4. A sleep that is polled by another loop than before moves there: the other loop may not be running.
-//! 5. A call of [`call_later`](LoopHandle::call_later) is a task whose timer is added before the task is handed in, so that timers
-//!    fire in the order of their deadlines, however late the loop gets round to them.
+//! 4. A sleep that is polled by another loop than before moves to that loop: the former one may not be running.
+//! 5. [`call_later`](LoopHandle::call_later) makes a task, and adds its timer before it sends the task: so calls are
+//!    made in the order of their deadlines, however late the loop drains its inbox.
 //!
 //! # What can go wrong
-//! * A timer is cancelled while it fires, and is called although `cancel` returned true, or not called although it returned
-//!   false: `cancel_as_it_fires`.
+//! * A call is cancelled as its timer fires, and `cancel` is wrong about whether it is made: `cancel_as_it_fires`.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, IntoFuture, poll_fn};
@@ -37,10 +36,10 @@ use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{Mutex, OnceLock, thread};
 
-/// How long the thread stays when there is nothing to wait for.
+/// How long the thread stays when there is no timer.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The thread that wakes sleeps which belong to no loop.
+/// The thread that wakes sleeps outside of this crate's loops.
 struct TimerThread {
     state: Mutex<State>,
     /// The thread waits here for the earliest deadline to change.
@@ -61,7 +60,7 @@ impl TimerThread {
         })
     }
 
-    /// Lends the timers; then starts the thread, or tells it, if need be.
+    /// Lends the timers, then starts or wakes the thread, if need be.
     fn with_timers<R>(&'static self, f: impl FnOnce(&mut Timers) -> R) -> R {
         let mut state = self.state.lock();
         let before = state.timers.earliest();
@@ -88,7 +87,7 @@ impl TimerThread {
         }
     }
 
-    /// What the thread does.
+    /// The code of the thread.
     fn run(&self) {
         loop {
             let now = Instant::now();
@@ -110,7 +109,7 @@ impl TimerThread {
     }
 }
 
-/// Who wakes a sleep: this loop, or the timer thread.
+/// What wakes a sleep: this loop, or the timer thread.
 struct Clock(Option<Arc<Reactor>>);
 
 impl Clock {
@@ -130,12 +129,12 @@ impl Clock {
     }
 }
 
-/// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever. [`Duration::ZERO`] lets other tasks run once, as
-/// [`yield_now`](crate::yield_now()) does.
+/// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever. [`Duration::ZERO`] lets other
+/// tasks run once, as [`yield_now`](crate::yield_now()) does.
 ///
-/// On an event loop of this crate it is the loop that wakes it, so the loop has to run: another executor's `block_on` in a
-/// task would wait in vain. A loop that has many timers may end a sleep up to 1.25 milliseconds late, if others were due just
-/// before: they share a wake-up.
+/// On an event loop of this crate the loop wakes the sleep, so the loop has to run: in a task, another executor's
+/// `block_on` of a sleep never returns. A loop with many timers may end a sleep up to 1.25 milliseconds late, if others
+/// were due just before, since they share a wake-up.
 ///
 /// ```
 /// # use std::time::{Duration, Instant};
@@ -167,7 +166,7 @@ pub struct Sleep {
     deadline: Option<Instant>,
     /// Where its waker is, once it has been polled.
     waiting: Option<(Clock, Key)>,
-    /// It is to let other tasks run once before it is ready.
+    /// Whether it lets other tasks run once before it is ready.
     gives_way: bool,
 }
 
@@ -195,7 +194,7 @@ impl Future for Sleep {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let waiting = self.waiting.as_ref().filter(|(clock, _)| clock.is_current());
         let wakes = waiting.map(|(clock, key)| clock.with_timers(|timers| timers.wakes(*key, cx.waker())));
-        // If its clock has taken the waker out, the time has come: that costs less to find out than the time does.
+        // If the clock has taken the waker out, the deadline has passed: cheaper to check than the time.
         if wakes == Some(None) {
             self.waiting = None;
             return Poll::Ready(());
@@ -229,7 +228,7 @@ impl fmt::Debug for Sleep {
 
 /// Awaits a future, but not longer than `duration`; then drops it.
 ///
-/// [`Duration::MAX`] is for ever. A future that is ready at once is, whatever the duration.
+/// [`Duration::MAX`] is for ever. A future that is ready at its first poll never times out.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -280,7 +279,7 @@ impl<T> Receiver<T> {
     pub async fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         match self::timeout(timeout, self.recv()).await {
             Ok(item) => item.ok_or(RecvTimeoutError::Closed),
-            // `recv` may have given way just now, although there is an item.
+            // `recv` may just have yielded, although there is an item.
             Err(Elapsed) => self.recv_now(),
         }
     }
@@ -296,17 +295,17 @@ impl<T> Sender<T> {
     /// # Cancellation
     /// As [`send`](Self::send).
     pub async fn send_timeout(&mut self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        // Whether there was room in time: the attempt tells.
+        // If there was no room in time, `send_now` fails.
         let _ = self::timeout(timeout, self.wait_for_room()).await;
         self.send_now(item)
     }
 }
 
 impl LoopHandle {
-    /// Has the loop call `f` when `delay` has passed; not before. From any thread; never blocks.
+    /// Has the loop call `f` when `delay` has passed, not earlier. From any thread; never blocks.
     ///
-    /// `f` runs in a copy of the caller's context. If it panics, nobody hears of it but the panic hook. Dropping the handle
-    /// that this returns changes nothing; if the loop ends before, `f` is dropped. [`Duration::MAX`] is never.
+    /// `f` runs in a copy of the caller's context. If `f` panics, only the panic hook reports it. Dropping the handle
+    /// that this returns changes nothing; if the loop ends before the call, `f` is dropped. [`Duration::MAX`] is never.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, oneshot};
@@ -321,7 +320,8 @@ impl LoopHandle {
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> TimerHandle {
         let once = Arc::new(Once(AtomicBool::new(false)));
         let mut sleep = sleep(delay);
-        // On a loop of ours the task is woken by its timer, and by nothing else. Another runtime polls it, and it sleeps.
+        // On a loop of this crate only the timer wakes the task. Another runtime polls the task at once, which then
+        // sleeps.
         let is_external = self.0.external.is_some();
         let task = NewTask::new(self.0.clone(), is_external);
         if !is_external {
@@ -349,7 +349,7 @@ impl Once {
     }
 }
 
-/// The loop's side of a timer. If it is dropped before it has fired, it never will.
+/// The loop's side of a timer. If it is dropped before the call, the call is never made.
 struct FireGuard(Arc<Once>);
 
 impl Drop for FireGuard {
@@ -361,16 +361,17 @@ impl Drop for FireGuard {
 /// A call that the event loop will make. From [`LoopHandle::call_later`]. Dropping it changes nothing.
 pub struct TimerHandle {
     once: Arc<Once>,
-    /// There until this is dropped.
+    /// `None` once this is dropped.
     task: Option<Task<()>>,
 }
 
 impl TimerHandle {
-    /// Cancels the call. True: it had not been made, and never will be. From any thread.
+    /// Cancels the call, from any thread. True: the call had not been made, and never will be.
     ///
-    /// On the loop's own thread the closure has been dropped when this returns; otherwise the loop drops it.
+    /// On the loop's own thread the closure has been dropped when this returns, with the exceptions of
+    /// [`Task::cancel`]; otherwise the loop drops it.
     ///
-    /// False: it has been made, or is being made; it was cancelled before; or the loop has ended.
+    /// False: the call has been made or is being made, it was cancelled before, or the loop has ended.
     pub fn cancel(&self) -> bool {
         let is_cancelled = self.once.claim();
         if let Some(task) = self.task.as_ref().filter(|_| is_cancelled) {

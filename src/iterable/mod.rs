@@ -1,15 +1,15 @@
 //! Blocking iterators as async streams.
 //!
-//! Items go through a bounded channel ([`spsc`]), whose receiver hands slots back by halves of the buffer. How it ended goes
-//! another way, and is looked at when the channel is empty and closed: so a panic, or a pool that was shut down, never looks
-//! like the end.
+//! Items go through a bounded channel ([`spsc`]), whose receiver hands slots back by halves of the buffer. How the
+//! iterator has ended is sent separately, and is read when the channel is empty and closed: so a panic, or a pool that
+//! was closed, is never taken for the end.
 //!
 //! The thread's side is in `source.rs`.
 //!
 //! # What can go wrong
-//! * Producer and consumer each wait for the other one, at a capacity of one: `lockstep`, `separate_lockstep`.
+//! * Producer and consumer each wait for the other one, with a buffer of one item: `lockstep`, `separate_lockstep`.
 //! * The consumer closes, or is dropped, as an item is made: `separate_close`, `separate_drop`.
-//! * It is closed while the code inside waits for just that: `close_is_seen_inside`.
+//! * The iterable is closed while its code waits for that: `close_is_seen_inside`.
 #![forbid(unsafe_code)]
 
 mod source;
@@ -29,7 +29,7 @@ use crate::threaded::Place;
 
 /// Makes a blocking iterator readable by async code: it runs in a thread, some items ahead of its consumer.
 ///
-/// `make` is called in the thread, and so is the iterator that it returns. Nothing runs before the first item is asked for.
+/// `make` is called in the thread, and the iterator runs there too. Nothing runs before the first item is asked for.
 ///
 /// ```
 /// use offthread::{block_on, threaded_iterable};
@@ -57,8 +57,8 @@ where
 
 /// Makes a blocking iterator readable by async code, in a thread of its own.
 ///
-/// For one that waits for long for its next item: in a pool it would take a thread from the others. Here the iterator need
-/// not be `Send`, for it stays where it is made.
+/// For an iterator that waits long for its next item: in a pool it would keep a thread from other jobs. This iterator
+/// need not be `Send`, since it stays on its thread.
 ///
 /// ```
 /// use offthread::{block_on, threaded_iterable_separate};
@@ -82,7 +82,7 @@ where
     IteratorWrapper::separate(make)
 }
 
-/// How many items may be made ahead of the consumer, unless said.
+/// How many items may be made ahead of the consumer, by default.
 const MAX_SIZE: usize = 1024;
 
 /// A blocking iterator that runs in a thread, and whose items async code reads.
@@ -101,21 +101,22 @@ const MAX_SIZE: usize = 1024;
 /// ```
 ///
 /// # Where it runs
-/// [`new`](Self::new): in a pool, the same as for [`threaded`](crate::threaded()) unless told otherwise. While its buffer is
-/// full it uses no thread there; it goes on, maybe on another one, when half of the buffer is free, and it gives way to
-/// other jobs when it has made `max_size` items. A pool that it was given, or that is its loop's default, is not closed for
-/// want of a handle while this is there; the pool of a job that it was started in may be. [`separate`](Self::separate): on a
-/// thread of its own, which blocks while the buffer is full. In both it has a copy of the context of the first call that
-/// asked for an item.
+/// With [`new`](Self::new), in a pool: by default the same one as for [`threaded`](crate::threaded()). While the buffer
+/// is full, the iterator uses no thread; it goes on, maybe on another thread, when half of the buffer is free. After
+/// each `max_size` items it lets other jobs run. This wrapper counts as a handle of a pool that was named or is the
+/// loop's default, but not of the pool of the job that it was started in.
+///
+/// With [`separate`](Self::separate), on a thread of its own, which blocks while the buffer is full. Either way the
+/// iterator has a copy of the context of the first call that asked for an item.
 ///
 /// # Its end
-/// If the iterator panics, or `make`, or the iterator's `Drop`: the items made before are delivered, and then the panic is
-/// resumed in whoever asks for the next one, or closes this. The same happens with a panic that says so if its pool was shut
-/// down, or if no thread could be started: then there would have been more items. After that, and after the iterator's own
-/// end, there is only `None`.
+/// If `make`, the iterator or its `Drop` panics, the items made before are delivered first. Then the call that asks for
+/// the next item, or closes this, resumes the panic. If the pool was closed, or no thread could be started, the call
+/// that asks for the next item panics too, since there may be more items. After that, and after the iterator's own end,
+/// the next item is `None`.
 ///
 /// # Cancellation
-/// Dropping it closes it, without waiting: see [`close`](Self::close). Nobody hears of a panic then but the panic hook.
+/// Dropping it closes it, without waiting: see [`close`](Self::close). Then only the panic hook reports a panic.
 ///
 /// # Streams
 /// [`poll_next`](Self::poll_next) is the function of the `Stream` trait of the crate `futures`; this makes one of it:
@@ -155,7 +156,7 @@ enum Stage<T> {
 
 /// What is to be run, and how.
 struct Config<T> {
-    /// Shared access gives nothing of it: so it need not be `Sync`.
+    /// In a mutex, which is never locked: so it need not be `Sync`.
     make: Mutex<Box<dyn Make<T>>>,
     max_size: usize,
     place: Place,
@@ -195,7 +196,7 @@ impl<T> IteratorWrapper<T> {
         Self { stage: Stage::New(Config { make, max_size: MAX_SIZE, place, name: None }) }
     }
 
-    /// How many items may have been made and not been taken. Unless said: 1024.
+    /// How many items may be made ahead of the consumer. Default: 1024.
     ///
     /// # Panics
     /// If `items` is 0, and if it has been started. The first call that asks for an item panics if there is no memory for so
@@ -241,7 +242,7 @@ impl<T> IteratorWrapper<T> {
         }
     }
 
-    /// Starts it, if nobody has.
+    /// Starts the producer, unless it has been started.
     fn start(&mut self) {
         if !matches!(self.stage, Stage::New(_)) {
             return;
@@ -253,10 +254,10 @@ impl<T> IteratorWrapper<T> {
         self.stage = Stage::Running { items, producer };
     }
 
-    /// The next item, or a wake-up when there is one. `None`: the end. The signature is that of the `Stream` trait of the crate
-    /// `futures`.
+    /// The next item; if it is pending, the waker is woken later. `None`: the end. The signature is that of the
+    /// `Stream` trait of the crate `futures`.
     ///
-    /// The waker of the last call that was pending is the one that is woken. Panics as [`next`](Self::next).
+    /// Of several pending calls, the waker of the last is woken. Panics as [`next`](Self::next).
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         self.start();
         let Stage::Running { items, .. } = &mut self.stage else { return Poll::Ready(None) };
@@ -323,7 +324,7 @@ impl<T> IteratorWrapper<T> {
         poll_fn(|cx| attempt.0.poll_end(cx)).await;
     }
 
-    /// Waits until the iterator has been dropped, and panics if it has not come to its own end.
+    /// Waits until the iterator has been dropped. Panics if it did not reach its own end.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Stage::Running { producer, .. } | Stage::Closing(producer)) = &mut self.stage else {
             return Poll::Ready(());
@@ -344,16 +345,17 @@ impl<T> IteratorWrapper<T> {
         }
     }
 
-    /// Ends it: no more items are made, those that were made are dropped. Returns once the iterator has been dropped.
+    /// Closes it: no more items are made, and those that were made are dropped. Returns once the iterator has been
+    /// dropped.
     ///
-    /// [`is_cancelled`](crate::is_cancelled) is true in the iterator from now on, its `Drop` included, and a
-    /// [`sync_await`](crate::sync_await()) in there ends; but an item that it is just making cannot be interrupted. An
-    /// iterator that never started does not run at all. One that uses no thread of its pool just now is dropped on one at
-    /// once, whatever waits there; or right here, if the pool is closed or the system refuses a thread. Closing again does
-    /// nothing.
+    /// From now on [`is_cancelled`](crate::is_cancelled) is true in the iterator and its `Drop`, and a
+    /// [`sync_await`](crate::sync_await()) in it ends; but an item that is being made cannot be interrupted. An
+    /// iterator that has not started never runs. A paused one is dropped on a thread of its pool, ahead of the jobs
+    /// that wait; or by this call, if the pool is closed or the system refuses a thread. Closing again does nothing.
     ///
     /// # Panics
-    /// If the iterator has panicked, and nobody has been told yet; and if the `Drop` of `make` or of an item does.
+    /// If the iterator has panicked, and no call has resumed the panic yet; and if the `Drop` of `make` or of an item
+    /// does.
     ///
     /// # Cancellation
     /// Dropping the future does not stop the closing.
@@ -398,7 +400,8 @@ impl<T> IteratorWrapper<T> {
         first_panic(result, closed)
     }
 
-    /// Iterates right here, on the calling thread: `make` is called now. If it has been started: over what is left.
+    /// Iterates on the calling thread: `make` is called now. If the producer has been started, takes the items that are
+    /// left from there.
     ///
     /// # Blocking
     /// As long as the iterator does.
@@ -431,7 +434,7 @@ impl<T> IteratorWrapper<T> {
     fn begin_to_close(&mut self) {
         match mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Running { mut items, producer } => {
-                // First, so that what is made after this is not taken in any more.
+                // First, so that no item is accepted that is made after this.
                 items.close();
                 producer.close();
                 self.stage = Stage::Closing(producer);

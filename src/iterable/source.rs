@@ -1,8 +1,8 @@
 //! The thread's side of an iterable: makes the items.
 //!
-//! In a pool the iterator has turns ([`Stream`]), and waits for room without a thread. On a thread of its own it runs in one
-//! job, and blocks there: so it need not be `Send`. Both make their items in [`Maker::turn`], which looks at the channel
-//! before each item: no item is made without room for it.
+//! In a pool the iterator runs in turns ([`Stream`]), and waits for room without a thread. On a thread of its own it
+//! runs in one job, and blocks there: so it need not be `Send`. Both make their items in [`Maker::turn`], which looks
+//! at the channel before each item: no item is made without room for it.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -20,7 +20,7 @@ use crate::primitives::{oneshot, spsc};
 use crate::separate;
 use crate::threaded::Place;
 
-/// The function that makes the iterator, whatever its types.
+/// The function that makes the iterator, with its types erased.
 pub trait Make<T>: Send {
     fn here(self: Box<Self>) -> Box<dyn Iterator<Item = T>>;
     fn start(self: Box<Self>, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer;
@@ -91,7 +91,7 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
         drop(mem::replace(&mut self.iterator, Phase::Over));
     }
 
-    /// Makes all items right here, and blocks while there is no room.
+    /// Makes all items on this thread, and blocks while there is no room.
     fn make_all(mut self) {
         let stop = Stop::default();
         let made = catch_unwind(AssertUnwindSafe(|| {
@@ -104,7 +104,7 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
             }
         }));
         let dropped = catch_unwind(AssertUnwindSafe(|| self.drop_iterator()));
-        // Wakes whoever waits for an item.
+        // Wakes a consumer that waits for an item.
         catch_and_discard(|| drop(self));
         first_panic(made, dropped);
     }
@@ -159,14 +159,14 @@ pub enum Producer {
     Pooled {
         stream: Arc<Stream>,
         end: oneshot::Receiver<End>,
-        /// Has a handle of the pool, if that was named, so that it is not closed for want of one.
+        /// Has a handle of the pool, if one was named or is the loop's default: so that pool stays open.
         _place: Place,
     },
     Separate(Outcome<()>),
 }
 
 impl Producer {
-    /// Nobody wants any more.
+    /// The consumer wants no more items.
     pub fn close(&self) {
         match self {
             Self::Pooled { stream, .. } => Stream::close(stream),
@@ -174,7 +174,7 @@ impl Producer {
         }
     }
 
-    /// Nobody waits for that any more.
+    /// The consumer stops waiting for the end.
     pub fn unwatch(&mut self) {
         match self {
             Self::Pooled { end, .. } => end.unwatch(),
@@ -194,7 +194,8 @@ impl Producer {
     }
 }
 
-/// The result of the first, unless one of the two has panicked: then the first panic goes on. (A cancellation is no panic.)
+/// The result of the first, unless one of the two has panicked: then resumes the first panic. (A cancellation is no
+/// panic.)
 pub fn first_panic<R>(first: thread::Result<R>, second: thread::Result<()>) -> R {
     match (first, second) {
         (Ok(result), Ok(())) => result,
