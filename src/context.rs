@@ -7,7 +7,7 @@
 //!
 //! The map is copied whole, since variables are few, and are read more often than they are set.
 //!
-//! 1. The current context is borrowed for a look-up, a copy, a change or a swap, and never while user code runs: a
+//! 1. The current context is borrowed for a look-up, a copy, a change or a swap, and never while user code runs. So a
 //!    value's `Clone` or `Drop`, a closure or a future may use any variable, even the same one.
 //! 2. Only [`Context::within`] makes another context current. It restores the caller's context, also after a panic.
 //! 3. Lazy entry: a `block_on` makes its event loop only when the loop is needed. So it installs a callback,

@@ -65,8 +65,8 @@
 ///
 /// # What a function may be
 /// Attributes, doc comments, visibility, generic parameters, a `where` clause, `mut` arguments and patterns stay as
-/// they are. The whole of each argument moves into the thread, also where the body names only a part of it or nothing,
-/// and is dropped there once the body has ended, as in any function. Arguments and result must be `Send + 'static`:
+/// they are. Each argument moves into the thread as a whole, even if the body uses only a part of it or none. It is
+/// dropped there once the body has ended, as in any function. Arguments and result must be `Send + 'static`:
 ///
 /// ```compile_fail,E0277
 /// offthread::threaded! {
@@ -236,9 +236,9 @@ macro_rules! threaded_separate {
 /// ```
 ///
 /// # What a function may be
-/// The same as for [`threaded!`](crate::threaded!). It returns `impl Iterator<Item = T>`, maybe with further bounds
-/// behind it (which are for the reader: its callers get an `IteratorWrapper<T>`), or names a type that is an iterator,
-/// or can be made one. One `#[max_size(N)]` says how many items may be made ahead; without it, 1024.
+/// The same as for [`threaded!`](crate::threaded!). It returns `impl Iterator<Item = T>`, or a named type that is an
+/// iterator or can be made one. Further bounds after `impl Iterator` are only for the reader: callers get an
+/// `IteratorWrapper<T>`. One `#[max_size(N)]` says how many items may be made ahead; without it, 1024.
 ///
 /// An `async` function does not compile, nor one that returns nothing, or `impl Iterator` without its `Item`, nor a
 /// `max_size` without a number or beside another.
@@ -325,8 +325,8 @@ macro_rules! threaded_iterable_separate {
 ///
 /// `macro_rules!` can match most of a function at once, but neither a list of generic parameters, nor a `where` clause,
 /// nor a pattern before a `:`. The signature is munched token by token, and each step counts against the
-/// `recursion_limit` of 128. So the functions are first told apart, one a step (`@each`), and then each is munched
-/// beside the others: the depth is the number of functions plus the tokens of one signature, not of all.
+/// `recursion_limit` of 128. So the functions are first separated, one a step (`@each`), and then each is munched by
+/// itself. The depth is the number of functions plus the tokens of one signature, not of all.
 ///
 /// A `$function` is `[(Type make name?) {attributes} {visibility} name]`: the type that it returns, the function that
 /// makes one, and for a separate thread the method that names it. Every step for one function begins with it, so that
@@ -395,9 +395,9 @@ macro_rules! __decorate {
     };
 
     // --- The receiver -----------------------------------------------------------------------------------------------
-    // The arguments, too, come twice: what is a keyword in the first copy is a token of the user's in the second, so
-    // that `$this` is the `self` that the body means, and the compiler's lints see what the user wrote. What has been
-    // seen of an argument is in front of both: `{attributes} {pattern}`.
+    // The arguments come twice, too. The first copy is matched for keywords; the second has the user's own tokens. So
+    // `$this` is the `self` that the body means, and the compiler's lints see the user's code. In front of both are the
+    // tokens of the current argument that have been read: `{attributes} {pattern}`.
     (@arguments $function:tt [{} {} $($parts:tt)*] {} {& 'static} (self $($copy:tt)*) $this:tt $(, $($rest:tt)*)?) => {
         $crate::__decorate! {
             @arguments $function [{&'static $this,} {} $($parts)*] {} {} ($($($rest)*)?) $($($rest)*)?
@@ -420,8 +420,8 @@ macro_rules! __decorate {
     };
 
     // --- The arguments: `{parameters} {statements that bind them again in the closure}` ------------------------------
-    // To bind an argument again moves the whole of it into the closure: left alone, that captures only what it names.
-    // `$mut` and `$name` are `tt`, since the compiler's lints pass over tokens that an `ident` has captured.
+    // To bind an argument again moves the whole of it into the closure, which otherwise captures only the parts that it
+    // uses. `$mut` and `$name` are `tt`, since the compiler's lints ignore tokens that an `ident` has captured.
     (@arguments $function:tt [{$($parameters:tt)*} {$($bindings:tt)*} $($parts:tt)*] {$($attributes:tt)*} {$($mut:tt)?}
         ($copy:ident: $($more:tt)*) $name:tt: $type:ty $(, $($rest:tt)*)?
     ) => {

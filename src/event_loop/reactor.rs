@@ -45,7 +45,7 @@ use crate::primitives::parker::Parker;
 use crate::sync::Mutex;
 
 /// A wake-up costs more than a timer. So after timers were due, a loop with more than [`FEW_TIMERS`] sleeps at least so
-/// long before it wakes up for the next ones: about as rarely as if deadlines were whole milliseconds.
+/// long before it wakes up for the next ones. It wakes up about as rarely as if deadlines were whole milliseconds.
 const SHARED_WAKE_UP: Duration = Duration::from_micros(1250);
 /// So many timers may each have a wake-up of their own, on time.
 const FEW_TIMERS: usize = 16;

@@ -123,7 +123,7 @@ impl<F: Future> Body for TaskBody<F> {
 }
 
 /// Drops a task's future, then ends the task. Each step that may panic (the future's `Drop`, the output's, the waker of
-/// the task that awaits this one) is caught by itself: a second panic during an unwind would abort the process.
+/// the task that awaits this one) is caught by itself. A second panic during an unwind would abort the process.
 fn end<F: Future>(
     mut future: Pin<&mut Option<F>>,
     output: &mut Option<TaskSender<F::Output>>,
@@ -199,9 +199,9 @@ pub struct TaskOutcome<R> {
 impl<R> Task<R> {
     /// Cancels the task: its future is dropped, and it never runs again. True: it had not finished.
     ///
-    /// On the loop's own thread the future has been dropped when this returns, except in two cases: a task that cancels
-    /// itself is dropped after its poll, and in the `Drop` of another future this one is dropped right after. From
-    /// another thread, the loop is told to drop the future, which does not leave its thread. The outcome is
+    /// On the loop's own thread the future has been dropped when this returns, except in two cases. A task that cancels
+    /// itself is dropped after its poll. In the `Drop` of another future, this one is dropped right after. From another
+    /// thread, the loop is told to drop the future, which does not leave its thread. The outcome is
     /// [`JoinError::Cancelled`].
     ///
     /// False: the task has finished, or was cancelled before.

@@ -1,8 +1,8 @@
 //! Blocking iterators as async streams.
 //!
 //! Items go through a bounded channel ([`spsc`]), whose receiver hands slots back by halves of the buffer. How the
-//! iterator has ended is sent separately, and is read when the channel is empty and closed: so a panic, or a pool that
-//! was closed, is never taken for the end.
+//! iterator has ended is sent separately, and is read when the channel is empty and closed. So a panic, or a closed
+//! pool, is never taken for the end.
 //!
 //! The thread's side is in `source.rs`.
 //!
@@ -351,7 +351,8 @@ impl<T> IteratorWrapper<T> {
     /// From now on [`is_cancelled`](crate::is_cancelled) is true in the iterator and its `Drop`, and a
     /// [`sync_await`](crate::sync_await()) in it ends; but an item that is being made cannot be interrupted. An
     /// iterator that has not started never runs. A paused one is dropped on a thread of its pool, ahead of the jobs
-    /// that wait; or by this call, if the pool is closed or the system refuses a thread. Closing again does nothing.
+    /// that wait. If the pool is closed, or the system refuses a thread, this call drops it. Closing again does
+    /// nothing.
     ///
     /// # Panics
     /// If the iterator has panicked, and no call has resumed the panic yet; and if the `Drop` of `make` or of an item

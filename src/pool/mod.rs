@@ -25,15 +25,15 @@
 //! * The worker that is woken does not wake the next, and its own job waits for the next one's: `woken_worker_wakes_the_next`.
 //! * A worker is counted as searching, but does something that takes long: `result_whose_drop_waits_for_the_next_job`,
 //!   `waker_that_waits`, `start_hook_that_waits`; or blocks outside of this crate: `waker_that_spins`.
-//! * A worker wakes up for no reason: `spurious_wake_up`.
-//! * A job comes as the pool is closed: `submit_shutdown`, `submit_drain`; or one that waits is cancelled as the pool waits
-//!   for it: `cancel_drain`; as a worker takes it: `cancel_start`.
+//! * An idle worker wakes up spuriously: `spurious_wake_up`.
+//! * A job is submitted as the pool is closed: `submit_shutdown`, `submit_drain`.
+//! * A queued job is cancelled as the pool is drained, or as a worker takes the job: `cancel_drain`, `cancel_start`.
 //! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`; its own jobs close it: `two_jobs_drain`.
 //! * Its last handle is dropped in a job, or while one runs: `last_handle_in_a_job`, `last_handle_running`.
-//! * A pool is drained while a thread is ending: `drain_joins`; it is shut down while a job runs: `shutdown_timeout_waits`; or
-//!   while another thread drains it: `drain_beside_a_shutdown`.
-//! * A worker blocks while the job that it waits for comes: `submit_block`; and comes back to the thread that was started in
-//!   its place: `spare_thread`, `surplus_thread_takes_no_job`.
+//! * A pool is drained while a thread is ending: `drain_joins`.
+//! * A pool is shut down while a job runs, or while it is drained: `shutdown_timeout_waits`, `drain_beside_a_shutdown`.
+//! * A worker blocks as the job that it waits for is submitted: `submit_block`.
+//! * A blocked worker comes back, and another thread was started in its place: `spare_thread`, `surplus_thread_takes_no_job`.
 //! * A job runs inline while a worker takes it: `inline_wait`.
 #![forbid(unsafe_code)]
 
@@ -81,8 +81,8 @@ use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread};
 /// # Threads
 /// Threads are started when jobs come, and end when they have been idle for 10 seconds, or for the
 /// [builder](ThreadPool::builder)'s `keep_alive`. While a job sleeps in a blocking call of this crate, its thread does
-/// not count, and another one may run jobs instead; so there may be up to 512 threads. If the system refuses
-/// another thread, the jobs wait until a thread is free.
+/// not count, and another one may run jobs instead. So there may be up to 512 threads. If the system refuses another
+/// thread, the jobs wait until a thread is free.
 ///
 /// The system decides on which CPUs they run. On Linux a thread inherits the CPU mask of the thread that starts it: in
 /// a pool, of a thread that submits a job when no worker is idle. The mask then applies to all jobs of that thread. If

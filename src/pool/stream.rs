@@ -26,16 +26,15 @@
 //!
 //! # What can go wrong
 //! * The consumer takes an item as the stream pauses: `pause_take`.
-//! * There is room again while a job waits, and the job has to wait longer: `gives_way_when_there_is_room_again`.
-//! * It closes as the stream pauses: `close_pause`; as it is resumed: `close_resume`; as it ends: `close_completion`; while a
-//!   turn is running: `drop_running`; while its first turn is queued: `close_queued`; as a worker comes to that:
-//!   `close_as_a_worker_goes_on`.
-//! * It is closed while all threads are busy, and it is paused: `close_pause_while_all_are_busy`; or queued:
-//!   `close_queued_again`.
-//! * The pool is shut down as the stream pauses: `shutdown_pause`; while an item is made: `shutdown_stops`.
-//! * It is drained while a turn is queued: `drain_queued`; by a job: `drain_in_a_job`; while the consumer keeps up:
-//!   `drain_running`; or it has just been closed, and the iterator is dropped where it pauses:
-//!   `iterator_whose_drop_waits_for_the_next_job`.
+//! * A stream finds room again while a job is queued, and keeps its thread: `gives_way_when_there_is_room_again`.
+//! * The consumer closes as the stream pauses, is resumed, or ends: `close_pause`, `close_resume`, `close_completion`.
+//! * The consumer closes while a turn is running, or while the first turn is queued: `drop_running`, `close_queued`.
+//! * The consumer closes as a worker goes on from a job to the stream's turn: `close_as_a_worker_goes_on`.
+//! * A paused stream is closed while all threads are busy: `close_pause_while_all_are_busy`.
+//! * A stream is closed while its turn is queued behind a job: `close_queued_again`.
+//! * The pool is shut down as the stream pauses, or while an item is made: `shutdown_pause`, `shutdown_stops`.
+//! * The pool is drained while a turn is queued, or running: `drain_queued`, `drain_running`; by a job: `drain_in_a_job`.
+//! * A worker drops an iterator, whose `Drop` waits for a queued job: `iterator_whose_drop_waits_for_the_next_job`.
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

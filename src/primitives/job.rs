@@ -32,8 +32,8 @@
 //! |---|---|---|---|---|
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
 //!
-//! A claim needs no ordering, since it only has to go to one thread: the closure goes to the worker through the queue's
-//! lock, and the result comes back by the edges of `oneshot`.
+//! A claim needs no ordering: it only has to go to one thread. The closure goes to the worker through the queue's lock,
+//! and the result comes back by the edges of `oneshot`.
 //!
 //! # What can go wrong
 //! * Cancelled while a worker starts it: it runs, or it is dropped, never both or neither: `cancel_start`.

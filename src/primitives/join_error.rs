@@ -15,8 +15,8 @@ use std::{error, fmt, io, mem};
 pub enum JoinError {
     /// The closure, or the future, panicked.
     Panicked(Panic),
-    /// The job was cancelled before it started, or while it waited in [`sync_await`](crate::sync_await()), or its pool was
-    /// closed; the task was cancelled before it had finished, or its event loop was closed.
+    /// A job: it was cancelled before it started, or while it waited in [`sync_await`](crate::sync_await()), or its
+    /// pool was closed. A task: it was cancelled before it had finished, or its event loop was closed.
     Cancelled,
     /// The system refused to start a thread, and there was none that could have run it.
     NoThread(io::Error),

@@ -19,10 +19,10 @@
 // The five parts of the head, for maintainers; the text above is the module's public documentation.
 //
 // # What it promises
-// `Core` hands one value from a sender to a receiver, at most once: a value that was sent is either received, or given
-// back to the sender, or dropped by a receiver that gives up. `Shared` is the memory of both ends: a core, and a head
-// with the user's data. The channel below, a job's handle and a task's handle all receive through the same type,
-// `Receiving`: it receives once, and gives up when it is dropped.
+// `Core` hands one value from a sender to a receiver, at most once. A value is received, or given back to the sender,
+// or dropped by a receiver that gives up. `Shared` is the memory of both ends: a core, and a head with the user's data.
+// The channel below, a job's handle and a task's handle all receive through the same type, `Receiving`: it receives
+// once, and gives up when it is dropped.
 //
 // A job and a task keep their `Shared` in an `Arc`. A channel needs no reference count: it has two ends, each with a
 // `ChannelPtr`, and one bit of the state says that one of them is gone.

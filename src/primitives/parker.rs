@@ -16,8 +16,8 @@
 //!     +-----------------------------------------------------------------+
 //! ```
 //! One parker belongs to one thread, its owner, which alone goes to `EMPTY` and to `PARKED`. The parker has a state of
-//! its own, since code inside a poll may consume the thread's park token (a mutex or a channel of std that blocks
-//! there, or `thread::park` itself). So the owner reads the state after each sleep.
+//! its own, since code inside a poll may consume the thread's park token. (A mutex or a channel of std that blocks
+//! there does, as does `thread::park` itself.) So the owner reads the state after each sleep.
 //!
 //! # Who may touch what
 //! 1. `thread` is written before the parker is shared, and never again.

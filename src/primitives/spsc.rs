@@ -36,9 +36,9 @@
 // side's next operation that lets it go on.
 //
 // # State machine
-// A ring of `max_size` slots and two counters, which only grow (and wrap): `tail` counts the items that the sender has
-// put in, `head` those that the receiver has taken out. Each end keeps its next slot, and copies of its own counter and
-// of the other's as last seen. It reads the other's counter again only when the copy leaves it nothing to do. (The
+// A ring of `max_size` slots and two counters, which only grow (and wrap). `tail` counts the items that the sender has
+// put in, `head` the items that the receiver has taken out. Each end keeps its next slot, and copies of its own counter
+// and of the other's as last seen. It reads the other's counter again only when the copy leaves it nothing to do. (The
 // receiver of an iterable advances `head` in batches: see `channel_by_halves`.)
 //
 //      slots    . . . # # # # # . .          # holds an item: tail - head of them
@@ -690,8 +690,8 @@ impl<T> Receiver<T> {
 
     /// Receives up to `limit` items at once: what is there, but at least one. Waits while the channel is empty.
     ///
-    /// Adds them to `buf` and returns how many. 0 is the end: the channel is closed and nothing is left (or `limit` is 0,
-    /// which receives nothing and does not wait).
+    /// Adds them to `buf` and returns how many. 0 is the end: the channel is closed, and nothing is left. With a
+    /// `limit` of 0 it returns 0 at once.
     ///
     /// # Cancellation
     /// As [`recv`](Self::recv).
