@@ -833,8 +833,13 @@ fn a_thread_local_may_close_its_pool() {
 fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
+    let (runs, does_run) = mpsc::channel();
     let (start, started) = mpsc::channel::<Job<()>>();
-    let running = pool.spawn(move || started.recv().unwrap().outcome().wait().is_err());
+    let running = pool.spawn(move || {
+        runs.send(()).unwrap();
+        started.recv().unwrap().outcome().wait().is_err()
+    });
+    does_run.recv().unwrap();
     let guard = on_drop({
         let pool = pool.clone();
         move || pool.drain()
