@@ -324,8 +324,8 @@ fn where_panics_abort_a_cancel_does_not() {
     };
     compile(&["--crate-name", "offthread", "--crate-type", "rlib", "src/lib.rs"]);
     let library = format!("offthread={}", folder.join("liboffthread.rlib").display());
-    compile(&["--extern", &library, "tests/abort/main.rs"]);
-    let program = folder.join("main").with_extension(env::consts::EXE_EXTENSION);
+    compile(&["--extern", &library, "tests/abort/program.rs"]);
+    let program = folder.join("program").with_extension(env::consts::EXE_EXTENSION);
     let output = Command::new(program).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     fs::remove_dir_all(folder).unwrap();
