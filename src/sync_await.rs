@@ -45,7 +45,7 @@ use crate::primitives::parker::poll_until;
 /// # Cancellation
 /// If the job that calls this is cancelled, or the iterable closed, the future is dropped, and this does not return:
 /// the job's code is unwound, which runs its destructors. This is not a panic: the panic hook is not called, and the
-/// outcome of the job is [`JoinError::Cancelled`](crate::JoinError::Cancelled). Code that must not be cut short uses
+/// outcome of the job is [`JoinError::Cancelled`]. Code that must not be cut short uses
 /// [`LoopHandle::sync_wait`]. In a destructor that runs during an unwind, and in a crate compiled with `panic =
 /// "abort"`, this waits for the future even so.
 ///

@@ -266,9 +266,7 @@ where
 
     fn discard(&self, result: Option<Result<R, JoinError>>) {
         // It may own the handle of another job.
-        if let Err(payload) = drop_flat(result) {
-            resume_unwind(payload);
-        }
+        drop_flat(result).unwrap_or_else(|payload| resume_unwind(payload));
     }
 
     fn run_inline(&self) -> Option<Result<R, JoinError>> {
@@ -324,6 +322,7 @@ impl<T: Turns> Runnable for T {
 
 /// An entry of a queue: a job, or a stream's turn. Dropping it resolves a job with [`JoinError::Cancelled`], and ends a stream.
 #[must_use = "dropping it cancels the job"]
+#[allow(missing_debug_implementations, reason = "only the models see it")]
 pub struct Queued(Option<Arc<dyn Runnable>>);
 
 impl Queued {
@@ -357,6 +356,7 @@ impl Drop for Queued {
 
 /// A job, or a turn, that has been claimed. Dropping it resolves a job with [`JoinError::Cancelled`], and ends a stream.
 #[must_use = "dropping it cancels the job"]
+#[allow(missing_debug_implementations, reason = "only the models see it")]
 pub struct Started(Option<(Arc<dyn Runnable>, Claim)>);
 
 impl Started {
@@ -583,17 +583,5 @@ impl<R> fmt::Debug for Job<R> {
 impl<R> fmt::Debug for Outcome<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outcome").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Queued {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queued").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Started {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Started").finish_non_exhaustive()
     }
 }
