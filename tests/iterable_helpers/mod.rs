@@ -14,7 +14,9 @@ mod loop_helpers;
 mod pool_helpers;
 
 pub use common::Witness;
-pub use loop_helpers::{Foreign, assert_says, elsewhere, panic_in, panic_of, quiet_panic, until as turn_until};
+pub use loop_helpers::{
+    Foreign, assert_says, elsewhere, hold as never_ending, panic_in, panic_of, quiet_panic, until as turn_until,
+};
 pub use pool_helpers::*;
 
 use offthread::{IteratorWrapper, ThreadPool, block_on};

@@ -1,0 +1,72 @@
+//! What users of neighbouring projects have reported, tried on this crate.
+//!
+//! Each test names the report, as project and number, or the known bug of the project's list, and says what it forbids. A test
+//! without a report varies another one.
+
+#![deny(unsafe_code)]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
+
+#[path = "../common/hooks.rs"]
+#[allow(unsafe_code, reason = "std has no safe way to make a waker whose clone or drop runs code")]
+mod hooks;
+#[path = "../iterable_helpers/mod.rs"]
+mod iterable_helpers;
+
+mod channels;
+mod event_loop;
+mod iterables;
+mod pool;
+mod printing;
+mod thread_end;
+mod timers;
+mod values;
+mod wakers;
+
+use hooks::Hooks;
+use iterable_helpers::quiet_panic;
+use offthread::ThreadPool;
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+const MILLI: Duration = Duration::from_millis(1);
+
+/// Longer than any test may take.
+const LONG: Duration = Duration::from_secs(1000);
+
+/// The two ways to close a pool and wait for its jobs.
+const CLOSE: [fn(&ThreadPool); 2] = [ThreadPool::drain, ThreadPool::shutdown];
+
+/// Polls a future, or a reference to one.
+fn poll<F: Future + Unpin>(mut future: F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(&mut future).poll(&mut Context::from_waker(waker))
+}
+
+/// A waker whose next clone panics.
+fn uncloneable_waker() -> Waker {
+    let hooks = Arc::<Hooks>::default();
+    hooks.clone.set(|| quiet_panic("the waker's clone"));
+    hooks.waker()
+}
+
+/// Polls with a waker whose clone panics. The panic may come out or not.
+fn poll_uncloneable<F: Future + Unpin>(future: F) {
+    let waker = uncloneable_waker();
+    let _ = catch_unwind(AssertUnwindSafe(|| poll(future, &waker).is_ready()));
+}
+
+/// Awaits a future that may panic.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = Box::pin(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(payload) => Poll::Ready(Err(payload)),
+    })
+    .await
+}

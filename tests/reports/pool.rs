@@ -1,0 +1,429 @@
+//! Pools: code in unusual places that closes its pool, waits for it, or blocks; hooks; the global pool; the end of the process.
+
+use crate::hooks::Hooks;
+use crate::iterable_helpers::*;
+use crate::{CLOSE, MILLI, poll};
+use offthread::{
+    ContextVar, IteratorWrapper, Job, JoinError, ThreadPool, block_on, gather, is_cancelled, sleep, spawn, sync_await,
+    threaded, threaded_iterable_separate, threaded_separate, yield_now,
+};
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::pending;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::task::{Context, Waker};
+use std::time::Duration;
+use std::{process, thread};
+
+thread_local! {
+    /// Dropped at the end of its thread.
+    static KEPT: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+}
+
+/// The value of a context variable. The last context that has it drops it.
+type Value = Arc<Mutex<dyn Send>>;
+static VALUE: ContextVar<Value> = ContextVar::new();
+
+// --- closing a pool from inside -------------------------------------------------------------------------------------
+
+/// zio 534, scoped-pool 1, tokio 2529: forbids that a handle's waker, which runs on a thread of the pool, waits for that thread
+/// as it closes the pool.
+#[test]
+fn a_waker_closes_the_pool() {
+    let _watchdog = watchdog();
+    for close in CLOSE {
+        let (pool, hooks, closed) = (ThreadPool::new(1), Arc::<Hooks>::default(), Gate::default());
+        let (inside, has_closed) = (pool.clone(), closed.clone());
+        hooks.wake.set(move || {
+            close(&inside);
+            has_closed.open();
+        });
+        let Running { mut job, stop } = running(&pool, || 1);
+        assert!(poll(&mut job, &hooks.waker()).is_pending());
+        stop.open();
+        closed.pass();
+        assert_eq!(job.wait(), 1);
+        pool.drain();
+    }
+}
+
+/// Known bug 9: forbids that what a job leaves behind waits for the thread that drops it, as it closes the pool.
+#[test]
+fn what_a_job_leaves_behind_closes_the_pool() {
+    let _watchdog = watchdog();
+    for close in CLOSE {
+        for what in ["closure", "result", "payload", "context"] {
+            let (pool, closed) = (ThreadPool::new(1), Gate::default());
+            let (inside, has_closed) = (pool.clone(), closed.clone());
+            let guard = on_drop(move || {
+                close(&inside);
+                has_closed.open();
+            });
+            match what {
+                "closure" => leave_behind(running(&pool, move || _ = &guard)),
+                "result" => leave_behind(running(&pool, move || guard)),
+                "payload" => leave_behind(running(&pool, move || -> () { resume_unwind(Box::new(guard)) })),
+                _ => {
+                    VALUE.set(Arc::new(Mutex::new(guard)));
+                    let running = running(&pool, || ());
+                    VALUE.clear();
+                    leave_behind(running);
+                }
+            }
+            closed.pass();
+            pool.drain();
+        }
+    }
+}
+
+/// Lets the job end when nobody wants its result.
+fn leave_behind<R>(running: Running<R>) {
+    running.job.detach();
+    running.stop.open();
+}
+
+/// rayon 1242: forbids that a thread that ends since it was idle waits for itself, as a thread-local of it closes the pool.
+/// (`pool_shutdown.rs` tests threads that end with their pool.)
+#[test]
+fn a_thread_local_of_an_idle_thread_closes_the_pool() {
+    let _watchdog = watchdog();
+    for close in CLOSE {
+        let (pool, closed) = (ThreadPool::builder().threads(1).keep_alive(5 * MILLI).build(), Gate::default());
+        let (inside, has_closed) = (pool.clone(), closed.clone());
+        let set = move || {
+            KEPT.set(Some(Box::new(on_drop(move || {
+                close(&inside);
+                has_closed.open();
+            }))));
+        };
+        pool.spawn(set).wait();
+        closed.pass();
+        pool.shutdown();
+    }
+}
+
+// --- hooks ----------------------------------------------------------------------------------------------------------
+
+/// tokio 2006, rayon 271: forbids that the stop hook of the only thread hangs when it waits for a job of its pool.
+/// (`pool_edges.rs` tests start hooks.)
+#[test]
+fn a_stop_hook_waits_for_a_job_of_its_pool() {
+    let _watchdog = watchdog();
+    let own: Arc<OnceLock<ThreadPool>> = Arc::default();
+    let (inside, once, (said, hears)) = (own.clone(), AtomicBool::new(false), mpsc::channel());
+    let hook = move || {
+        if !once.swap(true, SeqCst) {
+            said.send(inside.get().unwrap().spawn(|| 5).wait()).unwrap();
+        }
+    };
+    let pool = ThreadPool::builder().threads(1).keep_alive(5 * MILLI).on_thread_stop(hook).build();
+    assert!(own.set(pool.clone()).is_ok());
+    assert_eq!(pool.spawn(|| 1).wait(), 1);
+    assert_eq!(hears.recv(), Ok(5));
+    assert_eq!(pool.spawn(|| 2).wait(), 2);
+    pool.drain();
+}
+
+/// tokio 2327, tokio 4862: forbids that async code in a hook panics, or uses the loop of the code that started the thread.
+#[test]
+fn hooks_that_run_async_code() {
+    let _watchdog = watchdog();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let hook = || {
+        let runs = runs.clone();
+        move || {
+            assert!(!is_cancelled());
+            sync_await(async {
+                sleep(MILLI).await;
+                yield_now().await;
+            });
+            block_on(async { spawn(sleep(MILLI)).await });
+            assert_eq!(block_on(threaded_separate(|| 1)), 1);
+            runs.fetch_add(1, SeqCst);
+        }
+    };
+    let pool = ThreadPool::builder().threads(1).on_thread_start(hook()).on_thread_stop(hook()).build();
+    // A loop starts the thread, which ends after that loop.
+    assert_eq!(block_on(threaded(|| 1).on(&pool)), 1);
+    pool.drain();
+    let runs = runs.load(SeqCst);
+    assert!(runs >= 2 && runs % 2 == 0, "{runs} hooks ran to their end");
+}
+
+/// Known bug 9: forbids that a hook that drops the last handle of its pool loses a job, or the other hook.
+#[test]
+fn hooks_drop_the_last_handle() {
+    let _watchdog = watchdog();
+    for in_start in [true, false] {
+        let own = Arc::new(Mutex::new(None::<ThreadPool>));
+        let ended = Arc::new(AtomicUsize::new(0));
+        let hook = |drops: bool| {
+            let (own, ended) = (own.clone(), ended.clone());
+            move || {
+                if drops {
+                    let pool = own.lock().unwrap().take();
+                    drop(pool);
+                }
+                ended.fetch_add(1, SeqCst);
+            }
+        };
+        let builder = ThreadPool::builder().threads(1).keep_alive(5 * MILLI);
+        let pool = builder.on_thread_start(hook(in_start)).on_thread_stop(hook(!in_start)).build();
+        *own.lock().unwrap() = Some(pool.clone());
+        let job = pool.spawn(|| 1);
+        drop(pool);
+        assert_eq!(job.wait(), 1);
+        until("both hooks have ended", || ended.load(SeqCst) == 2);
+    }
+}
+
+/// Known bug 15: forbids that threads that are not kept alive lose a job or an item, or run one hook without the other.
+#[test]
+fn threads_that_are_not_kept_alive() {
+    let _watchdog = watchdog();
+    let threads = Threads::default();
+    let pool = threads.watch(ThreadPool::builder().threads(2).keep_alive(Duration::ZERO)).build();
+    for number in 0..500 {
+        assert_eq!(pool.spawn(move || number).wait(), number);
+    }
+    let inside = pool.clone();
+    assert_eq!(pool.spawn(move || inside.spawn(|| 1).wait()).wait(), 1);
+    for max_size in [1, 2, 5] {
+        let mut items = IteratorWrapper::new(|| 0..300).on(&pool).max_size(max_size);
+        assert!(take_all(&mut items).into_iter().eq(0..300));
+    }
+    pool.shutdown();
+    assert_eq!((threads.started(), pool.stats().threads), (threads.stopped(), 0));
+}
+
+// --- what blocks beside a job ---------------------------------------------------------------------------------------
+
+/// No report: forbids that what a worker does beside its jobs, and that blocks outside of the crate, holds up the next job
+/// though a thread is free. (`pool_starvation.rs` tests the waker of a job's handle.)
+#[test]
+fn what_blocks_beside_a_job_holds_up_its_own_thread_only() {
+    type Code = Box<dyn FnOnce() + Send>;
+    let _watchdog = watchdog();
+    for what in ["result", "payload", "context", "iterator", "item", "consumer's waker", "thread-local", "stop hook"] {
+        let (begun, go) = (Gate::default(), Gate::default());
+        let (begin, may_go) = (begun.clone(), go.clone());
+        let block = move || {
+            begin.open();
+            may_go.pass();
+        };
+        let hook: Arc<Mutex<Option<Code>>> = Arc::default();
+        let inside = hook.clone();
+        let stop = move || {
+            let code = inside.lock().unwrap().take();
+            if let Some(code) = code {
+                code();
+            }
+        };
+        let pool = ThreadPool::builder().threads(2).keep_alive(5 * MILLI).on_thread_stop(stop).build();
+        let mut kept: Option<Box<dyn Any>> = None;
+        match what {
+            "result" => leave_behind(running(&pool, move || on_drop(block))),
+            "payload" => leave_behind(running(&pool, move || -> () { resume_unwind(Box::new(on_drop(block))) })),
+            "context" => {
+                VALUE.set(Arc::new(Mutex::new(on_drop(block))));
+                let running = running(&pool, || ());
+                VALUE.clear();
+                leave_behind(running);
+            }
+            "iterator" => {
+                let guard = on_drop(block);
+                let mut items = IteratorWrapper::new(move || (0..3).inspect(move |_| _ = &guard)).on(&pool);
+                take(&mut items);
+                kept = Some(Box::new(items));
+            }
+            "item" => {
+                let (making, made) = (Gate::default(), Gate::default());
+                let (begin, end) = (making.clone(), made.clone());
+                let make = move || {
+                    std::iter::once_with(move || {
+                        begin.open();
+                        end.pass();
+                        on_drop(block)
+                    })
+                };
+                let mut items = IteratorWrapper::new(make).on(&pool);
+                assert!(poll_once(&mut items).is_pending());
+                making.pass();
+                drop(items);
+                made.open();
+            }
+            "consumer's waker" => {
+                let made = Gate::default();
+                let end = made.clone();
+                let make = move || {
+                    end.pass();
+                    0..3
+                };
+                let mut items = IteratorWrapper::new(make).on(&pool);
+                let hooks = Arc::<Hooks>::default();
+                hooks.wake.set(block);
+                assert!(Pin::new(&mut items).poll_next(&mut Context::from_waker(&hooks.waker())).is_pending());
+                made.open();
+                kept = Some(Box::new(items));
+            }
+            "thread-local" => pool.spawn(move || KEPT.set(Some(Box::new(on_drop(block))))).wait(),
+            _ => {
+                *hook.lock().unwrap() = Some(Box::new(block));
+                pool.spawn(|| ()).wait();
+            }
+        }
+        begun.pass();
+        let next = pool.spawn(|| ());
+        until(&format!("the next job has run beside the {what}"), || next.is_finished());
+        go.open();
+        drop(kept);
+        pool.drain();
+    }
+}
+
+// --- jobs and locks -------------------------------------------------------------------------------------------------
+
+/// nearcore 15554, aptos-core 19541: forbids that a job that waits with a lock runs another job, which wants that lock, on its own
+/// stack.
+#[test]
+fn waiting_with_a_lock_runs_no_other_job() {
+    let _watchdog = watchdog();
+    let (pool, lock) = (ThreadPool::new(1), Arc::new(Mutex::new(0)));
+    let (inside, held) = (pool.clone(), lock.clone());
+    let job = pool.spawn(move || {
+        let mut count = held.lock().unwrap();
+        let wanting = inside.spawn_many((0..10).map(|_| {
+            let lock = held.clone();
+            move || *lock.lock().unwrap() += 1
+        }));
+        *count += inside.spawn(|| 1).wait();
+        let nested = inside.clone();
+        *count += inside.spawn(move || nested.spawn(|| 1).wait()).wait();
+        drop(count);
+        wanting.into_iter().for_each(Job::wait);
+    });
+    job.wait();
+    assert_eq!(*lock.lock().unwrap(), 12);
+}
+
+/// affinitypool 45: forbids that a pool hangs when its job polls a job of that pool once, and drops it.
+#[test]
+fn a_job_polls_and_drops_a_job_of_its_own_pool() {
+    let _watchdog = watchdog();
+    for threads in [1, 2, 4] {
+        let pool = ThreadPool::new(threads);
+        for _ in 0..200 {
+            let inside = pool.clone();
+            let job = pool.spawn(move || {
+                let mut job = inside.spawn(|| ());
+                let _ = poll(&mut job, Waker::noop());
+                drop(job);
+                drop(threaded(|| ()).async_call());
+                inside.spawn(|| ()).cancel();
+            });
+            job.wait();
+        }
+        pool.shutdown();
+        let stats = pool.stats();
+        assert_eq!((stats.queued, stats.submitted), (0, stats.succeeded + stats.cancelled));
+    }
+}
+
+/// cpython 94440: forbids that a shutdown right after a job was cancelled hangs.
+#[test]
+fn shutdown_right_after_a_cancelled_job() {
+    let _watchdog = watchdog();
+    for number in 0..100 {
+        let pool = ThreadPool::new(1);
+        if number % 2 == 0 {
+            pool.spawn(|| ()).wait();
+        }
+        let job = pool.spawn(|| ());
+        job.cancel();
+        if number % 3 == 0 {
+            drop(job);
+            pool.drain();
+        } else {
+            pool.shutdown();
+            assert!(job.is_finished());
+        }
+    }
+}
+
+/// rayon 449, rayon 819, rayon 446: forbids that pools that jobs of other pools make and drop hang, or lose their queues.
+#[test]
+fn pools_made_and_dropped_in_jobs_of_other_pools() {
+    fn nested(left: u32) -> u32 {
+        if left == 0 {
+            return 0;
+        }
+        let pool = ThreadPool::new(1);
+        let jobs = pool.spawn_many((0..2).map(|_| move || nested(left - 1)));
+        if left % 2 == 0 {
+            // The queue runs empty all the same.
+            drop(pool);
+            return jobs.into_iter().map(Job::wait).sum::<u32>() + 1;
+        }
+        let sum = block_on(gather(jobs)).into_iter().sum::<u32>() + 1;
+        pool.shutdown();
+        sum
+    }
+    let _watchdog = watchdog();
+    assert_eq!(ThreadPool::new(1).spawn(|| nested(5)).wait(), 31);
+}
+
+// --- processes ------------------------------------------------------------------------------------------------------
+
+/// geoengine 393: forbids that the global pool cannot be built, used or asked for inside jobs and hooks.
+#[test]
+fn the_global_pool_is_configured_from_inside() {
+    let output = child("pool::global_pool_probe", None);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by `the_global_pool_is_configured_from_inside`, in a process of its own"]
+fn global_pool_probe() {
+    let _watchdog = watchdog();
+    let build = || {
+        let hook = || _ = ThreadPool::global().stats();
+        let builder = ThreadPool::builder().threads(2).name("ht-inside");
+        builder.on_thread_start(hook).on_thread_stop(hook).build_global()
+    };
+    assert!(ThreadPool::new(1).spawn(build).wait().is_ok());
+    assert!(ThreadPool::builder().build_global().is_err());
+    assert!(ThreadPool::global().spawn(|| ThreadPool::builder().threads(9).build_global().is_err()).wait());
+    assert!(block_on(threaded(own_name)).starts_with("ht-inside"));
+    ThreadPool::global().shutdown();
+    assert!(matches!(block_on(threaded(|| 1).async_call().outcome()), Err(JoinError::Cancelled)));
+    assert!(ThreadPool::builder().build_global().is_err());
+    println!("the probe has seen it all");
+}
+
+/// pixi 4402, tokio 5338: forbids that a process that exits in a job waits for other jobs, streams or loops, or crashes.
+#[test]
+fn the_process_exits_from_a_job() {
+    let output = child("pool::exit_probe", None);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the job exits")), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by `the_process_exits_from_a_job`, in a process of its own"]
+fn exit_probe() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(4);
+    hold(&pool, 1).remove(0).job.detach();
+    thread::spawn(|| block_on(pending::<()>()));
+    let mut items = threaded_iterable_separate(|| (0..).inspect(|_| thread::sleep(MILLI))).max_size(2);
+    take(&mut items);
+    let _ = poll(sleep(MILLI), Waker::noop());
+    let exit = || {
+        thread::sleep(5 * MILLI);
+        println!("the job exits");
+        process::exit(0);
+    };
+    block_on(pool.spawn(exit));
+}

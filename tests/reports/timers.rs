@@ -1,0 +1,161 @@
+//! Timers whose wakers use other timers, and limits that fire as something else happens.
+
+use crate::iterable_helpers::*;
+use crate::{LONG, MILLI, poll};
+use offthread::{
+    JoinError, LoopHandle, Sleep, TimerHandle, block_on, oneshot, sleep, sleep_until, spawn, spsc, timeout, yield_now,
+};
+use std::future::{pending, ready};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+use std::{mem, thread};
+
+/// tokio 3229, ice 6022: forbids that a timer that is dropped by the wake-up of another one with its deadline is used afterwards.
+#[test]
+fn a_wake_up_drops_the_other_timers_of_its_deadline() {
+    #[derive(Default)]
+    struct Drops {
+        sleeps: Mutex<Vec<Sleep>>,
+        wakes: AtomicUsize,
+    }
+    impl Wake for Drops {
+        fn wake(self: Arc<Self>) {
+            self.wakes.fetch_add(1, SeqCst);
+            let sleeps = mem::take(&mut *self.sleeps.lock().unwrap());
+            drop(sleeps);
+        }
+    }
+    /// Forty sleeps with one deadline, of which every fourth drops all when it is over.
+    fn arm() -> (Arc<Drops>, Witness) {
+        let (drops, witness) = (Arc::<Drops>::default(), Witness::default());
+        let deadline = Instant::now() + 50 * MILLI;
+        let wakers = [witness.waker(), drops.clone().into(), witness.waker(), witness.waker()];
+        let mut sleeps: Vec<_> = (0..40).map(|_| sleep_until(deadline)).collect();
+        for (sleep, waker) in sleeps.iter_mut().zip(wakers.iter().cycle()) {
+            let _ = poll(sleep, waker);
+        }
+        *drops.sleeps.lock().unwrap() = sleeps;
+        if Instant::now() >= deadline {
+            // The machine was slow: nobody may be woken any more.
+            drops.clone().wake();
+        }
+        (drops, witness)
+    }
+    let _watchdog = watchdog();
+    let (drops, witness) = arm();
+    until("one has been woken", || drops.wakes.load(SeqCst) > 0);
+    block_on(async {
+        let (drops, witness) = arm();
+        while drops.wakes.load(SeqCst) == 0 {
+            sleep(MILLI).await;
+        }
+        assert_eq!(witness.kept(), 0);
+    });
+    witness.wait_until_none_is_kept();
+    let witness = Witness::default();
+    let mut nap = sleep(MILLI);
+    if witness.poll(&mut nap).is_pending() {
+        witness.wait();
+    }
+}
+
+/// tokio 3229: forbids that dropping a waker that owns the next sleep, and so on, deadlocks or loses one of them.
+#[test]
+fn a_wakers_drop_drops_the_next_sleep() {
+    struct Owns(#[expect(dead_code, reason = "it is only owned")] Mutex<Option<Sleep>>, Arc<AtomicUsize>);
+    impl Wake for Owns {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Owns {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, SeqCst);
+        }
+    }
+    /// The last of a hundred sleeps, each of which owns the one before through its waker.
+    fn chain(deadline: Instant, dropped: &Arc<AtomicUsize>) -> Sleep {
+        let mut last = None;
+        for _ in 0..100 {
+            let waker = Arc::new(Owns(Mutex::new(last), dropped.clone())).into();
+            let mut next = sleep_until(deadline);
+            let _ = poll(&mut next, &waker);
+            last = Some(next);
+        }
+        last.unwrap()
+    }
+    fn check() {
+        for delay in [LONG, 20 * MILLI] {
+            let dropped = Arc::default();
+            drop(chain(Instant::now() + delay, &dropped));
+            // The timer thread may be about to drop wakers that it has woken.
+            until("all have been dropped", || delay == LONG || dropped.load(SeqCst) == 100);
+            assert_eq!(dropped.load(SeqCst), 100);
+            let mut last = chain(Instant::now() + delay, &dropped);
+            // Replaces the waker, unless the time has come.
+            let _ = poll(&mut last, Waker::noop());
+            until("all have been dropped", || dropped.load(SeqCst) == 200);
+        }
+    }
+    let _watchdog = watchdog();
+    check();
+    block_on(async { check() });
+    let dropped = Arc::default();
+    let mut last = chain(Instant::now() + 5 * MILLI, &dropped);
+    until("all have been woken", || dropped.load(SeqCst) == 100);
+    assert!(poll(&mut last, Waker::noop()).is_ready());
+}
+
+/// No report: forbids that a call whose closure cancels that very call in its `Drop` deadlocks, or is told that it cancels.
+#[test]
+fn a_call_that_cancels_itself_as_it_is_dropped() {
+    let _watchdog = watchdog();
+    block_on(async {
+        let own = Arc::new(OnceLock::<TimerHandle>::new());
+        let (said, hears) = mpsc::channel();
+        let inside = own.clone();
+        let guard = on_drop(move || said.send(inside.get().map(TimerHandle::cancel)).unwrap());
+        own.set(LoopHandle::current().call_later(LONG, move || drop(guard))).unwrap();
+        assert!(own.get().unwrap().cancel());
+        yield_now().await;
+        assert_eq!(hears.try_recv(), Ok(Some(false)));
+    });
+}
+
+/// cpython 86296, cpython 134471: forbids that a time-out that fires in the same turn swallows the cancellation of its task.
+#[test]
+fn a_cancelled_task_stays_cancelled_though_its_time_is_up() {
+    let _watchdog = watchdog();
+    for limit in [Duration::ZERO, MILLI] {
+        block_on(async {
+            let went_on = Arc::new(AtomicBool::new(false));
+            let flag = went_on.clone();
+            let task = spawn(async move {
+                timeout(limit, pending::<()>()).await.unwrap_err();
+                timeout(limit, pending::<()>()).await.unwrap_err();
+                sleep(5 * MILLI).await;
+                flag.store(true, SeqCst);
+            });
+            yield_now().await;
+            // The loop stands still meanwhile: the time is up, and no task has been woken.
+            thread::sleep(3 * MILLI);
+            assert!(task.cancel());
+            assert!(matches!(task.outcome().await, Err(JoinError::Cancelled)));
+            sleep(10 * MILLI).await;
+            assert!(!went_on.load(SeqCst));
+        });
+    }
+}
+
+/// cpython 86296: forbids that a time-out of no length hides a value that is there at once.
+#[test]
+fn a_value_that_is_there_beats_any_limit() {
+    let _watchdog = watchdog();
+    let (mut sender, mut receiver) = spsc::channel(1);
+    sender.try_send(1).unwrap();
+    assert_eq!(block_on(timeout(Duration::ZERO, receiver.recv())), Ok(Some(1)));
+    assert_eq!(block_on(timeout(Duration::MAX, timeout(Duration::ZERO, ready(2)))), Ok(Ok(2)));
+    let (sender, receiver) = oneshot::channel();
+    sender.send(3).unwrap();
+    assert_eq!(block_on(timeout(Duration::ZERO, receiver)), Ok(Ok(3)));
+}
