@@ -72,6 +72,19 @@ fn a_loop_of_jobs_needs_one_thread() {
     assert_eq!(threads.started(), 1);
 }
 
+/// The same for a loop that awaits a thousand jobs.
+#[test]
+fn a_loop_of_awaited_jobs_needs_one_thread() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(4);
+    block_on(async {
+        for number in 0..1000 {
+            assert_eq!(pool.spawn(move || number).await, number);
+        }
+    });
+    assert_eq!(pool.stats().threads, 1);
+}
+
 /// Forbids that two jobs are left to one idle thread (known bugs 1 and 4), also if the thread ends at that moment.
 #[test]
 fn no_idle_thread_serves_two_jobs() {

@@ -8,9 +8,12 @@ mod pool_helpers;
 
 use offthread::{Job, ThreadPool, block_on, oneshot, spsc, threaded};
 use pool_helpers::*;
+use std::hint::black_box;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -93,6 +96,42 @@ fn a_job_in_anothers_wait_is_a_job_of_its_own() {
     assert!(!outer.job.cancel());
     assert_eq!(outer.finish(), (true, false, true, true));
     assert_eq!((pool.stats().panicked, pool.stats().succeeded), (1, 2));
+}
+
+/// Forbids that nested waits overflow the stack: each level has a buffer of a sixty-fourth of the stack, and all levels together
+/// need more than the stack.
+#[test]
+fn nested_waits_need_no_deep_stack() {
+    type Wait = fn(Job<usize>) -> usize;
+    fn nest<const BYTES: usize>(pool: &ThreadPool, wait: Wait, left: usize) -> usize {
+        let mut buffer = black_box([1_u8; BYTES]);
+        let depth = if left == 0 {
+            0
+        } else {
+            let inside = pool.clone();
+            wait(pool.spawn(move || nest::<BYTES>(&inside, wait, left - 1))) + 1
+        };
+        // It is in use during the wait.
+        black_box(&mut buffer);
+        depth
+    }
+    fn check<const BYTES: usize>(builder: offthread::ThreadPoolBuilder) {
+        let pool = builder.threads(4).keep_alive(Duration::MAX).build();
+        let start = |wait| {
+            let inside = pool.clone();
+            pool.spawn(move || nest::<BYTES>(&inside, wait, 100))
+        };
+        let ways: [Wait; 3] =
+            [Job::wait, |job| job.outcome().wait().unwrap(), |job| threaded(move || job.wait()).async_call().wait()];
+        assert_eq!(ways.map(|wait| start(wait).wait()), [100; 3]);
+        assert_eq!([Job::wait as Wait; 4].map(start).map(Job::wait), [100; 4], "four at once");
+        until("the spare threads have ended", || pool.stats().threads <= 4);
+        pool.drain();
+    }
+    let _watchdog = watchdog();
+    // Threads have 2 MiB, unless the environment says otherwise.
+    check::<{ 32 << 10 }>(ThreadPool::builder());
+    check::<{ 4 << 10 }>(ThreadPool::builder().stack_size(256 << 10));
 }
 
 /// Forbids that a tree of jobs that wait for their children hangs.
@@ -269,6 +308,105 @@ fn no_spare_thread_without_a_job_for_it() {
     assert_eq!(blocked.wait(), 1);
     assert!(threads.started() <= 2);
 }
+
+// --- wakers that take long ------------------------------------------------------------------------------------------
+
+/// Wakers that run code of the test on the thread that wakes them.
+struct Runs<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for Runs<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+/// Ends so many jobs at once, whose handles are awaited with wakers that run `code`.
+fn wake_at_the_end(pool: &ThreadPool, jobs: usize, code: impl Fn() + Send + Sync + 'static) -> Vec<Job<()>> {
+    let waker = Waker::from(Arc::new(Runs(code)));
+    let mut held = hold(pool, jobs);
+    for running in &mut held {
+        assert!(Pin::new(&mut running.job).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    stop_all(&held);
+    held.into_iter().map(|running| running.job).collect()
+}
+
+/// Forbids that the waker of a job's handle, which blocks outside of the crate, holds up other jobs though threads are free.
+#[test]
+fn a_waker_that_blocks_holds_up_its_own_thread_only() {
+    let _watchdog = watchdog();
+    for blocked in 1..=4 {
+        let (pool, threads) = pool_of(4);
+        let (go, (begin, begun)) = (Gate::default(), mpsc::channel());
+        let may_go = go.clone();
+        let jobs = wake_at_the_end(&pool, blocked, move || {
+            begin.send(()).unwrap();
+            may_go.pass();
+        });
+        (0..blocked).for_each(|_| begun.recv().unwrap());
+        assert!(jobs.iter().all(Job::is_finished), "a job has its result before it wakes");
+        let mut queued = Vec::new();
+        if blocked < 4 {
+            // No more than there are blocked threads, one by one; and many at once.
+            for count in [1, blocked] {
+                let next: Vec<_> = (0..count).map(|_| pool.spawn(|| ())).collect();
+                until("the next jobs have run", || next.iter().all(Job::is_finished));
+            }
+            let next = pool.spawn_many((0..20).map(|_| || ()));
+            until("many jobs have run", || next.iter().all(Job::is_finished));
+            assert!(most_at_once(&pool, 50) <= 4 - blocked);
+        } else {
+            queued = pool.spawn_many((0..20).map(|_| || ()));
+            assert_eq!(pool.stats().queued, 20, "all threads are blocked");
+        }
+        assert!(pool.stats().threads <= 4);
+        go.open();
+        queued.into_iter().chain(jobs).for_each(Job::wait);
+        assert!(most_at_once(&pool, 50) <= 4);
+        assert!(threads.started() <= 4);
+    }
+}
+
+/// Forbids that a waker that runs a task right there, which waits for the next job of the pool, waits for ever.
+#[test]
+fn a_waker_that_runs_a_task_holds_up_its_own_thread_only() {
+    let _watchdog = watchdog();
+    // The task blocks outside of the crate, runs for long, waits in the crate, or runs a loop.
+    let tasks: [fn(&ThreadPool); 4] = [
+        |pool| {
+            let (send, receive) = mpsc::channel();
+            pool.spawn(move || send.send(()).unwrap()).detach();
+            receive.recv().unwrap();
+        },
+        |pool| {
+            let job = pool.spawn(|| ());
+            while !job.is_finished() {
+                thread::yield_now();
+            }
+        },
+        |pool| pool.spawn(|| ()).wait(),
+        |pool| block_on(pool.spawn(|| ())),
+    ];
+    for task in tasks {
+        for size in [2, 4] {
+            let (pool, threads) = pool_of(size);
+            for _ in 0..20 {
+                let (inside, (done, has_done)) = (pool.clone(), mpsc::channel());
+                let jobs = wake_at_the_end(&pool, size - 1, move || {
+                    task(&inside);
+                    done.send(()).unwrap();
+                });
+                (1..size).for_each(|_| has_done.recv().unwrap());
+                jobs.into_iter().for_each(Job::wait);
+            }
+            until("no more threads than the size", || pool.stats().threads <= size);
+            drop(pool);
+            threads.wait_for_all_to_stop();
+        }
+    }
+}
+
+// --- many blocked jobs ----------------------------------------------------------------------------------------------
 
 /// Jobs that have started, block in the crate until `let_go`, and then run until their gate opens.
 struct Blocked {
