@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use loop_helpers::{BoxedFuture, Foreign, hold, on_drop, traced, watchdog};
 use offthread::{
-    ContextVar, EventLoop, JoinError, LoopHandle, Sleep, SyncWaitError, Task, ThreadPool, block_on, gather, sleep,
-    spawn, yield_now,
+    ContextVar, EventLoop, JoinError, LoopHandle, Sleep, SyncWaitError, Task, ThreadPool, block_on, gather, oneshot,
+    sleep, spawn, sync_await, threaded, threaded_iterable, threaded_separate, timeout, yield_now,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -157,6 +157,72 @@ fn spawn_works_in_the_destructor_of_a_thread_local() {
         });
         thread.join().unwrap();
         assert_eq!(result.recv(), Ok(8));
+    }
+}
+
+/// In the destructor of a thread-local everything works in a loop: jobs, which go to that loop's pool, timers, iterables, and a
+/// pool that is made there.
+#[test]
+fn everything_works_in_the_destructor_of_a_thread_local() {
+    static VAR: ContextVar<u8> = ContextVar::new();
+    struct Flush(RefCell<Option<mpsc::Sender<i32>>>);
+    impl Drop for Flush {
+        fn drop(&mut self) {
+            let Some(sender) = self.0.take() else { return };
+            let name = || thread::current().name().unwrap_or_default().to_owned();
+            let own = ThreadPool::builder().threads(1).name("own").build();
+            let mut event_loop = EventLoop::builder().pool(own.clone()).build();
+            let main = async {
+                assert!(threaded(name).await.starts_with("own"));
+                assert!(spawn(async move { threaded(name).await }).await.starts_with("own"));
+                let (fire, fired) = oneshot::channel();
+                LoopHandle::current().call_later(Duration::from_millis(1), move || fire.send(1).unwrap());
+                assert!(timeout(Duration::from_millis(1), pending::<()>()).await.is_err());
+                let in_job = threaded(|| sync_await(async { spawn(async { 2 }).await })).await;
+                let mut items = threaded_iterable(move || (0..3).map(move |_| name())).max_size(1);
+                while let Some(name) = items.next().await {
+                    assert!(name.starts_with("own"), "{name}");
+                }
+                // There may be no context any more: then variables are unset, and stay so.
+                VAR.set(3);
+                assert!(spawn(async { VAR.get() }).await.is_none_or(|value| value == 3));
+                fired.await.unwrap() + in_job
+            };
+            let sum = event_loop.block_on(main) + own.spawn(|| 4).wait() + block_on(threaded_separate(|| 5));
+            own.drain();
+            sender.send(sum).unwrap();
+        }
+    }
+    thread_local! {
+        static FLUSH: Flush = const { Flush(RefCell::new(None)) };
+    }
+    let _watchdog = watchdog();
+    // The order of first use decides the order of destruction. The thread is one of std, or one of a pool.
+    for used_before in [false, true] {
+        for in_pool in [false, true] {
+            let (sender, result) = mpsc::channel();
+            let use_all = || {
+                VAR.set(3);
+                block_on(async { spawn(sleep(Duration::from_millis(1))).await });
+            };
+            let body = move || {
+                if used_before {
+                    use_all();
+                }
+                FLUSH.with(|flush| flush.0.replace(Some(sender)));
+                if !used_before {
+                    use_all();
+                }
+            };
+            if in_pool {
+                let pool = ThreadPool::new(1);
+                pool.spawn(body).wait();
+                pool.drain();
+            } else {
+                thread::spawn(body).join().unwrap();
+            }
+            assert_eq!(result.recv(), Ok(12));
+        }
     }
 }
 
