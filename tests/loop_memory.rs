@@ -1,12 +1,15 @@
-//! How much memory an idle event loop keeps after a burst. This binary counts the bytes of its heap, so its tests run
+//! How much memory an idle event loop, or the timer thread, keeps after a burst. This binary counts the bytes of its heap, so its tests run
 //! one after the other.
 
 use offthread::{LoopHandle, block_on, sleep, spawn, yield_now};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 
@@ -33,10 +36,15 @@ unsafe impl GlobalAlloc for Heap {
 const MANY: usize = 100_000;
 const LITTLE: usize = 32 << 10;
 
+/// Runs the tests one at a time, because they count the same bytes.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How many more bytes are allocated than before the burst, once the loop is idle.
 fn kept_after(burst: impl AsyncFnOnce()) -> usize {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     block_on(async {
         spawn(async {}).await;
         sleep(Duration::from_millis(1)).await;
@@ -117,4 +125,62 @@ fn idle_loop_keeps_nothing_of_many_calls() {
         }
     });
     assert!(kept < LITTLE, "{kept} bytes");
+}
+
+/// The inbox: calls and tasks that another thread has handed in while the loop was busy.
+#[test]
+fn idle_loop_keeps_nothing_of_many_messages() {
+    let kept = kept_after(async || {
+        let handle = LoopHandle::current();
+        let other = thread::spawn(move || {
+            for _ in 0..MANY {
+                handle.call_soon(|| ());
+                handle.spawn(async {}).detach();
+            }
+        });
+        other.join().unwrap();
+        yield_now().await;
+    });
+    assert!(kept < LITTLE, "{kept} bytes");
+}
+
+/// Tasks that own one another, whose futures are dropped one after the other.
+#[test]
+fn thread_keeps_nothing_of_a_long_chain() {
+    let kept = kept_after(async || {
+        let mut last = spawn(async {});
+        for _ in 0..MANY {
+            last = spawn(last);
+        }
+        drop(last);
+    });
+    assert!(kept < LITTLE, "{kept} bytes");
+}
+
+/// Outside of loops: sleeps that end, sleeps that are cancelled, and both beside one that lives on.
+#[test]
+fn timer_thread_keeps_nothing_of_many_sleeps() {
+    let _alone = alone();
+    let poll = |sleep: &mut offthread::Sleep| Pin::new(sleep).poll(&mut Context::from_waker(Waker::noop()));
+    let mut first = sleep(Duration::from_secs(1000));
+    assert!(poll(&mut first).is_pending());
+    let before = NOW.load(SeqCst);
+    for live in [false, true] {
+        let mut sleeps: Vec<_> = (0..MANY as u64)
+            .map(|n| sleep(if n % 2 == 0 { Duration::from_micros(n % 5000) } else { Duration::from_secs(500 + n) }))
+            .collect();
+        for sleep in &mut sleeps {
+            let _ = poll(sleep);
+        }
+        thread::sleep(Duration::from_millis(20));
+        let last = sleeps.pop().filter(|_| live);
+        drop(sleeps);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let kept = || NOW.load(SeqCst).saturating_sub(before);
+        while kept() >= LITTLE {
+            assert!(Instant::now() < deadline, "{} bytes", kept());
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(last);
+    }
 }

@@ -1,4 +1,4 @@
-//! How much memory cancelled jobs use. This binary counts the bytes of its heap, so its tests run one after the other.
+//! How much memory cancelled jobs use, and how much a pool keeps after a burst. This binary counts the bytes of its heap, so its tests run one after the other.
 
 mod pool_helpers;
 
@@ -180,6 +180,60 @@ fn nothing_is_left_of_a_pool() {
         wait_until_at_rest();
     });
     assert!(left < MEGABYTE, "{left} bytes are left of twenty pools");
+}
+
+/// How many bytes an idle pool has more than before the burst.
+fn kept_after(burst: impl FnOnce(&ThreadPool)) -> usize {
+    let pool = ThreadPool::builder().threads(2).keep_alive(Duration::MAX).build();
+    release(hold(&pool, 2));
+    let at_rest = || {
+        until("the pool is idle", || pool.stats().idle == 2 && pool.stats().threads == 2);
+        wait_until_at_rest();
+    };
+    at_rest();
+    let (_, left) = Heap::measure(|| {
+        burst(&pool);
+        at_rest();
+    });
+    left
+}
+
+/// What `kept_after` may find: room for 64 entries, and what one more use would take.
+const LITTLE: usize = 16 << 10;
+
+/// Forbids that an idle pool keeps the memory of a burst of jobs, however these were submitted, and however they ended.
+#[test]
+fn an_idle_pool_keeps_nothing_of_many_jobs() {
+    const MANY: usize = JOBS / 5;
+    type Burst = fn(&ThreadPool) -> Vec<Job<usize>>;
+    let (_alone, _watchdog) = (alone(), watchdog());
+    let bursts: [Burst; 2] = [
+        |pool| (0..MANY).map(|number| job(pool, number)).collect(),
+        |pool| pool.spawn_many((0..MANY).map(|number| move || number)),
+    ];
+    let ends: [fn(Vec<Job<usize>>); 4] = [
+        |jobs| assert_eq!(jobs.into_iter().map(Job::wait).count(), MANY),
+        |jobs| jobs.into_iter().for_each(Job::detach),
+        drop,
+        |jobs| jobs.into_iter().step_by(2).for_each(|job| assert!(job.cancel())),
+    ];
+    for burst in bursts {
+        for (number, end) in ends.into_iter().enumerate() {
+            let kept = kept_after(|pool| {
+                let held = hold(pool, 2);
+                let jobs = burst(pool);
+                if number < 2 {
+                    release(held);
+                    end(jobs);
+                    pool.spawn(|| ()).wait();
+                } else {
+                    end(jobs);
+                    release(held);
+                }
+            });
+            assert!(kept < LITTLE, "{kept} bytes after burst {number}");
+        }
+    }
 }
 
 /// Waits until the number of bytes has not changed for a moment.
