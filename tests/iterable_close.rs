@@ -269,6 +269,45 @@ fn in_the_middle_of_being_made() {
     close_each(&BOTH, 1, in_make);
 }
 
+/// Forbids that `next` is called when the stream was closed, dropped, or shut down with its pool, while `make` ran; also where
+/// `next` would block for ever.
+#[test]
+fn closed_while_it_is_made_no_item_is_begun() {
+    let _watchdog = watchdog();
+    let shut_down: fn(IteratorWrapper<Item>, &Watch, &ThreadPool) = |stream, _, pool| {
+        pool.shutdown();
+        drop(stream);
+    };
+    for kind in BOTH {
+        let ways = WAYS.map(Some).into_iter().chain((kind == Kind::Pool).then_some(None));
+        for way in ways {
+            for blocks in [false, true] {
+                let (pool, inside, never) = (ThreadPool::new(2), Gate::default(), Gate::default());
+                let (begin, wait) = (inside.clone(), never.clone());
+                let make = move |numbers: Numbers| {
+                    begin.open();
+                    until("it is told", is_cancelled);
+                    let mut numbers = Some(numbers).filter(|_| !blocks);
+                    std::iter::from_fn(move || {
+                        let Some(numbers) = &mut numbers else {
+                            wait.pass();
+                            return None;
+                        };
+                        numbers.next()
+                    })
+                };
+                let (stream, watch) = started(kind, &pool, make, |_| inside.is_open());
+                match way {
+                    Some(way) => way(stream, &watch),
+                    None => shut_down(stream, &watch, &pool),
+                }
+                watch.wait_for_the_end();
+                assert_eq!((watch.makes(), watch.calls()), (1, 0), "{kind:?}");
+            }
+        }
+    }
+}
+
 /// Forbids that a running `next` is not told of the close, or that its item is leaked.
 #[test]
 fn in_the_middle_of_making_an_item() {

@@ -40,6 +40,31 @@ fn five_hundred_idle_streams_use_no_thread() {
     until("the spare threads have ended", || pool.stats().threads <= 4);
 }
 
+/// Forbids that streams that are opened, read once and closed, one after the other, start more threads than the pool's size, or
+/// leave anything behind.
+#[test]
+fn ten_thousand_short_streams_need_two_threads() {
+    let _watchdog = watchdog();
+    let threads = Threads::default();
+    let pool = threads.watch(ThreadPool::builder().threads(2).keep_alive(Duration::MAX)).build();
+    let value = Arc::new(());
+    block_on(async {
+        for number in 0..10_000 {
+            let value = value.clone();
+            let make = move || (number..).inspect(move |_| _ = &value);
+            let mut stream = IteratorWrapper::new(make).on(&pool).max_size(4);
+            assert_eq!(stream.next().await, Some(number));
+            stream.close().await;
+        }
+    });
+    assert!(threads.started() <= 2, "{} threads", threads.started());
+    assert_eq!(Arc::strong_count(&value), 1);
+    until("all threads are idle", || all_are_idle(&pool));
+    assert_at_rest(&pool);
+    pool.drain();
+    assert_eq!((threads.started(), pool.stats().threads), (threads.stopped(), 0));
+}
+
 /// Forbids that streams that are read in turn need more than one thread, from outside or in a job of the same pool.
 #[test]
 fn eight_streams_in_lockstep_in_a_pool_of_one() {
