@@ -126,7 +126,7 @@ impl Shared {
         self.refuse_queued();
         // Last: this ends the paused streams, and the `Drop` of an iterator may wait for any job.
         let streams = mem::take(&mut *self.streams.lock());
-        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());
+        streams.all.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());
     }
 
     /// Refuses the entries that wait, if the pool was shut down, or else those that no worker will take.

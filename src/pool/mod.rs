@@ -47,7 +47,6 @@ mod worker;
 mod workers;
 
 use std::panic::RefUnwindSafe;
-use std::sync::Weak;
 use std::time::{Duration, Instant};
 use std::{env, error, fmt};
 
@@ -58,6 +57,7 @@ pub use crate::pool::map::Map;
 use crate::pool::queue::{Queue, Ready};
 use crate::pool::stats::{Counters, EndedJobs};
 pub use crate::pool::stats::{PoolStats, ShutdownTimeout};
+use crate::pool::stream::Streams;
 pub use crate::pool::stream::{End, Source, Stream, Turn};
 use crate::pool::worker::{Worker, is_thread_of};
 use crate::pool::workers::{Next, Stage, Workers};
@@ -111,7 +111,7 @@ pub(crate) struct Shared {
     /// A hint for workers that yield: an entry was added after a worker last found none.
     has_entries: CachePadded<AtomicBool>,
     /// The streams that have not ended, and some that have.
-    streams: Mutex<Vec<Weak<Stream>>>,
+    streams: Mutex<Streams>,
     stop: Stop,
     name: String,
     stack_size: Option<usize>,

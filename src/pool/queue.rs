@@ -21,7 +21,7 @@ use crate::primitives::job::{Queued, Started};
 /// So many stale entries are not purged.
 const MIN_STALE: usize = 32;
 /// An empty queue keeps room for so many entries.
-const KEEP_CAPACITY: usize = 64;
+pub const KEEP_CAPACITY: usize = 64;
 
 /// The entries that workers take next. It has a lock of its own.
 #[derive(Default)]

@@ -38,11 +38,12 @@
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{self, Poll, Wake, Waker};
 
 use crate::context::Context;
 use crate::pool::Shared;
+use crate::pool::queue::KEEP_CAPACITY;
 use crate::primitives::cancel::{Running, Stop, run_as};
 use crate::primitives::job::{Progress, Queued, Started, Turns};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
@@ -71,6 +72,27 @@ pub enum Turn {
     Enough,
     /// There are no more items, or the consumer wants no more, or the source was stopped.
     Over,
+}
+
+/// The streams of a pool, and some that have ended.
+#[derive(Default)]
+pub struct Streams {
+    pub all: Vec<Weak<Stream>>,
+    /// How many have ended since the last look.
+    ended: usize,
+}
+
+impl Streams {
+    fn one_ended(&mut self) {
+        self.ended += 1;
+        if self.ended > KEEP_CAPACITY && 2 * self.ended > self.all.len() {
+            // A stream that has not ended is also held elsewhere: so this drops no user value under the lock.
+            let has_ended = |stream: Arc<Stream>| stream.state.lock().stage == Stage::Ended;
+            self.all.retain(|stream| stream.upgrade().is_some_and(|stream| !has_ended(stream)));
+            self.all.shrink_to(KEEP_CAPACITY.max(2 * self.all.len()));
+            self.ended = 0;
+        }
+    }
 }
 
 /// How a stream has ended. With an error other than a panic it ended early, since the pool was closed or had no thread.
@@ -111,12 +133,7 @@ impl Stream {
         let (end, ended) = oneshot::channel();
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };
         let this = Arc::new(Self { shared: shared.clone(), state: Mutex::new(state) });
-        let mut streams = shared.streams.lock();
-        if streams.len() == streams.capacity() {
-            streams.retain(|stream| stream.strong_count() > 0);
-        }
-        streams.push(Arc::downgrade(&this));
-        drop(streams);
+        shared.streams.lock().all.push(Arc::downgrade(&this));
         // If the pool is closed, this drop ends the stream.
         drop(Self::pause(&this, Parts { source, context: Context::current(), end }));
         (this, ended)
@@ -266,6 +283,7 @@ impl Stream {
             (end, dropped) => dropped.and(end),
         };
         self.state.lock().stage = Stage::Ended;
+        self.shared.streams.lock().one_ended();
         let Parts { source, end: sender, context } = parts;
         drop(context);
         tell(Progress::TurnOver);

@@ -104,9 +104,9 @@ impl Workers {
         self.counts[..Stage::Ended as usize].iter().sum()
     }
 
-    /// Whether more are active than may be.
+    /// Whether more are active than may be. A thread that is starting may be held up, and leaves the jobs to the others.
     pub fn has_surplus(&self) -> bool {
-        self.active() > self.size
+        self.active() - self.count(Stage::Starting) > self.size
     }
 
     /// Whether a worker that finds nothing to do is to end: there are too many, since some replaced blocked ones.

@@ -834,7 +834,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a paused stream is not told of a shutdown",
-        find: "        streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());",
+        find: "        streams.all.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());",
         replace: "        drop(streams);",
         model: "shutdown_pause",
     },
