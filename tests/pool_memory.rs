@@ -2,7 +2,7 @@
 
 mod pool_helpers;
 
-use offthread::{Job, ThreadPool};
+use offthread::{IteratorWrapper, Job, ThreadPool, block_on};
 use pool_helpers::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -233,6 +233,32 @@ fn an_idle_pool_keeps_nothing_of_many_jobs() {
             });
             assert!(kept < LITTLE, "{kept} bytes after burst {number}");
         }
+    }
+}
+
+/// The same for iterables: started and closed, read to the end, or never read.
+#[test]
+fn an_idle_pool_keeps_nothing_of_many_iterables() {
+    const ITERABLES: usize = 10_000;
+    let (_alone, _watchdog) = (alone(), watchdog());
+    for way in 0..3 {
+        let kept = kept_after(|pool| {
+            let mut streams: Vec<_> =
+                (0..ITERABLES).map(|number| IteratorWrapper::new(move || number..).on(pool).max_size(1)).collect();
+            for (number, stream) in streams.iter_mut().enumerate() {
+                if way > 0 {
+                    assert_eq!(block_on(stream.next()), Some(number));
+                }
+            }
+            if way == 2 {
+                for stream in &mut streams {
+                    block_on(stream.close());
+                }
+            }
+            drop(streams);
+            until("the spare threads have ended", || pool.stats().threads == 2);
+        });
+        assert!(kept < LITTLE, "{kept} bytes after {ITERABLES} iterables that ended in way {way}");
     }
 }
 

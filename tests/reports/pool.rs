@@ -4,8 +4,8 @@ use crate::hooks::Hooks;
 use crate::iterable_helpers::*;
 use crate::{CLOSE, MILLI, poll};
 use offthread::{
-    ContextVar, IteratorWrapper, Job, JoinError, ThreadPool, block_on, gather, is_cancelled, sleep, spawn, sync_await,
-    threaded, threaded_iterable_separate, threaded_separate, yield_now,
+    ContextVar, IteratorWrapper, Job, JoinError, ThreadPool, block_on, gather, is_cancelled, oneshot, sleep, spawn,
+    sync_await, threaded, threaded_iterable_separate, threaded_separate, timeout, yield_now,
 };
 use std::any::Any;
 use std::cell::RefCell;
@@ -151,6 +151,61 @@ fn hooks_that_run_async_code() {
     pool.drain();
     let runs = runs.load(SeqCst);
     assert!(runs >= 2 && runs % 2 == 0, "{runs} hooks ran to their end");
+}
+
+/// rayon 271: forbids that each thread that waits in its start hook is replaced by another one, which waits in its start hook.
+#[test]
+fn a_start_hook_that_waits_starts_few_threads() {
+    let _watchdog = watchdog();
+    let starts = Arc::new(AtomicUsize::new(0));
+    let count = starts.clone();
+    let hook = move || {
+        count.fetch_add(1, SeqCst);
+        block_on(sleep(50 * MILLI));
+    };
+    let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
+    assert_eq!(pool.spawn(|| 1).wait(), 1);
+    pool.drain();
+    assert!(starts.load(SeqCst) <= 2, "{} threads for one job in a pool of one", starts.load(SeqCst));
+}
+
+/// No report: forbids that a thread that comes out of its start hook leaves the job to a thread that is still in that hook: the
+/// next one then does the same, and so on.
+#[test]
+fn a_thread_out_of_its_start_hook_takes_the_job() {
+    let _watchdog = watchdog();
+    let (starts, leaves, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Gate::default());
+    let waiting = Mutex::new(None::<oneshot::Sender<()>>);
+    let hook = {
+        let (starts, leaves, ran) = (starts.clone(), leaves.clone(), ran.clone());
+        move || {
+            let number = starts.fetch_add(1, SeqCst);
+            if number > 20 {
+                return;
+            }
+            let former = waiting.lock().unwrap().take();
+            if let Some(former) = former {
+                // The thread before comes out of its hook. This one is slow meanwhile, without a blocking call of the crate.
+                let _ = former.send(());
+                until("the thread before has left its hook", || leaves.load(SeqCst) >= number);
+                for _ in 0..20 {
+                    thread::sleep(MILLI);
+                    if ran.is_open() {
+                        return;
+                    }
+                }
+            }
+            // Blocks until the next thread has begun.
+            let (sender, receiver) = oneshot::channel();
+            *waiting.lock().unwrap() = Some(sender);
+            let _ = block_on(timeout(200 * MILLI, receiver));
+            leaves.fetch_add(1, SeqCst);
+        }
+    };
+    let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
+    pool.spawn(move || ran.open()).wait();
+    let starts = starts.load(SeqCst);
+    assert!(starts <= 2, "{starts} threads for one job in a pool of one");
 }
 
 /// Known bug 9: forbids that a hook that drops the last handle of its pool loses a job, or the other hook.
