@@ -346,6 +346,7 @@ fn shutdown_timeout_waits() {
             move || ran.write()
         });
         pool.shutdown_timeout(std::time::Duration::MAX).unwrap();
+        assert!(job.is_finished());
         assert_eq!(block_on(job.outcome()).is_ok(), ran.is_written());
     });
 }
