@@ -10,6 +10,7 @@ use offthread::{Job, JoinError, ThreadPool, block_on, oneshot, threaded, threade
 use pool_helpers::*;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -98,6 +99,32 @@ fn a_job_elsewhere_may_meet_a_pool_without_threads() {
         drop(none);
         assert_eq!(one.spawn(|| 1).wait(), 1);
     }
+}
+
+/// Forbids: a thread that drains a pool is not woken when another thread has refused the last job. (The models know no thread
+/// that the system refuses.)
+#[test]
+fn a_drain_ends_when_the_last_job_has_been_refused() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::builder().threads(1).stack_size(usize::MAX / 4).build();
+    let (gate, (drops, is_dropped)) = (Gate::default(), mpsc::channel());
+    let guard = on_drop({
+        let gate = gate.clone();
+        move || {
+            drops.send(()).unwrap();
+            gate.pass();
+        }
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| assert_no_thread(pool.spawn(move || drop(guard))));
+        is_dropped.recv().unwrap();
+        let draining = scope.spawn(|| pool.drain());
+        until("the pool is closed", || pool.is_closed());
+        thread::sleep(Duration::from_millis(20));
+        assert!(!draining.is_finished(), "the job is still being refused");
+        gate.open();
+        draining.join().unwrap();
+    });
 }
 
 // --- one thread, and no second --------------------------------------------------------------------------------------

@@ -826,13 +826,6 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "waiters are not woken when jobs have been refused",
-        find: "map(|at| refusing.swap_remove(at));\n            state.wake_waiters();\n",
-        replace: "map(|at| refusing.swap_remove(at));\n",
-        model: "two_shutdowns",
-    },
-    Logic {
-        file: "src/pool/closing.rs",
         name: "a paused stream is not told of a shutdown",
         find: "        streams.all.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());",
         replace: "        drop(streams);",
