@@ -275,3 +275,31 @@ fn settings_are_checked() {
     block_on(map.next());
     assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err());
 }
+
+/// Forbids: a consumer's waker that panics aborts the process while the function unwinds, or makes a job that returns panic.
+#[test]
+fn a_waker_that_panics_harms_no_job() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            quiet_panic("in wake");
+        }
+    }
+    let _watchdog = watchdog();
+    for panics in [false, true] {
+        let pool = ThreadPool::new(1);
+        let gate = Gate::default();
+        let pass = gate.clone();
+        let function = move |n: u8| {
+            pass.pass();
+            if panics { quiet_panic("on purpose") } else { n }
+        };
+        let mut map = pool.map([1], function).unordered();
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut map).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        gate.open();
+        let result = catch_unwind(AssertUnwindSafe(|| block_on(map.next())));
+        assert_eq!(result.ok().flatten(), (!panics).then_some(1));
+        assert_eq!(pool.stats().panicked, u64::from(panics));
+    }
+}

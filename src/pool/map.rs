@@ -26,7 +26,7 @@ use std::task::{Context, Poll, ready};
 use crate::pool::ThreadPool;
 use crate::primitives::budget::Budget;
 use crate::primitives::job::{Job, Outcome};
-use crate::primitives::join_error::JoinError;
+use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::Mutex;
@@ -80,7 +80,8 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.reports.numbers.lock().push_back(self.number);
-        self.reports.consumer.wake();
+        // It may panic, and the function may be unwinding.
+        catch_and_discard(|| self.reports.consumer.wake());
     }
 }
 

@@ -953,7 +953,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/map.rs",
         name: "a job of an unordered map reports, but wakes nobody",
-        find: "        self.reports.consumer.wake();\n",
+        find: "        catch_and_discard(|| self.reports.consumer.wake());\n",
         replace: "",
         model: "map_unordered",
     },
