@@ -856,3 +856,17 @@ fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
     closing.join().unwrap();
     assert!(first.outcome().wait().is_err());
 }
+
+/// Forbids: a job that drains another pool holds up its own while it waits for a stop hook, which waits for a job there.
+#[test]
+fn a_job_that_drains_another_pool_holds_nobody_up() {
+    let _watchdog = watchdog();
+    let own = ThreadPool::new(1);
+    let other = ThreadPool::builder().threads(1).on_thread_stop({
+        let own = own.clone();
+        move || own.spawn(|| ()).wait()
+    });
+    let other = other.build();
+    other.spawn(|| ()).wait();
+    own.spawn(move || other.drain()).wait();
+}

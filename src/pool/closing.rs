@@ -28,7 +28,7 @@ use crate::pool::workers::Stage;
 use crate::pool::{Shared, State};
 use crate::primitives::job::Started;
 use crate::primitives::join_error::JoinError;
-use crate::primitives::parker::poll_until;
+use crate::primitives::parker::{blocking, poll_until};
 use crate::sync::Arc;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 
@@ -174,8 +174,8 @@ impl Shared {
                 }
                 let Some(thread) = state.closing.handles.pop() else { break };
                 drop(state);
-                // The thread has caught all panics.
-                let _ = thread.join();
+                // It may be in its stop hook still. The thread has caught all panics.
+                let _ = blocking(|| thread.join());
                 state = this.state.lock();
                 state.closing.unjoined -= 1;
                 state.wake_waiters();

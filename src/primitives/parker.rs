@@ -146,17 +146,25 @@ impl Parker {
         if self.backoff.spin(PAUSES, deadline, || unparker.consume()) {
             return true;
         }
-        // Removed meanwhile: the hook does not report its own blocking.
-        let hook = BLOCKING_HOOK.try_with(Cell::take).ok().flatten();
-        let tell = |blocking| hook.into_iter().for_each(|hook| hook(blocking));
-        tell(Blocking::Enter);
-        let start = Instant::now();
-        let notified = unparker.sleep(deadline);
-        self.backoff.waited(start.elapsed(), notified);
-        tell(Blocking::Exit);
-        let _ = BLOCKING_HOOK.try_with(|current| current.set(hook));
-        notified
+        blocking(|| {
+            let start = Instant::now();
+            let notified = unparker.sleep(deadline);
+            self.backoff.waited(start.elapsed(), notified);
+            notified
+        })
     }
+}
+
+/// Runs code that blocks the thread, between the two calls of the thread's hook.
+pub fn blocking<R>(code: impl FnOnce() -> R) -> R {
+    // Removed meanwhile: the hook does not report its own blocking.
+    let hook = BLOCKING_HOOK.try_with(Cell::take).ok().flatten();
+    let tell = |blocking| hook.into_iter().for_each(|hook| hook(blocking));
+    tell(Blocking::Enter);
+    let result = code();
+    tell(Blocking::Exit);
+    let _ = BLOCKING_HOOK.try_with(|current| current.set(hook));
+    result
 }
 
 impl fmt::Debug for Parker {

@@ -323,14 +323,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/parker.rs",
         name: "the blocking hook is not called before a sleep",
-        find: "        tell(Blocking::Enter);\n",
+        find: "    tell(Blocking::Enter);\n",
         replace: "",
         model: "spare_thread",
     },
     Logic {
         file: "src/primitives/parker.rs",
         name: "the blocking hook is not called after a sleep",
-        find: "        tell(Blocking::Exit);\n",
+        find: "    tell(Blocking::Exit);\n",
         replace: "",
         model: "spare_thread",
     },
