@@ -38,24 +38,9 @@ fn each_example_says_that_it_holds() {
         .filter(|name| !OTHERS.contains(&name.as_str()))
         .collect();
     names.sort();
-    assert!(names.len() >= 2, "only {names:?} found");
+    assert!(names.len() >= 25, "only {names:?} found");
     for name in names {
         assert!(!run(&name).is_empty(), "{name} says nothing");
     }
 }
 
-/// The output of the `event_loop` example shows the turns and the timers.
-#[test]
-fn the_event_loop_keeps_its_times() {
-    let output = run("event_loop");
-    for line in ["tasks take turns: a1 b1 a2 b2", "a thousand sleeps", "called after", "every claim above was checked"]
-    {
-        assert!(output.contains(line), "{output}");
-    }
-}
-
-#[test]
-fn sync_await_gets_through() {
-    let output = run("sync_await");
-    assert!(output.contains("10 deep in a pool of one thread"), "{output}");
-}

@@ -6,6 +6,8 @@
 //! so they need not be `Send`. A wake by the loop's own thread takes no lock and makes no system call; wakes from other
 //! threads wake a sleeping loop once.
 //!
+//! The simplest version: `examples/made_7_event_loop.rs`.
+//!
 //! # How
 //! [`block_on`] polls its main future and runs a round of the loop, alternately. A round polls the queued tasks, and
 //! sleeps in the reactor if none is left. The loop is made when something first needs it. Until then the thread sleeps

@@ -5,6 +5,8 @@
 //! resolves, whatever happens. A thread is started when a job finds no idle one, and ends when it has been idle for
 //! long. A job that waits for another job of its pool never keeps that job from running.
 //!
+//! The simplest version: `examples/made_4_pool.rs`.
+//!
 //! # How
 //! *Decide under the lock, act outside.* The lock of [`State`] guards the queue, the list of idle workers and every
 //! count that decides. (The part of the queue that workers take from has a second lock: see `queue.rs`.) So one thread

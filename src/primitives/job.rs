@@ -6,6 +6,8 @@
 //! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]. Its [`JobOwner`] is told before that. No
 //! handle waits for a job that nobody will run: a [`Queued`] or [`Started`] that is dropped resolves its job.
 //!
+//! The simplest version: `examples/made_5_job_handles.rs`.
+//!
 //! # State machine
 //! ```text
 //!            claim: by a worker, or by a handle that waits

@@ -27,6 +27,8 @@
 // A job and a task keep their `Shared` in an `Arc`. A channel needs no reference count: it has two ends, each with a
 // `ChannelPtr`, and one bit of the state says that one of them is gone.
 //
+// The simplest versions: `examples/made_1_oneshot_blocking.rs`, and with a waker `examples/made_2_oneshot_waker.rs`.
+//
 // # State machine
 // Five bits. Transitions of the sender go right, those of the receiver go down:
 //

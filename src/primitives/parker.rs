@@ -5,6 +5,8 @@
 //! was written before the wake is seen after that `park` returns. [`poll_until`] and [`block_on`] poll a future and
 //! park in between; they may be nested on one thread.
 //!
+//! The simplest version: `examples/made_3_block_on.rs`.
+//!
 //! # State machine
 //! ```text
 //!            wake                              wake: unparks the thread

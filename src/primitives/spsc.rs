@@ -35,6 +35,8 @@
 // Items come out in the order they went in, each once; `max_size` is exact. A side that waits is woken by the other
 // side's next operation that lets it go on.
 //
+// The simplest version: `examples/made_6_ring.rs`.
+//
 // # State machine
 // A ring of `max_size` slots and two counters, which only grow (and wrap). `tail` counts the items that the sender has
 // put in, `head` the items that the receiver has taken out. Each end keeps its next slot, and copies of its own counter

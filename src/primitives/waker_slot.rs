@@ -7,6 +7,8 @@
 //! last is woken. Neither call waits for the other side. If a taker is at work during a registration, the waiter is
 //! woken at once, and looks once more.
 //!
+//! The simplest version has a lock round the waker: `examples/made_2_oneshot_waker.rs`.
+//!
 //! # State machine
 //! ```text
 //!             register: lock                take: lock

@@ -1,0 +1,26 @@
+//! Python: `IteratorWrapper(gen, executor=pool, max_size=10)`. An iterator as a stream, in a pool of one's choice.
+
+use std::thread;
+
+use offthread::{IteratorWrapper, ThreadPool, block_on};
+
+fn main() {
+    let pool = ThreadPool::builder().threads(1).name("reader").build();
+    block_on(async {
+        // Two streams share the pool's only thread: each gives it back while its buffer is full.
+        let mut names =
+            IteratorWrapper::new(|| std::iter::repeat_with(|| thread::current().name().map(str::to_owned)).take(25))
+                .on(&pool)
+                .max_size(10);
+        let mut numbers = IteratorWrapper::new(|| 0..25).on(&pool).max_size(10);
+
+        let mut count = 0;
+        while let (Some(name), Some(number)) = (names.next().await, numbers.next().await) {
+            assert_eq!(name.as_deref(), Some("reader"));
+            assert_eq!(number, count);
+            count += 1;
+        }
+        assert_eq!(count, 25);
+        println!("{count} items of two streams came through {} thread", pool.stats().threads);
+    });
+}

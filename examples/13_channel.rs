@@ -1,0 +1,46 @@
+//! Python: `FromThreadChannel(max_size=2)`. A thread puts items in, async code takes them out.
+
+use std::thread;
+use std::time::Duration;
+
+use offthread::spsc::{self, RecvTimeoutError, TrySendError};
+use offthread::{block_on, threaded};
+
+fn main() {
+    block_on(async {
+        let (mut sender, mut receiver) = spsc::channel(2);
+
+        let producer = thread::spawn(move || {
+            for n in 0..10 {
+                // Blocks while two items wait.
+                sender.send_blocking(n).expect("the receiver is there");
+            }
+            // Dropping the sender closes the channel.
+        });
+        let mut items = Vec::new();
+        while let Some(item) = receiver.recv().await {
+            items.push(item);
+        }
+        producer.join().unwrap();
+        assert_eq!(items, (0..10).collect::<Vec<_>>());
+
+        // Both ends can also try, wait for a time, and close.
+        let (mut sender, mut receiver) = spsc::channel(1);
+        assert_eq!(receiver.recv_timeout(Duration::from_millis(1)).await, Err(RecvTimeoutError::Timeout));
+        assert_eq!(sender.try_send("first"), Ok(()));
+        assert_eq!(sender.try_send("second"), Err(TrySendError::Full("second")));
+        receiver.close();
+        assert_eq!(sender.try_send("third"), Err(TrySendError::Closed("third")));
+        assert_eq!(receiver.recv().await, Some("first"), "what was sent before the close is received");
+
+        // The other direction: async code sends, a thread receives.
+        let (mut sender, receiver) = spsc::channel(1);
+        let sum = threaded(move || receiver.into_iter().sum::<u32>()).async_call();
+        for n in 1..=4 {
+            sender.send(n).await.expect("the thread listens");
+        }
+        drop(sender);
+        assert_eq!(sum.await, 10);
+        println!("{} items came, and a thread summed up 10", items.len());
+    });
+}

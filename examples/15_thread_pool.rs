@@ -1,0 +1,40 @@
+//! Python: `ThreadPoolExecutor(4)`, `loop.set_default_executor(pool)`. A pool of one's own, and its end.
+
+use std::thread;
+use std::time::Duration;
+
+use offthread::{JoinError, LoopHandle, ThreadPool, block_on, gather, threaded};
+
+fn main() {
+    let pool = ThreadPool::builder().threads(4).name("worker").keep_alive(Duration::from_secs(1)).build();
+
+    block_on(async {
+        // Jobs that name no pool run in this one from now on.
+        LoopHandle::current().set_default_pool(pool.clone());
+        let name = threaded(|| thread::current().name().map(str::to_owned)).await;
+        assert_eq!(name.as_deref(), Some("worker"));
+
+        // Many at once: one lock and one wake-up for all.
+        let squares = gather(pool.spawn_many((0..100).map(|n: u64| move || n * n))).await;
+        assert_eq!(squares.iter().sum::<u64>(), 328_350);
+
+        // A panic is a value, if one asks for the outcome.
+        match pool.spawn(|| assert_eq!(1, 2, "one is not two")).outcome().await {
+            Err(JoinError::Panicked(panic)) => assert!(panic.message().contains("one is not two")),
+            other => panic!("{other:?}"),
+        }
+
+        // Let this one run, whether or not anyone waits for it.
+        pool.spawn(|| println!("detached")).detach();
+    });
+
+    // Runs what is queued, and waits until the threads have ended. `shutdown` would cancel what is queued.
+    pool.drain();
+    let stats = pool.stats();
+    assert_eq!((stats.submitted, stats.succeeded, stats.panicked, stats.threads), (103, 102, 1, 0));
+
+    // A closed pool refuses jobs.
+    let refused = pool.spawn(|| ()).outcome().wait();
+    assert!(matches!(refused, Err(JoinError::Cancelled)));
+    println!("{} jobs ran", stats.succeeded);
+}

@@ -1,0 +1,53 @@
+//! Python: `asyncio.run`, `entrypoint(pool_size=8)`. The event loop: tasks, timers, and a pool of its own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use offthread::{EventLoop, LoopHandle, block_on, gather, oneshot, sleep, spawn, threaded, yield_now};
+
+const TICK: Duration = Duration::from_millis(20);
+
+fn main() {
+    // Tasks of one loop share data without a lock: they run on one thread, one at a time.
+    let log = Rc::new(RefCell::new(Vec::new()));
+    block_on(gather(["a", "b"].map(|name| {
+        let log = log.clone();
+        async move {
+            spawn(async move {
+                for turn in 1..=2 {
+                    log.borrow_mut().push(format!("{name}{turn}"));
+                    yield_now().await;
+                }
+            })
+            .await;
+        }
+    })));
+    assert_eq!(*log.borrow(), ["a1", "b1", "a2", "b2"]);
+
+    // A thousand sleeps take as long as one.
+    let start = Instant::now();
+    block_on(gather((0..1000).map(|_| sleep(TICK))));
+    assert!(start.elapsed() >= TICK);
+
+    // Calls for later, from any thread; and one that is cancelled in time.
+    block_on(async {
+        let handle = LoopHandle::current();
+        let never = handle.call_later(Duration::from_secs(3600), || unreachable!("it was cancelled"));
+        let (sender, receiver) = oneshot::channel();
+        std::thread::spawn(move || handle.call_later(TICK, move || sender.send("called").unwrap()));
+        assert_eq!(receiver.await, Ok("called"));
+        assert!(never.cancel());
+    });
+
+    // A loop that is used again. Its jobs run in a pool of its own, of 8 threads.
+    let mut event_loop = EventLoop::builder().pool_size(8).build();
+    let task = event_loop.handle().spawn(async {
+        sleep(TICK).await;
+        threaded(|| 6 * 7).await
+    });
+    event_loop.block_on(yield_now());
+    assert!(!task.is_finished(), "it lives on after the first call");
+    assert_eq!(event_loop.block_on(task), 42);
+    println!("tasks took turns: {}", log.borrow().join(" "));
+}

@@ -1,0 +1,87 @@
+//! How it is made, 5: a job with a handle. The handle waits for the result, or cancels a job that has not started.
+//!
+//! What is new beside `made_4_pool` is the *claim*: the closure is in a mutex of an `Option`, and whoever takes it out
+//! has the job. So a job runs or is cancelled, never both. The real one is `src/primitives/job.rs`. Beyond this one it
+//! * needs one allocation for all: closure, claim, result and context;
+//! * claims with one atomic operation (its *State machine*), not with a lock;
+//! * resolves a job that is dropped with its queue (*What it promises*): no handle waits for ever;
+//! * runs the job on the thread that waits for it, if no worker has started it (`run_inline`);
+//! * passes a panic on as a value, and awaits the result as a future.
+
+#![forbid(unsafe_code)]
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Its closure is `None` once the job has been claimed.
+struct Cell<F, R> {
+    claim: Mutex<Option<(F, Sender<R>)>>,
+}
+
+/// A job without its types, as its queue and its handle see it.
+trait AnyJob: Send + Sync {
+    fn run(&self);
+    fn cancel(&self) -> bool;
+}
+
+impl<F: FnOnce() -> R + Send, R: Send> AnyJob for Cell<F, R> {
+    fn run(&self) {
+        // A statement of its own: the lock is free again before the closure runs.
+        let claimed = self.claim.lock().unwrap().take();
+        if let Some((func, result)) = claimed {
+            // The handle may have been dropped: then nobody wants the result.
+            let _ = result.send(func());
+        }
+    }
+
+    fn cancel(&self) -> bool {
+        let claimed = self.claim.lock().unwrap().take();
+        // The closure is dropped here, not when a worker gets to the job.
+        claimed.is_some()
+    }
+}
+
+struct Job<R> {
+    cell: Arc<dyn AnyJob>,
+    result: Receiver<R>,
+}
+
+impl<R> Job<R> {
+    /// True: it had not started, and never will.
+    fn cancel(&self) -> bool {
+        self.cell.cancel()
+    }
+
+    /// `None`: it was cancelled, or has panicked.
+    fn wait(self) -> Option<R> {
+        self.result.recv().ok()
+    }
+}
+
+fn job<F, R>(func: F) -> (Arc<dyn AnyJob>, Job<R>)
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let (sender, result) = mpsc::channel();
+    let cell = Arc::new(Cell { claim: Mutex::new(Some((func, sender))) });
+    (cell.clone(), Job { cell, result })
+}
+
+fn main() {
+    // A pool of one thread: a queue of jobs. `made_4_pool` has a better one.
+    let (queue, jobs) = mpsc::channel::<Arc<dyn AnyJob>>();
+    let worker = thread::spawn(move || jobs.iter().for_each(|job| job.run()));
+
+    let (entry, answer) = job(|| 6 * 7);
+    queue.send(entry).unwrap();
+    let (entry, never) = job(|| unreachable!("it was cancelled"));
+    assert!(never.cancel() && !never.cancel());
+    queue.send(entry).unwrap(); // a worker finds nothing to do
+
+    assert_eq!((answer.wait(), never.wait()), (Some(42), None::<()>));
+    drop(queue);
+    worker.join().unwrap();
+    println!("one job ran, one was cancelled");
+}

@@ -1,0 +1,87 @@
+//! How it is made, 7: an event loop. Tasks on one thread, wakers that queue them again, and timers.
+//!
+//! The real one is `src/event_loop/`. Beyond this one it
+//! * queues a task that is woken on the loop's own thread without a lock (`tasks.rs`); only other threads use a locked
+//!   *inbox*, as all wakers do here;
+//! * sleeps in one place for messages, timers and the main future alike (`reactor.rs`);
+//! * removes timers of dropped sleeps, and fires those of one instant together (`timers.rs`);
+//! * has handles that await a task's output or cancel the task (`task.rs`), and that reach the loop from other threads
+//!   (`handle.rs`).
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+/// What wakers share with the loop: the numbers of the tasks that are to be polled.
+#[derive(Default)]
+struct RunQueue(Mutex<Vec<usize>>, Condvar);
+
+struct TaskWaker {
+    task: usize,
+    queue: Arc<RunQueue>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.queue.0.lock().unwrap().push(self.task);
+        self.queue.1.notify_one();
+    }
+}
+
+thread_local! {
+    /// The wakers of all sleeps, by deadline.
+    static TIMERS: RefCell<BTreeMap<Instant, Vec<Waker>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Waits without blocking the thread.
+async fn sleep(duration: Duration) {
+    let deadline = Instant::now() + duration;
+    poll_fn(|cx| {
+        if Instant::now() >= deadline {
+            return Poll::Ready(());
+        }
+        TIMERS.with_borrow_mut(|timers| timers.entry(deadline).or_default().push(cx.waker().clone()));
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Runs all tasks to their ends. A task that has ended is `None`.
+fn run(tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>) {
+    let queue = Arc::new(RunQueue(Mutex::new((0..tasks.len()).collect()), Condvar::new()));
+    let mut tasks: Vec<_> = tasks.into_iter().map(Some).collect();
+    while tasks.iter().any(Option::is_some) {
+        // Fires the timers that are due: this queues their tasks.
+        let later = TIMERS.with_borrow_mut(|timers| timers.split_off(&Instant::now()));
+        TIMERS.replace(later).into_values().flatten().for_each(Waker::wake);
+        // Sleeps until a waker is called, or until the next deadline.
+        let mut queued = queue.0.lock().unwrap();
+        if queued.is_empty() {
+            let next = TIMERS.with_borrow(|timers| timers.keys().next().copied());
+            let left = next.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            queued = queue.1.wait_timeout(queued, left).unwrap().0;
+        }
+        // Outside of the lock: a poll may call its own waker.
+        for task in std::mem::take(&mut *{ queued }) {
+            let waker = Arc::new(TaskWaker { task, queue: queue.clone() }).into();
+            let polled = tasks[task].as_mut().map(|future| future.as_mut().poll(&mut Context::from_waker(&waker)));
+            if polled == Some(Poll::Ready(())) {
+                tasks[task] = None;
+            }
+        }
+    }
+}
+
+fn main() {
+    let start = Instant::now();
+    run((1..=100).map(|n| Box::pin(sleep(Duration::from_millis(n % 20))) as Pin<Box<_>>).collect());
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(19));
+    println!("a hundred sleeps, 950 ms in all, took {took:.0?}");
+}
