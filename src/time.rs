@@ -27,10 +27,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
-use crate::event_loop::timers::{Key, Timers};
+use crate::event_loop::timers::Timers;
 use crate::event_loop::{LoopHandle, NewTask, Reactor, Task, running, wake_all};
 use crate::primitives::parker::poll_until;
 use crate::primitives::spsc::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+use crate::primitives::waker_map::Key;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;

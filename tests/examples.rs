@@ -43,4 +43,3 @@ fn each_example_says_that_it_holds() {
         assert!(!run(&name).is_empty(), "{name} says nothing");
     }
 }
-

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&str] = &[
     "sync",
     "primitives::cache_padded",
+    "primitives::waker_map",
     "primitives::framed",
     "primitives::waker_slot",
     "primitives::backoff",
@@ -181,6 +182,7 @@ fn named_models_exist() {
             "time.rs" | "gather.rs" | "sync_await.rs" => Path::new("event_loop.rs"),
             "primitives/mod.rs"
             | "primitives/cache_padded.rs"
+            | "primitives/waker_map.rs"
             | "primitives/framed.rs"
             | "primitives/backoff.rs"
             | "primitives/budget.rs"

@@ -5,6 +5,13 @@
 #[path = "../src/event_loop/timers.rs"]
 mod timers;
 
+#[allow(dead_code, reason = "this test does not use all of it")]
+#[path = "../src/primitives/waker_map.rs"]
+mod waker_map;
+mod primitives {
+    pub(crate) use crate::waker_map;
+}
+
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -12,7 +19,8 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use timers::{Key, Timers};
+use timers::Timers;
+use waker_map::Key;
 
 /// A waker that `will_wake` distinguishes from others.
 struct Named;

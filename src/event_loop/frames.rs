@@ -32,7 +32,7 @@ use std::sync::Arc;
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::tasks::Tasks;
 use crate::pool::ThreadPool;
-use crate::primitives::cancel;
+use crate::primitives::cancel::{self, JobId};
 use crate::primitives::drop_queue::Apart;
 use crate::primitives::parker::Parker;
 use crate::sync::thread_local;
@@ -41,7 +41,7 @@ use crate::sync::thread_local;
 /// store forwarding.
 struct Frame {
     /// See [`frame_id`]. 0: no `block_on` runs.
-    id: Cell<usize>,
+    id: Cell<JobId>,
     /// `None`: its loop has not been needed yet.
     tasks: RefCell<ManuallyDrop<Option<Rc<Tasks>>>>,
 }
@@ -57,7 +57,7 @@ fn with_loops<R>(f: impl FnOnce(&mut Vec<Rc<Tasks>>) -> R) -> R {
 
 /// The address of the job that this code runs in, or 1 outside of jobs. So a `block_on` in a job that runs inline has
 /// an id of its own.
-fn frame_id() -> usize {
+fn frame_id() -> JobId {
     cancel::current_id().unwrap_or(1)
 }
 
@@ -115,7 +115,7 @@ pub fn run_external() {
 /// While this exists, a `block_on` runs on this thread.
 pub struct Running {
     /// The outer frame, which is the next one of the stack.
-    outer: (usize, Option<Rc<Tasks>>),
+    outer: (JobId, Option<Rc<Tasks>>),
     /// Whether the loop ends with this.
     ends: bool,
     _apart: Apart,
@@ -137,7 +137,7 @@ impl Running {
 
 /// Makes another frame the innermost one.
 #[inline]
-fn replace(id: usize, tasks: Option<Rc<Tasks>>) -> (usize, Option<Rc<Tasks>>) {
+fn replace(id: JobId, tasks: Option<Rc<Tasks>>) -> (JobId, Option<Rc<Tasks>>) {
     INNERMOST.with(|frame| (frame.id.replace(id), mem::replace(&mut **frame.tasks.borrow_mut(), tasks)))
 }
 

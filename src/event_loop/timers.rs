@@ -1,38 +1,21 @@
 //! Timers, in the order of their deadlines. The caller passes the time: there is no clock in this file.
-//!
-//! A search tree with an entry for each timer, whose memory is freed with the timer. Wakers are returned to the caller,
-//! who wakes or drops them outside the lock, since that runs user code.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-use std::mem;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// A timer. No two have the same key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key(
-    /// The deadline, in nanoseconds since the beginning, and the timer's number: of timers with the same deadline, the
-    /// first one added comes first. One integer, which is faster to compare.
-    u128,
-);
+use crate::primitives::waker_map::{Key, WakerMap};
 
-impl Key {
-    fn new(nanos: u64, number: u64) -> Self {
-        Self(u128::from(nanos) << 64 | u128::from(number))
-    }
-}
-
+/// The wakers of timers. Each waits for its deadline, in nanoseconds since the beginning.
 #[derive(Debug)]
 pub struct Timers {
-    wakers: BTreeMap<Key, Waker>,
-    added: u64,
+    wakers: WakerMap,
     beginning: Instant,
 }
 
 impl Timers {
     pub fn new(beginning: Instant) -> Self {
-        Self { wakers: BTreeMap::new(), added: 0, beginning }
+        Self { wakers: WakerMap::default(), beginning }
     }
 
     /// Saturates after some 580 years.
@@ -41,19 +24,16 @@ impl Timers {
     }
 
     pub fn add(&mut self, deadline: Instant, waker: Waker) -> Key {
-        self.added += 1;
-        let key = Key::new(self.nanos(deadline), self.added);
-        self.wakers.insert(key, waker);
-        key
+        self.wakers.add(self.nanos(deadline), waker)
     }
 
     /// Whether the timer has this waker. `None`: the timer has been taken out.
     pub fn wakes(&self, key: Key, waker: &Waker) -> Option<bool> {
-        Some(self.wakers.get(&key)?.will_wake(waker))
+        self.wakers.get(key).map(|own| own.will_wake(waker))
     }
 
     pub fn remove(&mut self, key: Key) -> Option<Waker> {
-        self.wakers.remove(&key)
+        self.wakers.remove(key)
     }
 
     pub fn len(&self) -> usize {
@@ -61,21 +41,15 @@ impl Timers {
     }
 
     pub fn earliest(&self) -> Option<Instant> {
-        let (key, _) = self.wakers.first_key_value()?;
-        self.beginning.checked_add(Duration::from_nanos((key.0 >> 64) as u64))
+        self.beginning.checked_add(Duration::from_nanos(self.wakers.first()?))
     }
 
     /// Takes out the wakers of the timers that are due, in order.
     pub fn take_due(&mut self, now: Instant) -> Vec<Waker> {
-        let last = Key::new(self.nanos(now), u64::MAX);
-        let mut due = Vec::new();
-        while self.wakers.first_key_value().is_some_and(|(key, _)| *key <= last) {
-            due.extend(self.wakers.pop_first().map(|(_, waker)| waker));
-        }
-        due
+        self.wakers.take(0..=self.nanos(now))
     }
 
     pub fn take_all(&mut self) -> Vec<Waker> {
-        mem::take(&mut self.wakers).into_values().collect()
+        self.wakers.take(0..=u64::MAX)
     }
 }

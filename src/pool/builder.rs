@@ -133,7 +133,6 @@ impl ThreadPoolBuilder {
             state: CachePadded(Mutex::new(state)),
             ended: CachePadded::default(),
             has_entries: CachePadded::default(),
-            streams: Mutex::default(),
             stop: Stop::default(),
             name: self.name,
             stack_size: self.stack_size,

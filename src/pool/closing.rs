@@ -18,7 +18,6 @@
 #![forbid(unsafe_code)]
 
 use std::mem;
-use std::sync::Weak;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -26,6 +25,7 @@ use crate::pool::queue::Ready;
 use crate::pool::worker::{Worker, is_thread_of};
 use crate::pool::workers::Stage;
 use crate::pool::{Shared, State};
+use crate::primitives::cancel::STREAMS;
 use crate::primitives::job::Started;
 use crate::primitives::join_error::JoinError;
 use crate::primitives::parker::{blocking, poll_until};
@@ -66,10 +66,10 @@ impl State {
         let exempt = if self.closing.closed { self.workers.count(Stage::Exempt) } else { 0 };
         if self.workers.threads() == exempt {
             self.queue.pop(ready)
-        } else if self.workers.leave_in_vain(self.queue.priority_len()) {
-            self.queue.pop_priority()
-        } else {
+        } else if self.workers.will_take_priority(self.queue.priority_len(), false) {
             None
+        } else {
+            self.queue.pop_priority()
         }
     }
 
@@ -125,8 +125,7 @@ impl Shared {
         self.stop.set();
         self.refuse_queued();
         // Last: this ends the paused streams, and the `Drop` of an iterator may wait for any job.
-        let streams = mem::take(&mut *self.streams.lock());
-        streams.all.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());
+        self.stop.wake(STREAMS..=STREAMS);
     }
 
     /// Refuses the entries that wait, if the pool was shut down, or else those that no worker will take.

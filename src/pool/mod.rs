@@ -59,7 +59,6 @@ pub use crate::pool::map::Map;
 use crate::pool::queue::{Queue, Ready};
 use crate::pool::stats::{Counters, EndedJobs};
 pub use crate::pool::stats::{PoolStats, ShutdownTimeout};
-use crate::pool::stream::Streams;
 pub use crate::pool::stream::{End, Source, Stream, Turn};
 use crate::pool::worker::{Worker, is_thread_of};
 use crate::pool::workers::{Next, Stage, Workers};
@@ -112,8 +111,6 @@ pub(crate) struct Shared {
     ended: CachePadded<EndedJobs>,
     /// A hint for workers that yield: an entry was added after a worker last found none.
     has_entries: CachePadded<AtomicBool>,
-    /// The streams that have not ended, and some that have.
-    streams: Mutex<Streams>,
     stop: Stop,
     name: String,
     stack_size: Option<usize>,

@@ -6,7 +6,7 @@
 //! first.
 //!
 //! The turn in which a closed stream ends has priority, since its consumer may wait for the end: it goes into a third
-//! queue. A worker that holds both locks takes from there first.
+//! queue, already claimed. A worker that holds both locks takes from there first.
 //!
 //! A cancelled job stays in its queue as a *stale* entry, which owns no user data. When more than half of the entries
 //! are stale, the stale ones are purged: so each costs a constant time.
@@ -21,7 +21,7 @@ use crate::primitives::job::{Queued, Started};
 /// So many stale entries are not purged.
 const MIN_STALE: usize = 32;
 /// An empty queue keeps room for so many entries.
-pub const KEEP_CAPACITY: usize = 64;
+const KEEP_CAPACITY: usize = 64;
 
 /// The entries that workers take next. It has a lock of its own.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Ready {
 #[derive(Default)]
 pub struct Queue {
     submitted: VecDeque<Queued>,
-    priority: VecDeque<Queued>,
+    priority: VecDeque<Started>,
     /// At least the number of entries in `Ready`.
     ready_len: usize,
     /// At least the number of stale entries.
@@ -87,13 +87,13 @@ impl Queue {
         self.submitted.extend(entries);
     }
 
-    pub fn push_priority(&mut self, entry: Queued) {
-        self.priority.push_back(entry);
+    pub fn push_priority(&mut self, turn: Started) {
+        self.priority.push_back(turn);
     }
 
     /// The next turn or job, from all parts.
     pub fn take(&mut self, ready: &mut Ready) -> Option<Started> {
-        if let Some(turn) = pop(&mut self.priority) {
+        if let Some(turn) = self.priority.pop_front() {
             ready.count(&turn);
             return Some(turn);
         }
@@ -108,7 +108,7 @@ impl Queue {
 
     /// The next turn with priority, to be refused.
     pub fn pop_priority(&mut self) -> Option<Started> {
-        pop(&mut self.priority)
+        self.priority.pop_front()
     }
 
     /// The next turn or job, to be refused.
@@ -121,7 +121,8 @@ impl Queue {
     /// Nothing waits, and a worker goes idle: frees the memory of a burst.
     pub fn shrink(&mut self, ready: &mut Ready) {
         self.stale = 0;
-        for entries in [&mut self.submitted, &mut ready.jobs, &mut self.priority] {
+        self.priority.shrink_to(KEEP_CAPACITY);
+        for entries in [&mut self.submitted, &mut ready.jobs] {
             entries.shrink_to(KEEP_CAPACITY);
         }
     }
@@ -134,7 +135,7 @@ impl Queue {
 
     /// Throws the stale entries out.
     pub fn purge(&mut self, ready: &mut Ready) {
-        for entries in [&mut self.submitted, &mut ready.jobs, &mut self.priority] {
+        for entries in [&mut self.submitted, &mut ready.jobs] {
             entries.retain(|entry| !entry.is_stale());
             entries.shrink_to(KEEP_CAPACITY.max(2 * entries.len()));
         }

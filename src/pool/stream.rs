@@ -38,16 +38,16 @@
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
 
 use crate::context::Context;
 use crate::pool::Shared;
-use crate::pool::queue::KEEP_CAPACITY;
-use crate::primitives::cancel::{Running, Stop, run_as};
+use crate::primitives::cancel::{Running, STREAMS, Stop, run_as};
 use crate::primitives::job::{Progress, Queued, Started, Turns};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::oneshot;
+use crate::primitives::waker_map::Key;
 use crate::sync::{self, Mutex};
 
 /// Makes the items, and puts them into a buffer.
@@ -72,27 +72,6 @@ pub enum Turn {
     Enough,
     /// There are no more items, or the consumer wants no more, or the source was stopped.
     Over,
-}
-
-/// The streams of a pool, and some that have ended.
-#[derive(Default)]
-pub struct Streams {
-    pub all: Vec<Weak<Stream>>,
-    /// How many have ended since the last look.
-    ended: usize,
-}
-
-impl Streams {
-    fn one_ended(&mut self) {
-        self.ended += 1;
-        if self.ended > KEEP_CAPACITY && 2 * self.ended > self.all.len() {
-            // A stream that has not ended is also held elsewhere: so this drops no user value under the lock.
-            let has_ended = |stream: Arc<Stream>| stream.state.lock().stage == Stage::Ended;
-            self.all.retain(|stream| stream.upgrade().is_some_and(|stream| !has_ended(stream)));
-            self.all.shrink_to(KEEP_CAPACITY.max(2 * self.all.len()));
-            self.ended = 0;
-        }
-    }
 }
 
 /// How a stream has ended. With an error other than a panic it ended early, since the pool was closed or had no thread.
@@ -125,6 +104,8 @@ struct Parts {
     source: Box<dyn Source>,
     context: Context,
     end: oneshot::Sender<End>,
+    /// The end of the pool wakes the stream.
+    watch: Key,
 }
 
 impl Stream {
@@ -133,9 +114,9 @@ impl Stream {
         let (end, ended) = oneshot::channel();
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };
         let this = Arc::new(Self { shared: shared.clone(), state: Mutex::new(state) });
-        shared.streams.lock().all.push(Arc::downgrade(&this));
+        let watch = shared.stop.register(STREAMS, this.clone().into());
         // If the pool is closed, this drop ends the stream.
-        drop(Self::pause(&this, Parts { source, context: Context::current(), end }));
+        drop(Self::pause(&this, Parts { source, context: Context::current(), end, watch }));
         (this, ended)
     }
 
@@ -165,11 +146,6 @@ impl Stream {
         drop(Self::submit_end(this));
     }
 
-    /// The pool is shut down: if the stream is paused, this ends it.
-    pub fn shut_down(self: &Arc<Self>) {
-        drop(Self::resume(self));
-    }
-
     /// Queues a turn in which the stream ends. If no worker could run that turn, returns it: dropping it ends the
     /// stream.
     fn submit_end(this: &Arc<Self>) -> Option<Started> {
@@ -180,29 +156,28 @@ impl Stream {
         if matches!(stage, Stage::Running | Stage::Ended) {
             drop((state, pool));
             // The code inside may be waiting for its cancellation.
-            this.shared.stop.wake((&**this as &dyn Running).id());
+            let id = (&**this as &dyn Running).id();
+            this.shared.stop.wake(id..=id);
             return None;
         }
         state.stage = Stage::Queued;
         let has_started = state.parts.as_ref().is_some_and(|parts| parts.source.has_started());
         drop(state);
-        let turn = Queued::turn(this.clone());
-        // A turn that is queued already becomes stale when the new one is claimed.
-        let is_again = stage == Stage::Queued;
-        let waiting = pool.queue.priority_len();
-        if has_started && !pool.closing.closed && pool.workers.can_take_priority(waiting) {
+        // If a worker claims the turn first, it sees that the stream is closed.
+        let turn = Queued::turn(this.clone()).claim()?;
+        // The entry of a turn that was queued before is stale now.
+        let purge_is_due = stage == Stage::Queued && pool.queue.add_stale();
+        let waiting = pool.queue.priority_len() + 1;
+        let turn = if has_started && !pool.closing.closed && pool.workers.will_take_priority(waiting, true) {
             pool.queue.push_priority(turn);
-            if is_again {
-                // No purge yet: the entry is stale only once the new one is claimed.
-                pool.queue.add_stale();
-            }
             Shared::added(&this.shared, pool);
-            return None;
-        }
-        // A worker may have claimed the first one just now.
-        let turn = turn.claim();
-        if is_again && turn.is_some() {
-            this.shared.add_stale(pool);
+            None
+        } else {
+            drop(pool);
+            Some(turn)
+        };
+        if purge_is_due {
+            this.shared.purge();
         }
         turn
     }
@@ -283,8 +258,8 @@ impl Stream {
             (end, dropped) => dropped.and(end),
         };
         self.state.lock().stage = Stage::Ended;
-        self.shared.streams.lock().one_ended();
-        let Parts { source, end: sender, context } = parts;
+        let Parts { source, end: sender, context, watch } = parts;
+        drop(self.shared.stop.withdraw(watch));
         drop(context);
         tell(Progress::TurnOver);
         tell(Progress::UserCode);

@@ -140,19 +140,12 @@ impl Workers {
         Next::Start(starts)
     }
 
-    /// Whether some worker can take another turn with priority, when `waiting` of them wait. (A searching worker does
-    /// not count: it may have to run user code first.)
-    pub fn can_take_priority(&self, waiting: usize) -> bool {
-        let can_come =
-            [Stage::Woken, Stage::Starting, Stage::Idle].map(|stage| self.count(stage)).iter().sum::<usize>();
-        waiting < can_come + self.max_threads - self.threads()
-    }
-
-    /// Whether too few workers will soon look at the queue to take all `priority` turns with priority.
-    pub fn leave_in_vain(&self, priority: usize) -> bool {
-        let [woken, idle, searching, starting] =
-            [Stage::Woken, Stage::Idle, Stage::Searching, Stage::Starting].map(|stage| self.count(stage));
-        woken + idle == 0 && searching + starting < priority
+    /// Whether each of the `waiting` turns with priority will soon get a worker, so that none waits for the user code of
+    /// another. `can_start`: the system has not just refused a thread. (A searching worker does not count: it may have to
+    /// run user code first.)
+    pub fn will_take_priority(&self, waiting: usize, can_start: bool) -> bool {
+        let coming = [Stage::Woken, Stage::Starting, Stage::Idle].map(|stage| self.count(stage)).iter().sum::<usize>();
+        waiting <= coming + if can_start { self.max_threads - self.threads() } else { 0 }
     }
 
     pub fn recount(&mut self, from: Stage, to: Stage) {

@@ -6,22 +6,22 @@
 //!
 //! # State machine
 //! ```text
-//!   Stop:  running ------- set -------> stopped          (and a list of the wakers of all watches)
+//!   Stop:  running ------- set -------> stopped          (and the wakers of all watches)
 //! ```
 //! A job's own flag is part of its state in `job`; a stream's is part of its state in the pool.
 //!
 //! # Who may touch what
 //! 1. `CURRENT` points to the job that runs on this thread. [`run_as`] sets it while a closure runs, and then puts the
 //!    outer job back.
-//! 2. The list of watches is behind a lock. Wakers are woken and dropped outside the lock.
+//! 2. The watches are behind a lock. Wakers are woken and dropped outside the lock.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | C1 | `Stop::set` | `Stop::is_set` | what the caller of `set` did before | `stop_publishes` |
 //!
-//! A watch registers its waker in the list, then reads the flags. A canceller sets a flag, then reads the list. The
-//! list's lock orders the two: one of them sees the other.
+//! A watch registers its waker, then reads the flags. A canceller sets a flag, then looks for wakers. The lock orders
+//! the two: one of them sees the other.
 //!
 //! # What can go wrong
 //! * The job is cancelled, or its pool stopped, while a watch registers: `watch_cancel`, `watch_stop`.
@@ -29,12 +29,13 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::mem;
+use std::ops::RangeInclusive;
 use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::primitives::parker::poll_until;
+use crate::primitives::waker_map::{Key, WakerMap};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::{Mutex, thread_local};
@@ -43,31 +44,22 @@ use crate::sync::{Mutex, thread_local};
 #[derive(Debug, Default)]
 pub struct Stop {
     set: AtomicBool,
-    watches: Mutex<Watches>,
+    /// By the job that the watch is in.
+    watches: Mutex<WakerMap>,
 }
 
-#[derive(Debug, Default)]
-struct Watches {
-    waiting: Vec<Watch>,
-    next_id: u64,
-}
+/// The address of a running job or stream, or [`STREAMS`].
+pub type JobId = u64;
 
-#[derive(Debug)]
-struct Watch {
-    id: u64,
-    job: JobId,
-    waker: Waker,
-}
-
-/// The address of a running job or stream.
-pub type JobId = usize;
+/// Streams wait for the end of their pool, also while no code of theirs runs.
+pub const STREAMS: JobId = 0;
 
 impl Stop {
-    /// From now on `is_cancelled` is true in all jobs. It stays so.
+    /// From now on `is_cancelled` is true in all jobs. It stays so. Wakes all watches but those of [`STREAMS`].
     pub fn set(&self) {
         // ORDERING: Release [C1]: pairs with `is_set`; publishes what the caller did before.
         self.set.store(true, Release);
-        self.wake_where(|_| true);
+        self.wake(STREAMS + 1..=JobId::MAX);
     }
 
     /// Whether `set` was called.
@@ -76,33 +68,20 @@ impl Stop {
         self.set.load(Acquire)
     }
 
-    /// Wakes the watches in this job.
-    pub fn wake(&self, job: JobId) {
-        self.wake_where(|watch| watch.job == job);
+    /// Wakes the watches in these jobs.
+    pub fn wake(&self, jobs: RangeInclusive<JobId>) {
+        let woken = self.watches.lock().take(jobs);
+        woken.into_iter().for_each(Waker::wake);
     }
 
-    fn wake_where(&self, is_woken: impl Fn(&Watch) -> bool) {
-        let mut watches = self.watches.lock();
-        let (woken, waiting): (Vec<_>, _) = mem::take(&mut watches.waiting).into_iter().partition(is_woken);
-        watches.waiting = waiting;
-        drop(watches);
-        for watch in woken {
-            watch.waker.wake();
-        }
+    /// Has the waker woken once, when this job is cancelled or all are.
+    pub fn register(&self, job: JobId, waker: Waker) -> Key {
+        self.watches.lock().add(job, waker)
     }
 
-    fn register(&self, job: JobId, waker: Waker) -> u64 {
-        let mut watches = self.watches.lock();
-        watches.next_id += 1;
-        let id = watches.next_id;
-        watches.waiting.push(Watch { id, job, waker });
-        id
-    }
-
-    fn withdraw(&self, id: u64) -> Option<Waker> {
-        let waiting = &mut self.watches.lock().waiting;
-        let at = waiting.iter().position(|watch| watch.id == id)?;
-        Some(waiting.swap_remove(at).waker)
+    /// Takes the waker out again. The caller drops it.
+    pub fn withdraw(&self, key: Key) -> Option<Waker> {
+        self.watches.lock().remove(key)
     }
 }
 
@@ -117,7 +96,7 @@ pub trait Running {
 impl dyn Running {
     /// Tells this job from all others that run.
     pub fn id(&self) -> JobId {
-        ptr::from_ref(self).addr()
+        ptr::from_ref(self).addr() as JobId
     }
 }
 
@@ -211,7 +190,7 @@ pub fn current_id() -> Option<JobId> {
 /// outlive the job. Dropping it withdraws the waker.
 #[derive(Debug, Default)]
 pub struct CancelWatch {
-    id: Option<u64>,
+    key: Option<Key>,
     /// It stays on the job's thread.
     _not_send: PhantomData<*const ()>,
 }
@@ -222,8 +201,8 @@ impl CancelWatch {
         let waker = cx.waker().clone();
         let is_cancelled = with_current(|job| {
             // Register, then look again.
-            drop(self.id.and_then(|id| job.stop().withdraw(id)));
-            self.id = Some(job.stop().register(job.id(), waker));
+            drop(self.key.and_then(|key| job.stop().withdraw(key)));
+            self.key = Some(job.stop().register(job.id(), waker));
             job.is_cancelled()
         });
         if is_cancelled == Some(true) { Poll::Ready(()) } else { Poll::Pending }
@@ -232,8 +211,8 @@ impl CancelWatch {
 
 impl Drop for CancelWatch {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            drop(with_current(|job| job.stop().withdraw(id)));
+        if let Some(key) = self.key {
+            drop(with_current(|job| job.stop().withdraw(key)));
         }
     }
 }

@@ -256,7 +256,8 @@ where
 {
     fn cancel(&self) -> bool {
         let Some(claim) = self.head.state.cancel() else {
-            self.stop().wake((self as &dyn Running).id());
+            let id = (self as &dyn Running).id();
+            self.stop().wake(id..=id);
             return false;
         };
         self.head.owner.cancelled();

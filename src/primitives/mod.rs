@@ -5,6 +5,7 @@
 //! in an `ORDERING:` comment stands for a row of the file's table of edges.
 
 pub mod cache_padded;
+pub mod waker_map;
 pub mod framed;
 pub mod waker_slot;
 pub mod backoff;

@@ -638,29 +638,29 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/job.rs",
         name: "cancelling a job does not wake its watch",
-        find: "            self.stop().wake((self as &dyn Running).id());\n",
+        find: "            self.stop().wake(id..=id);\n",
         replace: "",
         model: "watch_cancel",
     },
     Logic {
         file: "src/primitives/cancel.rs",
         name: "stopping the owner wakes no watch",
-        find: "        self.wake_where(|_| true);\n",
+        find: "        self.wake(STREAMS + 1..=JobId::MAX);\n",
         replace: "",
         model: "watch_stop",
     },
     Logic {
         file: "src/primitives/cancel.rs",
         name: "cancelling a job removes the watches of the others",
-        find: "        watches.waiting = waiting;\n",
-        replace: "        let _: Vec<Watch> = waiting;\n",
+        find: "        let woken = self.watches.lock().take(jobs);\n",
+        replace: "        let mut watches = self.watches.lock();\n        let woken = watches.take(jobs);\n        let rest = watches.take(0..=JobId::MAX);\n        drop(watches);\n        drop(rest);\n",
         model: "watch_beside_another",
     },
     Logic {
         file: "src/primitives/cancel.rs",
         name: "a watch looks before it registers",
-        find: "            drop(self.id.and_then(|id| job.stop().withdraw(id)));\n            self.id = Some(job.stop().register(job.id(), waker));\n            job.is_cancelled()",
-        replace: "            let was_cancelled = job.is_cancelled();\n            drop(self.id.and_then(|id| job.stop().withdraw(id)));\n            self.id = Some(job.stop().register(job.id(), waker));\n            was_cancelled",
+        find: "            drop(self.key.and_then(|key| job.stop().withdraw(key)));\n            self.key = Some(job.stop().register(job.id(), waker));\n            job.is_cancelled()",
+        replace: "            let was_cancelled = job.is_cancelled();\n            drop(self.key.and_then(|key| job.stop().withdraw(key)));\n            self.key = Some(job.stop().register(job.id(), waker));\n            was_cancelled",
         model: "watch_cancel",
     },
     Logic {
@@ -827,8 +827,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a paused stream is not told of a shutdown",
-        find: "        streams.all.iter().filter_map(Weak::upgrade).for_each(|stream| stream.shut_down());",
-        replace: "        drop(streams);",
+        find: "        self.stop.wake(STREAMS..=STREAMS);\n",
+        replace: "",
         model: "shutdown_pause",
     },
     Logic {
