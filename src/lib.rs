@@ -77,7 +77,8 @@
 //!
 //! # Blocking iterators in threads
 //! [`threaded_iterable()`] and [`threaded_iterable_separate()`], and [`IteratorWrapper`], which they return;
-//! [`threaded_iterable!`] and [`threaded_iterable_separate!`], the same for whole functions.
+//! [`threaded_iterable!`] and [`threaded_iterable_separate!`], the same for whole functions; [`threaded_generator`] and
+//! [`threaded_generator_separate`], for code that hands its items to a [`Yielder`] in the middle of a loop.
 //!
 //! # Async code
 //! [`block_on`], and [`EventLoop`] with its [builder](EventLoopBuilder); [`spawn`], [`Task`] and [`TaskOutcome`];
@@ -114,7 +115,10 @@ mod macros;
 pub use context::{Context, ContextVar, WithContext};
 pub use event_loop::{EventLoop, EventLoopBuilder, LoopHandle, Task, TaskOutcome, block_on, spawn};
 pub use gather::{Either, gather, race, try_gather, yield_now};
-pub use iterable::{IteratorWrapper, threaded_iterable, threaded_iterable_separate};
+pub use iterable::{
+    IteratorWrapper, Yielder, threaded_generator, threaded_generator_separate, threaded_iterable,
+    threaded_iterable_separate,
+};
 pub use pool::{GlobalPoolExists, Map, PoolStats, ShutdownTimeout, ThreadPool, ThreadPoolBuilder};
 pub use primitives::cancel::{is_cancelled, wait_cancelled};
 pub use primitives::job::{Job, Outcome};

@@ -178,7 +178,7 @@ fn named_models_exist() {
         let twin = match path.to_str().unwrap() {
             "pool/mod.rs" | "pool/map.rs" => Path::new("pool.rs"),
             "primitives/cancel.rs" => Path::new("job.rs"),
-            "iterable/mod.rs" | "pool/stream.rs" => Path::new("iterable.rs"),
+            "iterable/mod.rs" | "iterable/generator.rs" | "pool/stream.rs" => Path::new("iterable.rs"),
             "time.rs" | "gather.rs" | "sync_await.rs" => Path::new("event_loop.rs"),
             "primitives/mod.rs"
             | "primitives/cache_padded.rs"

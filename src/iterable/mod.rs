@@ -4,7 +4,7 @@
 //! iterator has ended is sent separately, and is read when the channel is empty and closed. So a panic, or a closed
 //! pool, is never taken for the end.
 //!
-//! The thread's side is in `source.rs`.
+//! The thread's side is in `source.rs`, and that of generators in `generator.rs`.
 //!
 //! # What can go wrong
 //! * Producer and consumer each wait for the other one, with a buffer of one item: `lockstep`, `separate_lockstep`.
@@ -12,6 +12,7 @@
 //! * The iterable is closed while its code waits for that: `close_is_seen_inside`.
 #![forbid(unsafe_code)]
 
+mod generator;
 mod source;
 
 use std::future::{Future, poll_fn};
@@ -20,7 +21,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::{fmt, iter, mem, thread};
 
-use crate::iterable::source::{Make, MakeIter, Producer, Start, first_panic, start_pooled, start_separate};
+pub use crate::iterable::generator::{Yielder, threaded_generator, threaded_generator_separate};
+use crate::iterable::source::{Make, MakeIter, Producer, first_panic, start_pooled, start_separate};
 use crate::pool::{ThreadPool, checked_name};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::{parker, spsc};
@@ -85,7 +87,8 @@ where
 /// How many items may be made ahead of the consumer, by default.
 const MAX_SIZE: usize = 1024;
 
-/// A blocking iterator that runs in a thread, and whose items async code reads.
+/// A blocking iterator that runs in a thread, and whose items async code reads. Or a
+/// [generator](threaded_generator()): what is said of the iterator then holds for its body.
 ///
 /// ```
 /// use offthread::{IteratorWrapper, ThreadPool, block_on};
@@ -108,6 +111,9 @@ const MAX_SIZE: usize = 1024;
 ///
 /// With [`separate`](Self::separate), on a thread of its own, which blocks while the buffer is full. Either way the
 /// iterator has a copy of the context of the first call that asked for an item.
+///
+/// A generator cannot be paused: also in a pool it blocks its thread while the buffer is full, and a spare thread runs
+/// other jobs meanwhile.
 ///
 /// # Its end
 /// If `make`, the iterator or its `Drop` panics, the items made before are delivered first. Then the call that asks for
@@ -172,7 +178,7 @@ impl<T> IteratorWrapper<T> {
         I::IntoIter: Send + 'static,
         T: Send + 'static,
     {
-        Self::of(make, start_pooled, Place::Nearby)
+        Self::of(MakeIter { make, start: start_pooled }, Place::Nearby)
     }
 
     /// As [`threaded_iterable_separate`].
@@ -183,20 +189,17 @@ impl<T> IteratorWrapper<T> {
         I::IntoIter: 'static,
         T: Send + 'static,
     {
-        Self::of(make, start_separate, Place::Separate)
+        Self::of(MakeIter { make, start: start_separate }, Place::Separate)
     }
 
-    fn of<F, I>(make: F, start: Start<F, T>, place: Place) -> Self
-    where
-        F: FnOnce() -> I + Send + 'static,
-        I: IntoIterator<Item = T, IntoIter: 'static>,
-        T: 'static,
-    {
-        let make = Mutex::new(Box::new(MakeIter { make, start }) as _);
+    fn of(make: impl Make<T> + 'static, place: Place) -> Self {
+        let make = Mutex::new(Box::new(make) as _);
         Self { stage: Stage::New(Config { make, max_size: MAX_SIZE, place, name: None }) }
     }
 
     /// How many items may be made ahead of the consumer. Default: 1024.
+    ///
+    /// A generator has one more in its hands while [`put`](Yielder::put) waits.
     ///
     /// # Panics
     /// If `items` is 0, and if it has been started. The first call that asks for an item panics if there is no memory for so
@@ -404,11 +407,20 @@ impl<T> IteratorWrapper<T> {
     /// Iterates on the calling thread: `make` is called now. If the producer has been started, takes the items that are
     /// left from there.
     ///
+    /// A generator runs in its own thread or pool all the same, since it cannot be paused. It is started when the first
+    /// item is asked for.
+    ///
     /// # Blocking
     /// As long as the iterator does.
     pub fn sync_call(mut self) -> impl Iterator<Item = T> {
         let mut here = match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::New(config) => Some(config.make.into_inner().here()),
+            Stage::New(config) => match config.make.into_inner().here() {
+                Ok(iterator) => Some(iterator),
+                Err(make) => {
+                    self.stage = Stage::New(Config { make: Mutex::new(make), ..config });
+                    None
+                }
+            },
             stage => {
                 self.stage = stage;
                 None

@@ -1,8 +1,9 @@
 //! The thread's side of an iterable: makes the items.
 //!
 //! In a pool the iterator runs in turns ([`Stream`]), and waits for room without a thread. On a thread of its own it
-//! runs in one job, and blocks there: so it need not be `Send`. Both make their items in [`Maker::turn`], which looks
-//! at the channel before each item: no item is made without room for it.
+//! runs in one job ([`make_all`]), and blocks there: so it need not be `Send`. Both call [`Source::turn`]. The one of an
+//! iterator looks at the channel before each item: no item is made without room for it. That of a generator is in
+//! `generator.rs`.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -16,13 +17,14 @@ use crate::pool::{End, Source, Stream, Turn};
 use crate::primitives::cancel::Stop;
 use crate::primitives::job::Outcome;
 use crate::primitives::join_error::{catch_and_discard, is_cancellation};
-use crate::primitives::{oneshot, spsc};
+use crate::primitives::{oneshot, parker, spsc};
 use crate::separate;
 use crate::threaded::Place;
 
 /// The function that makes the iterator, with its types erased.
 pub trait Make<T>: Send {
-    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = T>>;
+    /// Makes the iterator on this thread. `Err`: it needs a thread of its own or of a pool.
+    fn here(self: Box<Self>) -> Result<Box<dyn Iterator<Item = T>>, Box<dyn Make<T>>>;
     fn start(self: Box<Self>, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer;
 }
 
@@ -39,8 +41,8 @@ where
     F: FnOnce() -> I + Send + 'static,
     I: IntoIterator<IntoIter: 'static>,
 {
-    fn here(self: Box<Self>) -> Box<dyn Iterator<Item = I::Item>> {
-        Box::new((self.make)().into_iter())
+    fn here(self: Box<Self>) -> Result<Box<dyn Iterator<Item = I::Item>>, Box<dyn Make<I::Item>>> {
+        Ok(Box::new((self.make)().into_iter()))
     }
 
     fn start(self: Box<Self>, sender: spsc::Sender<I::Item>, place: Place, name: Option<String>) -> Producer {
@@ -60,8 +62,7 @@ enum Phase<F, I> {
     Over,
 }
 
-impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item>> Maker<F, I> {
-    /// As [`Source::turn`].
+impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item>> Source for Maker<F, I> {
     fn turn(&mut self, stop: &Stop) -> Turn {
         let wants_more = |sender: &spsc::Sender<I::Item>| !sender.is_closed() && !stop.is_set();
         if matches!(self.iterator, Phase::Make(_)) && wants_more(&self.sender) {
@@ -87,40 +88,6 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
         if self.sender.room().is_ready() { Turn::Enough } else { Turn::Full }
     }
 
-    fn drop_iterator(&mut self) {
-        drop(mem::replace(&mut self.iterator, Phase::Over));
-    }
-
-    /// Makes all items on this thread, and blocks while there is no room.
-    fn make_all(mut self) {
-        let stop = Stop::default();
-        let made = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                match self.turn(&stop) {
-                    Turn::Enough => {}
-                    Turn::Full => self.sender.block_for_room(None),
-                    Turn::Over => break,
-                }
-            }
-        }));
-        let dropped = catch_unwind(AssertUnwindSafe(|| self.drop_iterator()));
-        // Wakes a consumer that waits for an item.
-        catch_and_discard(|| drop(self));
-        first_panic(made, dropped);
-    }
-}
-
-impl<F, C, I> Source for Maker<F, I>
-where
-    F: FnOnce() -> C + Send,
-    C: IntoIterator<IntoIter = I, Item = I::Item>,
-    I: Iterator + Send,
-    I::Item: Send,
-{
-    fn turn(&mut self, stop: &Stop) -> Turn {
-        self.turn(stop)
-    }
-
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.sender.poll_room(cx)
     }
@@ -130,8 +97,22 @@ where
     }
 
     fn drop_iterator(&mut self) {
-        self.drop_iterator();
+        drop(mem::replace(&mut self.iterator, Phase::Over));
     }
+}
+
+/// Makes all items on this thread, and blocks while there is no room.
+pub fn make_all(mut source: impl Source) {
+    let stop = Stop::default();
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        while source.turn(&stop) != Turn::Over {
+            parker::poll_until(None, |cx| source.poll_room(cx));
+        }
+    }));
+    let dropped = catch_unwind(AssertUnwindSafe(|| source.drop_iterator()));
+    // Wakes a consumer that waits for an item.
+    catch_and_discard(|| drop(source));
+    first_panic(made, dropped);
 }
 
 pub fn start_pooled<F, I>(make: F, sender: spsc::Sender<I::Item>, place: Place, _name: Option<String>) -> Producer
@@ -150,7 +131,7 @@ where
     F: FnOnce() -> I + Send + 'static,
     I: IntoIterator<IntoIter: 'static, Item: Send + 'static>,
 {
-    let job = separate::spawn(name, move || Maker { iterator: Phase::Make(make), sender }.make_all());
+    let job = separate::spawn(name, move || make_all(Maker { iterator: Phase::Make(make), sender }));
     Producer::Separate(job.outcome())
 }
 

@@ -114,6 +114,8 @@ impl Shared {
         for condvar in idle {
             condvar.notify();
         }
+        // A generator that waits for room ends now.
+        self.stop.wake_all();
     }
 
     pub fn shut_down(&self) {

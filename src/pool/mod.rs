@@ -63,7 +63,7 @@ pub use crate::pool::stream::{End, Source, Stream, Turn};
 use crate::pool::worker::{Worker, is_thread_of};
 use crate::pool::workers::{Next, Stage, Workers};
 use crate::primitives::cache_padded::CachePadded;
-use crate::primitives::cancel::Stop;
+use crate::primitives::cancel::{Running, Stop};
 use crate::primitives::job::{Job, JobOwner, Progress, Queued, job};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -263,7 +263,7 @@ impl ThreadPool {
     ///
     /// New jobs are refused: they resolve with [`JoinError::Cancelled`](crate::JoinError::Cancelled). Iterables that
     /// are running or queued end after at most `max_size` more items; paused ones end in the call that takes an item
-    /// and makes room.
+    /// and makes room. A [generator](crate::threaded_generator()) that waits for room gets an error instead.
     ///
     /// # Blocking
     /// Until all jobs have ended, and all threads, with the destructors of their thread-locals. A thread that was idle
@@ -481,6 +481,17 @@ impl JobOwner for Arc<Shared> {
 
     fn ended_inline(&self, how: Progress) {
         self.ended.count(how);
+    }
+}
+
+/// For code that is to end when the pool is closed, also by `drain`.
+impl Running for Shared {
+    fn is_cancelled(&self) -> bool {
+        self.state.lock().closing.closed
+    }
+
+    fn stop(&self) -> &Stop {
+        &self.stop
     }
 }
 

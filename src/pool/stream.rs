@@ -51,7 +51,7 @@ use crate::primitives::waker_map::Key;
 use crate::sync::{self, Mutex};
 
 /// Makes the items, and puts them into a buffer.
-pub trait Source: Send {
+pub trait Source {
     /// Makes items until the buffer is full, until it has made as many as the buffer can hold, until there are no more,
     /// or until it is to stop.
     fn turn(&mut self, stop: &Stop) -> Turn;
@@ -101,7 +101,7 @@ enum Stage {
 
 /// What belongs to the thread that runs the stream.
 struct Parts {
-    source: Box<dyn Source>,
+    source: Box<dyn Source + Send>,
     context: Context,
     end: oneshot::Sender<End>,
     /// The end of the pool wakes the stream.
@@ -110,7 +110,7 @@ struct Parts {
 
 impl Stream {
     /// Makes a stream, and queues its first turn. The receiver gets the stream's `End`.
-    pub fn start(shared: &sync::Arc<Shared>, source: Box<dyn Source>) -> (Arc<Self>, oneshot::Receiver<End>) {
+    pub fn start(shared: &sync::Arc<Shared>, source: Box<dyn Source + Send>) -> (Arc<Self>, oneshot::Receiver<End>) {
         let (end, ended) = oneshot::channel();
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };
         let this = Arc::new(Self { shared: shared.clone(), state: Mutex::new(state) });

@@ -55,17 +55,22 @@ pub type JobId = u64;
 pub const STREAMS: JobId = 0;
 
 impl Stop {
-    /// From now on `is_cancelled` is true in all jobs. It stays so. Wakes all watches but those of [`STREAMS`].
+    /// From now on `is_cancelled` is true in all jobs. It stays so.
     pub fn set(&self) {
         // ORDERING: Release [C1]: pairs with `is_set`; publishes what the caller did before.
         self.set.store(true, Release);
-        self.wake(STREAMS + 1..=JobId::MAX);
+        self.wake_all();
     }
 
     /// Whether `set` was called.
     pub fn is_set(&self) -> bool {
         // ORDERING: Acquire [C1]: pairs with `set`.
         self.set.load(Acquire)
+    }
+
+    /// Wakes all watches but those of [`STREAMS`], so that they look again.
+    pub fn wake_all(&self) {
+        self.wake(STREAMS + 1..=JobId::MAX);
     }
 
     /// Wakes the watches in these jobs.
