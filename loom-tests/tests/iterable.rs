@@ -8,7 +8,9 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
 use offthread::internals::block_on;
-use offthread::{IteratorWrapper, ThreadPool, is_cancelled, oneshot};
+use offthread::{
+    IteratorWrapper, ThreadPool, Yielder, is_cancelled, oneshot, spsc, threaded_generator, threaded_generator_separate,
+};
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -512,5 +514,188 @@ fn separate_drop() {
         drop(items);
         block_on(has_ended).unwrap_err();
         assert_eq!(drops.count(), made.load(Relaxed));
+    });
+}
+
+/// A body that puts the numbers from 0 to `end`. Its local writes the note when it is dropped.
+fn put(
+    end: usize,
+    dropped: &Note,
+) -> impl FnOnce(&mut Yielder<usize>) -> Result<(), spsc::SendError<usize>> + Send + use<> {
+    let count = count(end, dropped);
+    move |out| count().try_for_each(|number| out.put(number))
+}
+
+/// Forbids: in a buffer for one item, an item that was put is lost, doubled or out of order; or the consumer sees the end
+/// before the body has returned.
+#[test]
+fn generator_lockstep() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        assert_eq!(read(threaded_generator(put(2, &dropped)).on(&pool).max_size(1)), 2);
+        assert!(dropped.is_written());
+        assert_eq!(pool.stats().submitted, 0);
+    });
+}
+
+/// Forbids: `put` overtakes a consumer that takes items while it waits for room, with a buffer of two items.
+#[test]
+fn put_take() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        assert_eq!(read(threaded_generator(put(4, &Note::new())).on(&pool).max_size(2)), 4);
+    });
+}
+
+/// The same for a generator on a separate thread.
+#[test]
+fn separate_generator_lockstep() {
+    model(|| {
+        let dropped = Note::new();
+        assert_eq!(read(threaded_generator_separate(put(2, &dropped)).max_size(1)), 2);
+        assert!(dropped.is_written());
+    });
+}
+
+/// Forbids: a close waits for ever for a `put` that waits for room, or returns before the body has.
+#[test]
+fn put_close() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = threaded_generator(put(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        block_on(items.close());
+        assert!(dropped.is_written());
+        assert_eq!(block_on(items.next()), None);
+    });
+}
+
+/// Forbids: the consumer is dropped while `put` waits for room, and the body is not told, or an item is leaked, or
+/// dropped twice.
+#[test]
+#[allow(clippy::result_large_err, reason = "counted values are large")]
+fn put_drop() {
+    model(|| {
+        let drops = Drops::default();
+        let pool = ThreadPool::new(1);
+        let made = Arc::new(AtomicUsize::new(0));
+        let mut items = threaded_generator({
+            let (drops, made) = (drops.clone(), made.clone());
+            move |out| {
+                (0..9).try_for_each(|number| {
+                    made.fetch_add(1, Relaxed);
+                    out.put(drops.value(number))
+                })
+            }
+        });
+        items = items.on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        drop(items);
+        pool.drain();
+        assert_eq!(drops.count(), made.load(Relaxed));
+        assert!(made.load(Relaxed) <= 3);
+    });
+}
+
+/// Forbids: a body panics while its consumer waits, and the consumer sees the end, or misses the item before the panic.
+#[test]
+fn generator_panic() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let body = put(1, &dropped);
+        let mut items = threaded_generator(|out| {
+            body(out).unwrap();
+            std::panic::resume_unwind(Box::new("in the body"))
+        });
+        items = items.on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        let end = catch_unwind(AssertUnwindSafe(|| block_on(items.next())));
+        assert_eq!(end.unwrap_err().downcast_ref(), Some(&"in the body"));
+        assert!(dropped.is_written());
+        assert_eq!(block_on(items.next()), None);
+    });
+}
+
+/// Takes the items that are left, and asserts that a panic follows, once.
+fn assert_cut_off(mut items: IteratorWrapper<usize>) {
+    let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
+    assert!(end.is_err());
+    assert_eq!(block_on(items.next()), None);
+}
+
+/// Forbids: a shutdown waits for ever for a `put` that waits for room, or the consumer sees a normal end.
+#[test]
+fn put_shutdown() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = threaded_generator(put(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        pool.shutdown();
+        assert!(dropped.is_written());
+        assert_cut_off(items);
+    });
+}
+
+/// Forbids: the same for `drain`.
+#[test]
+fn put_drain() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = threaded_generator(put(9, &dropped)).on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        pool.drain();
+        assert!(dropped.is_written());
+        assert_cut_off(items);
+    });
+}
+
+/// Forbids: `put` succeeds in a body that has seen its pool's shutdown, or the consumer sees a normal end.
+#[test]
+fn put_after_shutdown() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let (started, has_started) = oneshot::channel();
+        let mut items = threaded_generator(|out| {
+            started.send(()).unwrap();
+            while !is_cancelled() {
+                thread::yield_now();
+            }
+            assert_eq!(out.put(0), Err(spsc::SendError(0)));
+            Ok(())
+        });
+        items = items.on(&pool);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        block_on(has_started).unwrap();
+        pool.shutdown();
+        let end = catch_unwind(AssertUnwindSafe(|| block_on(items.next()))).unwrap_err();
+        assert!(end.downcast_ref::<&str>().unwrap().contains("the pool of the iterable was closed"));
+    });
+}
+
+/// Forbids: a generator whose consumer keeps up goes on after its pool was closed, or puts more items than the buffer
+/// holds; or its consumer sees a normal end.
+#[test]
+fn put_in_a_closed_pool() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let own = pool.clone();
+        let body = put(3, &Note::new());
+        let mut items = threaded_generator(move |out| {
+            while !own.is_closed() {
+                thread::yield_now();
+            }
+            body(out)
+        });
+        items = items.on(&pool).max_size(1);
+        let _ = common::poll_once(&mut Box::pin(items.next()));
+        let draining = thread::spawn(move || pool.drain());
+        assert_eq!(block_on(items.next()), Some(0));
+        assert_cut_off(items);
+        draining.join().unwrap();
     });
 }
