@@ -69,6 +69,9 @@
 //! assert_eq!(answer, 42);
 //! ```
 //!
+//! The [`guide`] has a page for each question: which way to run blocking code, how to cancel it, where a panic goes, what
+//! blocks, how things end.
+//!
 //! # Blocking code in threads
 //! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and
 //! [`threaded_separate!`], the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its
@@ -111,6 +114,7 @@ mod sync_await;
 mod threaded;
 mod iterable;
 mod macros;
+pub mod guide;
 
 pub use context::{Context, ContextVar, WithContext};
 pub use event_loop::{EventLoop, EventLoopBuilder, LoopHandle, Task, TaskOutcome, block_on, spawn};

@@ -39,6 +39,7 @@ const ORDER: &[&str] = &[
     "threaded",
     "iterable",
     "macros",
+    "guide",
 ];
 
 /// Every source file: its path below `src/`, and its text.
@@ -52,6 +53,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     walk(&root, &mut found);
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     found.sort();
     assert!(found.len() > 8, "only {found:?} found");
     found

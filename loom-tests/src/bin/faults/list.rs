@@ -694,7 +694,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/cancel.rs",
         name: "stopping the owner wakes no watch",
-        find: "        self.wake(STREAMS + 1..=JobId::MAX);\n",
+        find: "        self.wake_all();\n",
         replace: "",
         model: "watch_stop",
     },
