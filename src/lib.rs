@@ -132,6 +132,10 @@ pub use sync_await::{SyncWaitError, sync_await};
 pub use threaded::{Threaded, threaded, threaded_separate};
 pub use time::{Elapsed, Sleep, TimerHandle, sleep, sleep_until, timeout};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Used by the macros only.
 #[doc(hidden)]
 pub mod __gather {
