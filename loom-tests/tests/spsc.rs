@@ -8,10 +8,15 @@ use std::sync::Arc as StdArc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use common::{Counted, CountingWaker, Drops, Note, model, poll_once};
+use common::{Counted, CountingWaker, Drops, Note, model_with, poll_once};
 use loom::thread;
 use offthread::internals::{ThreadHandle, block_on};
 use offthread::spsc::{self, Receiver, SendTimeoutError, Sender, TryRecvError, TrySendError};
+
+/// Explores every interleaving with at most two preemptions.
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    model_with(2, check);
+}
 
 /// Runs `send` with `items` items in a thread, and `receive` here; then asserts that each item was dropped once.
 fn ends<S: 'static>(
