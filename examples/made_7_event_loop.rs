@@ -1,8 +1,8 @@
 //! How it is made, 7: an event loop. Tasks on one thread, wakers that queue them again, and timers.
 //!
-//! The real one is `src/event_loop/`. Beyond this one it
-//! * queues a task that is woken on the loop's own thread without a lock (`tasks.rs`); only other threads use a locked
-//!   *inbox*, as all wakers do here;
+//! The real loop is `src/event_loop/`. Beyond this version it
+//! * takes no lock when the loop's own thread wakes a task (`tasks.rs`); only other threads take the lock of an
+//!   *inbox*. Here all wakers take a lock;
 //! * sleeps in one place for messages, timers and the main future alike (`reactor.rs`);
 //! * removes timers of dropped sleeps, and fires those of one instant together (`timers.rs`);
 //! * has handles that await a task's output or cancel the task (`task.rs`), and that reach the loop from other threads
@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-/// What wakers share with the loop: the numbers of the tasks that are to be polled.
+/// Shared by the loop and the wakers: the numbers of the tasks that are to be polled.
 #[derive(Default)]
 struct RunQueue(Mutex<Vec<usize>>, Condvar);
 
@@ -67,8 +67,10 @@ fn run(tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>) {
             let left = next.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             queued = queue.1.wait_timeout(queued, left).unwrap().0;
         }
-        // Outside of the lock: a poll may call its own waker.
-        for task in std::mem::take(&mut *{ queued }) {
+        let woken = std::mem::take(&mut *queued);
+        // Polls without the lock: a poll may call its own waker.
+        drop(queued);
+        for task in woken {
             let waker = Arc::new(TaskWaker { task, queue: queue.clone() }).into();
             let polled = tasks[task].as_mut().map(|future| future.as_mut().poll(&mut Context::from_waker(&waker)));
             if polled == Some(Poll::Ready(())) {
