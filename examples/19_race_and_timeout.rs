@@ -1,6 +1,8 @@
-//! Python: `asyncio.gather`, `asyncio.wait(..., FIRST_COMPLETED)`, `wait_for`. All, the first, or not for too long.
+//! Python: `asyncio.gather`, `asyncio.wait(..., FIRST_COMPLETED)`, `wait_for`.
+//!
+//! Awaits all of some futures, the first that is ready, or one with a time limit.
 
-use std::thread;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use offthread::{
@@ -12,34 +14,39 @@ const LONG: Duration = Duration::from_secs(60);
 fn main() {
     let start = Instant::now();
     block_on(async {
-        // All of them, in order; of different types with the macro.
+        // The results of all futures, in order. The macro takes futures of different types.
         assert_eq!(gather([1, 2, 3].map(|n| threaded(move || n * 10))).await, [10, 20, 30]);
         assert_eq!(gather!(threaded(|| "text"), async { 7 }).await, ("text", 7));
 
-        // The first error ends it: the other branches are dropped, and their jobs cancelled.
+        // The first error ends `try_gather`: the other branches are dropped, and their jobs are cancelled.
         let parsed = try_gather(["1", "x", "3"].map(|text| async move { text.parse::<u32>() })).await;
         assert!(parsed.is_err());
 
-        // The first that is ready. The other one is dropped.
+        // The future that is ready first. The other one is dropped.
         match race(threaded(|| "quick"), sleep(LONG)).await {
             Either::Left(word) => assert_eq!(word, "quick"),
             Either::Right(()) => unreachable!("a minute is longer"),
         }
 
-        // Not for too long. The time-out drops the job's handle, which cancels the job.
-        let (mut ended, mut end) = spsc::channel(1);
+        // A time limit. The time-out drops the job's handle, which cancels the job.
+        let (mut sender, mut progress) = spsc::channel(1);
         let slow = threaded(move || {
+            sender.send_blocking("started").unwrap();
             wait_cancelled(LONG);
-            ended.send_blocking(is_cancelled())
-        });
+            sender.send_blocking(if is_cancelled() { "cancelled" } else { "finished" }).unwrap();
+        })
+        .async_call();
+        assert_eq!(progress.recv().await, Some("started"));
         assert!(timeout(Duration::from_millis(5), slow).await.is_err());
-        assert_eq!(end.recv().await, Some(true), "the job was told, and stopped");
+        assert_eq!(progress.recv().await, Some("cancelled"));
     });
 
-    // Blocking code can wait with a limit, too, and gets the handle back.
-    let job = threaded(|| thread::sleep(Duration::from_millis(20))).async_call();
+    // Blocking code can wait with a time limit, too. If the time is up, it gets the handle back.
+    let (open, gate) = mpsc::channel();
+    let job = threaded(move || gate.recv()).async_call();
     let job = job.wait_timeout(Duration::from_millis(1)).unwrap_err();
-    job.wait();
+    open.send("result").unwrap();
+    assert_eq!(job.wait(), Ok("result"));
     assert!(start.elapsed() < LONG);
-    println!("nobody waited for a minute");
+    println!("no wait took a minute");
 }
