@@ -15,22 +15,22 @@ fn main() {
     let pool = ThreadPool::builder().threads(1).name("mine").build();
 
     block_on(async {
-        // Awaited: starts now, and waits for the result without blocking this thread.
+        // `.await` starts the function in a thread, and waits for the result without blocking this thread.
         assert_ne!(where_am_i().await, here);
 
-        // `async_call` starts it now, and gives a handle. The handle may be awaited later.
+        // `async_call` starts the function at once, and returns a handle, which can be awaited later.
         let job = where_am_i().async_call();
         assert_ne!(job.await, here);
 
-        // The same in a pool of one's own.
+        // `on` chooses the pool.
         let name = threaded(|| thread::current().name().map(str::to_owned)).on(&pool).await;
         assert_eq!(name.as_deref(), Some("mine"));
     });
 
-    // `sync_call` runs it right here, on the calling thread.
+    // `sync_call` runs the function on the calling thread.
     assert_eq!(where_am_i().sync_call(), here);
 
-    // Blocking code can wait for a handle, too.
+    // Blocking code can wait for a handle as well.
     assert_ne!(where_am_i().async_call().wait(), here);
-    println!("awaited and started in a thread, called here: one function");
+    println!("one function, run in a thread and on this thread");
 }

@@ -13,7 +13,7 @@ struct Counter {
 
 impl Counter {
     threaded! {
-        /// No receiver: as a static method.
+        /// No receiver: a static method in Python.
         fn starting_at(count: usize) -> Arc<Self> {
             Arc::new(Self { count: AtomicUsize::new(count) })
         }

@@ -1,16 +1,16 @@
 //! Python: `@threaded_separate`, and a `stop_event`. A function that blocks for long gets a thread of its own.
 //!
-//! Dropping the handle is the stop event: `wait_cancelled` is true in the thread from then on.
+//! Cancelling the job, or dropping its handle, is the stop event: `wait_cancelled` is true in the thread from then on.
 
 use std::time::Duration;
 
 use offthread::{block_on, spsc, threaded_separate, wait_cancelled};
 
 threaded_separate! {
-    /// Beats until nobody wants to hear it. In a pool it would keep a thread from other jobs.
+    /// Sends a beat every millisecond, until the job is cancelled or the receiver is gone.
     fn heartbeat(mut beats: spsc::Sender<u32>) -> u32 {
         let mut count = 0;
-        // As `stop_event.wait(0.001)`: sleeps, but no longer than until the job is cancelled.
+        // As `stop_event.wait(0.001)`: sleeps for a millisecond, or until the job is cancelled.
         while !wait_cancelled(Duration::from_millis(1)) {
             count += 1;
             if beats.send_blocking(count).is_err() {
@@ -30,7 +30,7 @@ fn main() {
             assert_eq!(beats.recv().await, Some(expected));
         }
 
-        // It runs, so it cannot be interrupted: it is asked to stop. The handle still yields its result.
+        // The job runs, so it cannot be interrupted, only asked to stop. The handle still yields the job's result.
         assert!(!job.cancel());
         while beats.recv().await.is_some() {}
         let count = job.await;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use offthread::{block_on, threaded_iterable};
 
 threaded_iterable! {
-    /// Opened and read in a thread, and not before the first line is asked for.
+    /// The file is opened and read in a thread, and not before the first line is asked for.
     fn lines(path: PathBuf) -> impl Iterator<Item = io::Result<String>> {
         // An error of `open` becomes the only item.
         let (file, error) = match File::open(path) {

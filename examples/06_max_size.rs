@@ -1,4 +1,4 @@
-//! Python: `@threaded_iterable(max_size=2)`. The iterator runs ahead of its reader, but not farther than this.
+//! Python: `@threaded_iterable(max_size=2)`. The iterator runs at most `max_size` items ahead of its reader.
 //!
 //! While the buffer is full, the iterator uses no thread of the pool.
 
@@ -15,7 +15,7 @@ threaded_iterable! {
 }
 
 fn main() {
-    // One thread for all.
+    // A pool of one thread, for the iterator and the job.
     let mut event_loop = EventLoop::builder().pool_size(1).build();
     event_loop.block_on(async {
         let made = Arc::new(AtomicUsize::new(0));
@@ -23,12 +23,12 @@ fn main() {
         assert_eq!(made.load(Ordering::Relaxed), 0, "lazy: nothing runs before the first `next`");
 
         assert_eq!(items.next().await, Some(1));
-        // The pool's only thread is free for other jobs: the iterator has paused.
+        // The job gets the pool's only thread: the iterator gives the thread back.
         threaded(|| ()).await;
         let ahead = made.load(Ordering::Relaxed) - 1;
         assert!(ahead <= 2, "{ahead} items wait");
 
-        // Several items at once: what is there, and at least one.
+        // Takes the items that are there, but at least one.
         let mut batch = Vec::new();
         let count = items.next_many(&mut batch, 10).await;
         assert_eq!(batch, (2..2 + count).collect::<Vec<_>>());

@@ -10,12 +10,12 @@ use std::{env, process};
 use offthread::{block_on, threaded_iterable_separate, wait_cancelled};
 
 threaded_iterable_separate! {
-    /// The lines of a file, those that are yet to be written too. It ends when its reader closes it.
+    /// The lines of a file, including those that are written later. Ends when the reader closes the iterable.
     fn follow(path: PathBuf) -> impl Iterator<Item = String> {
         let mut reader = BufReader::new(File::open(path).expect("the file exists"));
         let mut line = String::new();
         std::iter::from_fn(move || {
-            // At the end of the file: look again soon, unless nobody reads any more.
+            // At the end of the file, or in an unfinished line: looks again soon, unless the iterable was closed.
             while reader.read_line(&mut line).expect("it can be read") == 0 || !line.ends_with('\n') {
                 if wait_cancelled(Duration::from_millis(1)) {
                     return None;
@@ -34,12 +34,12 @@ fn main() {
         follow(path.clone())
             .scope(async |lines| {
                 assert_eq!(lines.next().await.as_deref(), Some("one\n"));
-                // Written in two parts while the iterator waits: it comes as one line.
+                // Written in two parts while the iterator waits: the two parts come as one line.
                 write!(file, "tw").unwrap();
                 writeln!(file, "o").unwrap();
                 assert_eq!(lines.next().await.as_deref(), Some("two\n"));
             })
-            .await; // closed here: the iterator is gone, and its thread has ended
+            .await; // `scope` has closed the iterable: the iterator has been dropped, and with it the file
     });
     fs::remove_file(path).expect("it can be removed");
     println!("followed a file for two lines");

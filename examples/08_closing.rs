@@ -1,13 +1,13 @@
 //! Python: `async with iterable() as gen`, `await gen.close()`. A reader that stops early closes the iterator.
 //!
-//! `close` returns when the iterator has been dropped: then its files are closed and its locks released.
+//! `close` returns when the iterator has been dropped: by then its files are closed and its locks are released.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use offthread::{IteratorWrapper, block_on, threaded_iterable};
 
-/// Without end. Sets the flag when the iterator is dropped.
+/// All numbers. Sets the flag when the iterator is dropped.
 fn numbers(dropped: &Arc<AtomicBool>) -> IteratorWrapper<u32> {
     struct Resource(Arc<AtomicBool>);
     impl Drop for Resource {
@@ -33,7 +33,7 @@ fn main() {
         assert!(items.is_closed());
         assert_eq!(items.next().await, None);
 
-        // `scope` closes on the way out, also after a panic: as `async with`.
+        // `scope` closes the iterable when its body has ended, also after a panic: as `async with` does.
         let dropped = Arc::new(AtomicBool::new(false));
         let big = numbers(&dropped)
             .scope(async |items| {
@@ -47,8 +47,8 @@ fn main() {
             .await;
         assert_eq!((big, dropped.load(Ordering::Relaxed)), (32, true));
 
-        // Dropping it closes it too, but does not wait for that.
+        // Dropping an iterable closes it too, but does not wait until the iterator has been dropped.
         drop(numbers(&dropped));
-        println!("32 * 32 > 1000, and the iterator is gone");
+        println!("32 * 32 > 1000, and the iterator has been dropped");
     });
 }

@@ -1,4 +1,4 @@
-//! Python: `IteratorWrapper(gen, executor=pool, max_size=10)`. An iterator as a stream, in a pool of one's choice.
+//! Python: `IteratorWrapper(gen, executor=pool, max_size=10)`. An iterator as a stream, in a chosen pool.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use offthread::{IteratorWrapper, ThreadPool, block_on};
 fn main() {
     let pool = ThreadPool::builder().threads(1).name("reader").build();
     block_on(async {
-        // Two streams share the pool's only thread: each gives it back while its buffer is full.
+        // Two streams share the pool's only thread: each gives the thread back while its buffer is full.
         let mut names =
             IteratorWrapper::new(|| std::iter::repeat_with(|| thread::current().name().map(str::to_owned)).take(25))
                 .on(&pool)

@@ -1,6 +1,6 @@
 //! Python: `IteratorWrapperSeparate(gen, max_size=5)`. The iterator stays on one thread of its own.
 //!
-//! So the iterator need not be `Send`: it may have an `Rc`, or a handle of a library that is bound to its thread.
+//! So the iterator need not be `Send`: it may own an `Rc`, or a handle of a library that must stay on one thread.
 
 use std::cell::RefCell;
 use std::rc::Rc;

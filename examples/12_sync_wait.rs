@@ -1,6 +1,6 @@
-//! Python: `sync_wait_coroutine(loop, coro)`. From any thread: run a future on a loop that one has a handle of.
+//! Python: `sync_wait_coroutine(loop, coro)`. Runs a future on an event loop, from any thread that has a handle.
 //!
-//! Unlike `sync_await`, it returns its errors as values.
+//! Unlike `sync_await`, `sync_wait` returns errors as values.
 
 use std::thread;
 
@@ -16,12 +16,12 @@ fn main() {
         thread::spawn(move || sender.send(remote.sync_wait(async { 6 * 7 })));
         assert_eq!(answer.await.unwrap().unwrap(), 42);
 
-        // On the loop's own thread it would wait for ever. It says so instead.
+        // On the loop's own thread `sync_wait` would wait for ever. It returns an error instead.
         let error = handle.sync_wait(async {}).unwrap_err();
         assert!(matches!(error, SyncWaitError::WouldDeadlock));
         println!("{error}");
 
-        // A panic of the future is a value, too.
+        // A panic of the future is an error value as well.
         let remote = handle.clone();
         let error = threaded(move || remote.sync_wait(async { assert_eq!(1, 2, "no") })).await.unwrap_err();
         match error {
@@ -31,7 +31,7 @@ fn main() {
         handle
     });
 
-    // The loop has ended: an error, not a hang.
+    // The loop has ended: `sync_wait` returns an error, and does not hang.
     let error = handle.sync_wait(async {}).unwrap_err();
     assert!(matches!(error, SyncWaitError::LoopClosed));
     println!("{error}");

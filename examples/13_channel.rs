@@ -12,7 +12,7 @@ fn main() {
 
         let producer = thread::spawn(move || {
             for n in 0..10 {
-                // Blocks while two items wait.
+                // Blocks while two items wait in the channel.
                 sender.send_blocking(n).expect("the receiver is there");
             }
             // Dropping the sender closes the channel.
@@ -24,7 +24,7 @@ fn main() {
         producer.join().unwrap();
         assert_eq!(items, (0..10).collect::<Vec<_>>());
 
-        // Both ends can also try, wait for a time, and close.
+        // Both ends can also try without waiting, wait with a time limit, and close the channel.
         let (mut sender, mut receiver) = spsc::channel(1);
         assert_eq!(receiver.recv_timeout(Duration::from_millis(1)).await, Err(RecvTimeoutError::Timeout));
         assert_eq!(sender.try_send("first"), Ok(()));

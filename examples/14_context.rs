@@ -1,4 +1,4 @@
-//! Python: `ContextVar`. Three requests at once; whatever runs for one of them sees the id of that request.
+//! Python: `ContextVar`. Three requests at once. All code that runs for a request sees the id of that request.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use offthread::{ContextVar, block_on, gather, sleep, sync_await, threaded};
 
 static REQUEST_ID: ContextVar<u32> = ContextVar::new();
 
-/// Far down in the code. Nobody passes it the id.
+/// Code far down the call stack, which does not get the id as an argument.
 fn log(message: &str) -> String {
     format!("[{}] {message}", REQUEST_ID.get().unwrap_or_default())
 }
@@ -19,7 +19,7 @@ fn query() -> String {
 async fn handle(id: u32) -> Vec<String> {
     REQUEST_ID.set(id);
     let first = log("began");
-    // The requests take turns here. Each keeps its own id.
+    // The other requests run while this one sleeps. Each keeps its own id.
     sleep(Duration::from_millis(1)).await;
     // The job gets a copy of the context.
     vec![first, threaded(query).await, log("ended")]
@@ -30,7 +30,7 @@ fn main() {
     for (id, lines) in (1..).zip(&logs) {
         assert_eq!(*lines, ["began", "queried", "ended"].map(|message| format!("[{id}] {message}")));
     }
-    // What a branch sets does not leak out.
+    // A value that a branch of `gather` sets is not seen outside of that branch.
     assert_eq!(REQUEST_ID.get(), None);
     println!("{}", logs.concat().join("\n"));
 }

@@ -1,7 +1,7 @@
-//! How it is made, 1: a channel for one value, of a mutex and a condvar. The receiver blocks its thread.
+//! How it is made, 1: a channel for one value, from a mutex and a condvar. The receiver blocks its thread.
 //!
-//! The real one is `src/primitives/oneshot.rs`. The next step, `made_2_oneshot_waker`, lets async code receive. Beyond
-//! both, the real file
+//! The real channel is `src/primitives/oneshot.rs`. The next step, `made_2_oneshot_waker`, lets async code receive.
+//! Beyond both, the real file
 //! * has no lock: one byte says who may touch the value (its *State machine*, and *Who may touch what*);
 //! * frees its memory without a reference count (UNSHARED in its *State machine*);
 //! * tells the sender when the receiver has gone (`Sender::closed`).
@@ -32,7 +32,7 @@ fn channel<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Consumes the sender: so there is one value at most.
+    /// Consumes the sender, so at most one value is sent.
     fn send(self, value: T) {
         *self.0.state.lock().unwrap() = State::Value(value);
         // Here the sender is dropped, which wakes the receiver.
@@ -52,7 +52,7 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Blocks until there is a value. `None`: there will be none.
+    /// Blocks until there is a value. `None`: no value will come.
     fn recv(self) -> Option<T> {
         let mut state = self.0.state.lock().unwrap();
         loop {

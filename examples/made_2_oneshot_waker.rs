@@ -1,7 +1,7 @@
 //! How it is made, 2: the oneshot again, with a waker in place of the condvar. The receiver is a future.
 //!
-//! A condvar wakes a thread. A waker wakes what polls the future: a thread, or a task among thousands on a thread.
-//! The real one is `src/primitives/oneshot.rs`, with a `WakerSlot` (`src/primitives/waker_slot.rs`) in place of the
+//! A condvar wakes a thread. A waker wakes the code that polls the future: a thread, or a task among thousands on one.
+//! The real channel is `src/primitives/oneshot.rs`, with a `WakerSlot` (`src/primitives/waker_slot.rs`) in place of the
 //! lock. Both follow the same rule: *register the waker, then look again*. Here the lock makes this one step.
 
 #![forbid(unsafe_code)]
@@ -26,7 +26,7 @@ fn channel<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(shared.clone()), Receiver(shared))
 }
 
-/// Sets the state, and wakes a receiver that waits: outside of the lock, since a waker may run any code.
+/// Sets the state, and wakes a receiver that waits: outside of the lock, since a waker can run any code.
 fn finish<T>(shared: &Mutex<State<T>>, state: State<T>) {
     let before = std::mem::replace(&mut *shared.lock().unwrap(), state);
     if let State::Empty(Some(waker)) = before {

@@ -1,12 +1,12 @@
 //! How it is made, 3: `block_on`. Polls a future on this thread, and sleeps until its waker is called.
 //!
-//! The real ones are `src/primitives/parker.rs`, the sleep and the waker, and `block_on` in `src/event_loop/mod.rs`.
-//! Beyond this one, the real parker
-//! * yields for some microseconds before it sleeps, since a sleep and a wake-up cost ten times as much
+//! The real sleep and waker are in `src/primitives/parker.rs`, the real `block_on` is in `src/event_loop/mod.rs`.
+//! Beyond this version, the real parker
+//! * yields for up to 50 microseconds before it sleeps, since a sleep and a wake-up cost 10 to 40 microseconds
 //!   (`src/primitives/backoff.rs`);
-//! * keeps one waker for each thread, so that a call allocates nothing;
-//! * tells the pool that its thread sleeps, so that another one can take its place (the *hook* in its head);
-//! * has a deadline.
+//! * keeps its wakers for later calls on the same thread, so that a call allocates nothing;
+//! * tells the pool that its thread sleeps, so that another thread can take its place (`set_blocking_hook`);
+//! * can stop at a deadline.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +52,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn main() {
     assert_eq!(block_on(async { 6 * 7 }), 42);
 
-    // Woken by another thread, while this one sleeps or before.
+    // Woken by another thread, before this thread sleeps or while it sleeps.
     let done = Arc::new(AtomicBool::new(false));
     let mut started = false;
     let polls = block_on(async {
@@ -84,5 +84,5 @@ fn main() {
         thread::park();
         Poll::Pending
     }));
-    println!("polled {polls} times, and not once too few");
+    println!("polled {polls} times, and no wake was lost");
 }

@@ -1,6 +1,6 @@
 //! How it is made, 4: a pool of threads. One lock guards a queue, and a condvar wakes threads that have no job.
 //!
-//! The real one is `src/pool/`. Beyond this one it
+//! The real pool is `src/pool/`. Beyond this version it
 //! * starts threads when jobs come, and ends them when they are idle (the *invariant* in `workers.rs`);
 //! * wakes one worker, which wakes the next; and splits the queue in two, to avoid contention (`queue.rs`);
 //! * replaces a worker that blocks (stage *Blocked* in `workers.rs`).
@@ -21,7 +21,7 @@ struct Queue {
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Notified once for each job, and to all when the pool is closed.
+    /// Wakes one thread for each job, and all threads when the pool is closed.
     changed: Condvar,
 }
 
@@ -48,7 +48,7 @@ impl Shared {
     fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue.lock().unwrap();
         loop {
-            // First the jobs: a closed pool still runs those that wait.
+            // Jobs come first: a closed pool still runs the jobs that wait.
             if let Some(job) = queue.jobs.pop_front() {
                 return Some(job);
             } else if queue.closed {
@@ -66,7 +66,7 @@ impl Shared {
     }
 }
 
-/// Runs what is queued, and waits for that.
+/// Closes the pool: runs the queued jobs, and waits for the threads to end.
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.queue.lock().unwrap().closed = true;

@@ -1,12 +1,13 @@
 //! How it is made, 5: a job with a handle. The handle waits for the result, or cancels a job that has not started.
 //!
-//! What is new beside `made_4_pool` is the *claim*: the closure is in a mutex of an `Option`, and whoever takes it out
-//! has the job. So a job runs or is cancelled, never both. The real one is `src/primitives/job.rs`. Beyond this one it
-//! * needs one allocation for all: closure, claim, result and context;
+//! The new part, beside `made_4_pool`, is the *claim*. The closure is in an `Option` under a mutex; the thread that
+//! takes the closure out has the claim. So a job runs or is cancelled, never both. The real job is
+//! `src/primitives/job.rs`. Beyond this version it
+//! * needs one allocation for closure, claim, result and context together;
 //! * claims with one atomic operation (its *State machine*), not with a lock;
-//! * resolves a job that is dropped with its queue (*What it promises*): no handle waits for ever;
+//! * also resolves a job that is dropped with its queue (*What it promises*), so no handle waits for ever;
 //! * runs the job on the thread that waits for it, if no worker has started it (`run_inline`);
-//! * passes a panic on as a value, and awaits the result as a future.
+//! * passes a panic on as a value, and lets async code await the result.
 
 #![forbid(unsafe_code)]
 
@@ -14,12 +15,12 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Its closure is `None` once the job has been claimed.
+/// A job's closure: `None` once the job has been claimed.
 struct Cell<F, R> {
     claim: Mutex<Option<(F, Sender<R>)>>,
 }
 
-/// A job without its types, as its queue and its handle see it.
+/// A job with its types erased, for the queue and the handle.
 trait AnyJob: Send + Sync {
     fn run(&self);
     fn cancel(&self) -> bool;
@@ -48,12 +49,12 @@ struct Job<R> {
 }
 
 impl<R> Job<R> {
-    /// True: it had not started, and never will.
+    /// True: the job had not started, and never will.
     fn cancel(&self) -> bool {
         self.cell.cancel()
     }
 
-    /// `None`: it was cancelled, or has panicked.
+    /// `None`: the job was cancelled, or has panicked.
     fn wait(self) -> Option<R> {
         self.result.recv().ok()
     }

@@ -3,11 +3,11 @@
 //! `tail` counts the items that were put in, and only the producer changes it; `head` counts those that were taken out,
 //! and only the consumer changes it. So `tail - head` slots belong to the consumer, the others to the producer.
 //!
-//! The real one is `src/primitives/spsc.rs`. Beyond this one it
-//! * has no lock round a slot. Here each slot has one, which nobody waits for: the counters say whose the slot is
-//!   (*Who may touch what*, and *Synchronisation edges*);
+//! The real ring is `src/primitives/spsc.rs`. Beyond this version it
+//! * has no lock around a slot. Here each slot has a lock, which no thread ever waits for, since the counters say which
+//!   side owns the slot (*Who may touch what*, and *Synchronisation edges*);
 //! * keeps a copy of the other side's counter, and reads the counter only when the copy says full or empty;
-//! * sleeps or awaits where this one yields, and closes: two bits of each counter are for this (`WAITING`, `CLOSED`).
+//! * sleeps or awaits where this one yields, and can be closed: each counter has a bit for each (`WAITING`, `CLOSED`).
 
 #![forbid(unsafe_code)]
 
@@ -34,11 +34,11 @@ impl<T> Ring<T> {
     }
 }
 impl<T> Sender<T> {
-    /// The item comes back if the ring is full.
+    /// `Err`: the ring is full, and the item comes back.
     fn try_send(&mut self, item: T) -> Result<(), T> {
         let ring = &*self.0;
         let tail = ring.tail.load(Ordering::Relaxed);
-        // Acquire: pairs with the consumer's Release. What the consumer took out is out.
+        // Acquire: pairs with the consumer's Release, so a slot that `head` has passed is seen empty.
         if tail - ring.head.load(Ordering::Acquire) == ring.slots.len() {
             return Err(item);
         }
@@ -59,7 +59,7 @@ impl<T> Receiver<T> {
     fn try_recv(&mut self) -> Option<T> {
         let ring = &*self.0;
         let head = ring.head.load(Ordering::Relaxed);
-        // Acquire: pairs with the producer's Release. What the producer put in is in.
+        // Acquire: pairs with the producer's Release, so a slot that `tail` has passed is seen full.
         if ring.tail.load(Ordering::Acquire) == head {
             return None;
         }
