@@ -1,14 +1,14 @@
 //! How to use this crate: a page for each question. There is no code in this module.
 //!
 //! * [`choosing`]: which way to run blocking code
-//! * [`cancelling`]: what dropping a handle does, and how blocking code learns of it
-//! * [`panics`]: where a panic goes
+//! * [`cancelling`]: the effect of dropping a handle, and how blocking code learns of it
+//! * [`panics`]: where a panic is resumed or reported
 //! * [`closing`]: how pools, iterables, channels and loops end
-//! * [`blocking`]: which calls block their thread, and what that means there
-//! * [`context`]: values that code reads without being passed them
-//! * [`executors`]: with tokio, smol, or any other executor
-//! * [`asyncio`]: for people who come from Python
-//! * [`embedding`]: in a library
+//! * [`blocking`]: which calls block their thread, and the consequences
+//! * [`context`]: values that code can read without getting them as arguments
+//! * [`executors`]: using this crate with tokio, smol, or any other executor
+//! * [`asyncio`]: for users of Python's asyncio and aiomisc
+//! * [`embedding`]: using this crate in a library
 #![forbid(unsafe_code)]
 
 #[doc = include_str!("guide/choosing.md")]

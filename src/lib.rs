@@ -1,5 +1,5 @@
-//! Runs blocking code in threads for async code, and async code for threads. It depends on std only, and works under
-//! any executor or none.
+//! Runs blocking code in threads for async code, and async code for threads. This crate depends on std only. It works
+//! under any executor, and has an event loop of its own.
 //!
 //! A blocking closure becomes awaitable:
 //!
@@ -20,7 +20,7 @@
 //! assert_eq!(lengths, [3, 3, 5]);
 //! ```
 //!
-//! A blocking iterator becomes a stream of items. Its thread makes some items ahead of the consumer:
+//! A blocking iterator becomes a stream of items. A thread makes some items ahead of the consumer:
 //!
 //! ```
 //! use offthread::{block_on, threaded_iterable};
@@ -53,7 +53,7 @@
 //! assert_eq!(sum, 10);
 //! ```
 //!
-//! A job runs a future on the event loop that started the job:
+//! A job can run a future on the event loop from which the job was started:
 //!
 //! ```
 //! use offthread::{block_on, sleep, sync_await, threaded};
@@ -69,14 +69,15 @@
 //! assert_eq!(answer, 42);
 //! ```
 //!
-//! The [`guide`] has a page for each question: which way to run blocking code, how to cancel it, where a panic goes, what
-//! blocks, how things end.
+//! The [`guide`] has a page for each question: which way to run blocking code, how to cancel it, where a panic is
+//! resumed, which calls block, how a pool is closed.
 //!
 //! # Blocking code in threads
 //! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and
 //! [`threaded_separate!`], the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its
-//! [figures](PoolStats); [`Job`], a job's handle, and [`Outcome`], a job's result or error as a value;
-//! [`is_cancelled`] and [`wait_cancelled`], for the code of a job; [`JoinError`] and [`Panic`], the errors.
+//! [statistics](PoolStats); [`Map`], the results of one function for many items; [`Job`], a job's handle, and
+//! [`Outcome`], a job's result or error as a value; [`is_cancelled`] and [`wait_cancelled`], for the code of a job;
+//! [`JoinError`] and [`Panic`], the errors.
 //!
 //! # Blocking iterators in threads
 //! [`threaded_iterable()`] and [`threaded_iterable_separate()`], and [`IteratorWrapper`], which they return;
@@ -93,10 +94,10 @@
 //! channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that jobs and tasks inherit.
 //!
 //! # How far it can be trusted
-//! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. The files of `src/primitives/`, the pool and
-//! the event loop each open with their promises, and how they keep them. The loom models in `loom-tests/` check these.
-//! A tool there weakens each memory ordering and plants mistakes in the logic, and checks that a model fails; its
-//! exceptions are listed with their reasons.
+//! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. The files of `src/primitives/`, of the pool
+//! and of the event loop open with the promises of the file, and with how the code keeps these promises. The loom
+//! models in `loom-tests/` check the promises. A tool in `loom-tests/` weakens each memory ordering, plants mistakes in
+//! the logic, and checks that a model fails for each.
 
 // In a loom build, only `sync` may use std's synchronisation: see `clippy.toml`.
 #![cfg_attr(offthread_loom, warn(clippy::disallowed_types, clippy::disallowed_methods))]
