@@ -373,8 +373,9 @@ fn shutdown_tells_a_running_one() {
     assert_eq!(take(&mut stream).unwrap().number, 1);
     let calls = watch.calls();
     until("the stream is cut off", || {
-        let next = std::panic::AssertUnwindSafe(|| take(&mut stream).expect("a normal end").number);
-        std::panic::catch_unwind(next).is_err()
+        let next = std::panic::AssertUnwindSafe(|| take(&mut stream));
+        // Outside of the `catch_unwind`: a normal end must fail the test.
+        std::panic::catch_unwind(next).map(|item| item.expect("cut off, not a normal end")).is_err()
     });
     assert!(take(&mut stream).is_none() && stream.is_closed());
     assert_eq!(watch.calls(), calls);
