@@ -30,7 +30,7 @@
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
-//! | W1 | `register`: unlock | the next `take` or `register`: lock | the cell, with the waker | `registered_waker_is_woken` |
+//! | W1 | `register`: unlock | the next `take` or `register`: lock | the cell, with the waker | `event_or_wake` |
 //! | W2 | `take`: unlock | the next `register` or `take`: lock | the cell, empty, and the event | `register_again_after_take` |
 //! | W3 | `take`: mark left during a registration | the next `register`: lock | the event | `replaced_waker_or_event` |
 //! | W4 | `register`: unlock after a mark | the next `take` or `register`: lock | the cell, empty | `two_registrations_two_takes` |

@@ -91,6 +91,20 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/waker_slot.rs",
+        name: "the slot stays locked after a registration that a taker has marked",
+        find: "            self.state.swap(IDLE, Release);",
+        replace: "",
+        model: "quiet_after_take",
+    },
+    Logic {
+        file: "src/primitives/waker_slot.rs",
+        name: "a take leaves the waker in the slot",
+        find: "        let waker = self.waker.with_mut(|cell| unsafe { &mut *cell }.take());",
+        replace: "        let waker = self.waker.with_mut(|cell| unsafe { &*cell }.clone());",
+        model: "two_takers",
+    },
+    Logic {
+        file: "src/primitives/waker_slot.rs",
         name: "a taker takes the waker during a registration",
         find: "        if self.state.fetch_or(TAKING, AcqRel) != IDLE {\n            return None;\n        }",
         replace: "        self.state.fetch_or(TAKING, AcqRel);",
