@@ -73,7 +73,8 @@ use crate::primitives::parker::Parker;
 /// closed, and the tasks that are left are dropped on this thread.
 ///
 /// Any future will do, whatever wakes it. The loop is made when something needs it: a future that only waits for other
-/// threads costs no allocation, except in the first call on a thread.
+/// threads costs no allocation, except in the first call on a thread. A waker may take a lock or free memory: call it in a
+/// signal handler only if the program's own rules allow that there.
 ///
 /// ```
 /// let (sender, receiver) = offthread::oneshot::channel();
