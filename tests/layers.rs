@@ -73,10 +73,17 @@ fn module_of(path: &Path) -> String {
     parts.join("::").trim_end_matches("::mod").to_owned()
 }
 
-/// The code without comment lines, and without everything after the first `#[cfg(test)]` item at the top level.
+/// The code without comment lines, and without the test modules at the top level.
 fn code(text: &str) -> String {
-    let code = text.split("\n#[cfg(test)]").next().unwrap();
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |all, line| all + line + "\n")
+    let mut in_tests = false;
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |all, line| {
+        in_tests |= line == "#[cfg(test)]";
+        // An item at the top level ends with the first line that begins with a brace, or in its only line.
+        let is_last = line.starts_with('}') || line.ends_with(';') && !line.starts_with(' ');
+        let is_code = !in_tests;
+        in_tests &= !is_last;
+        if is_code { all + line + "\n" } else { all }
+    })
 }
 
 /// All module paths that a file names with `crate::`, braces expanded one level: `crate::a::{b, c::D}` is `a::b`, `a::c::D`.
@@ -127,6 +134,9 @@ fn the_rules_of_imports_are_read_right() {
     assert_eq!(place("primitives::spsc::Sender"), place("primitives::spsc"));
     assert_eq!(place("nonsense"), None);
     assert_eq!(module_of(Path::new("event_loop/mod.rs")), "event_loop");
+    let module = "#[cfg(test)]\nmod tests {\n    use super::*;\n    fn f() {\n    }\n}\n";
+    let rest = "fn g() {\n    h();\n}\n";
+    assert_eq!(code(&format!("// A comment.\n{rest}{module}{rest}#[cfg(test)]\nuse std::fs;\n{rest}")), rest.repeat(3));
 }
 
 #[test]
