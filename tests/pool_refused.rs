@@ -101,8 +101,7 @@ fn a_job_elsewhere_may_meet_a_pool_without_threads() {
     }
 }
 
-/// Forbids: a thread that drains a pool is not woken when another thread has refused the last job. (The models know no thread
-/// that the system refuses.)
+/// Forbids: a thread that drains a pool is not woken when another thread has refused the last job, as the pool has no thread.
 #[test]
 fn a_drain_ends_when_the_last_job_has_been_refused() {
     let _watchdog = watchdog();

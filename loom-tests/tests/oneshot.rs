@@ -363,16 +363,18 @@ fn drop_publishes() {
     });
 }
 
-/// Forbids: the channel keeps the waker of a dropped receiver while the sender lives.
+/// Forbids: the channel keeps the waker of a receiver that is dropped while the sender waits for that.
 #[test]
 fn dropped_receiver_leaves_no_waker() {
     model(|| {
-        let (sender, mut receiver) = oneshot::channel::<()>();
+        let (mut sender, mut receiver) = oneshot::channel::<()>();
         let (polled, waker) = poll_once(&mut receiver);
         assert!(polled.is_pending());
         let dropping = thread::spawn(move || drop(receiver));
+        block_on(sender.closed());
         dropping.join().unwrap();
         assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
+        assert_eq!(waker.wakes(), 0, "a receiver that gives up is not woken");
         drop(sender);
     });
 }

@@ -223,11 +223,14 @@ fn submit_many_shutdown() {
             let pool = pool.clone();
             move || pool.shutdown()
         });
-        for job in pool.spawn_many([|| 7]) {
-            assert!(matches!(job.outcome().wait(), Ok(7) | Err(JoinError::Cancelled)));
+        for (number, job) in pool.spawn_many([7, 8].map(|number| move || number)).into_iter().enumerate() {
+            match job.outcome().wait() {
+                Ok(result) => assert_eq!(result, 7 + number),
+                Err(error) => assert!(matches!(error, JoinError::Cancelled)),
+            }
         }
         closing.join().unwrap();
-        for job in pool.spawn_many([|| 8]) {
+        for job in pool.spawn_many([9, 10].map(|number| move || number)) {
             assert!(matches!(job.outcome().wait(), Err(JoinError::Cancelled)), "the pool is closed");
         }
         assert_at_rest(&pool);
@@ -328,6 +331,23 @@ fn drain_beside_a_shutdown() {
         let other = thread::spawn({
             let pool = pool.clone();
             move || pool.shutdown()
+        });
+        pool.drain();
+        assert!(job.is_finished());
+        other.join().unwrap();
+    });
+}
+
+/// Forbids: a thread that drains a pool sees that another thread is refusing the last job, and is not woken when that is
+/// over. (The other thread does not join the pool's threads; that would wake the waiting one too.)
+#[test]
+fn drain_beside_a_refusal() {
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let job = pool.spawn(|| ());
+        let other = thread::spawn({
+            let pool = pool.clone();
+            move || pool.shutdown_timeout(std::time::Duration::MAX).unwrap()
         });
         pool.drain();
         assert!(job.is_finished());

@@ -34,6 +34,7 @@
 //! * Its last handle is dropped in a job, or while one runs: `last_handle_in_a_job`, `last_handle_running`.
 //! * A pool is drained while a thread is ending: `drain_joins`.
 //! * A pool is shut down while a job runs, or while it is drained: `shutdown_timeout_waits`, `drain_beside_a_shutdown`.
+//! * A thread that waits for a closed pool is not woken when another thread has refused the last job: `drain_beside_a_refusal`.
 //! * A worker blocks as the job that it waits for is submitted: `submit_block`.
 //! * A blocked worker comes back, and another thread was started in its place: `spare_thread`, `surplus_thread_takes_no_job`.
 //! * A job runs inline while a worker takes it: `inline_wait`.

@@ -881,6 +881,13 @@ pub(crate) const LOGIC: &[Logic] = &[
         model: "submit_many_shutdown",
     },
     Logic {
+        file: "src/pool/mod.rs",
+        name: "a batch that a closed pool refuses counts as one job",
+        find: "            state.counters.cancelled += queued.len() as u64;",
+        replace: "            state.counters.cancelled += 1;",
+        model: "submit_many_shutdown",
+    },
+    Logic {
         file: "src/pool/closing.rs",
         name: "a pool counts as finished while jobs are being refused",
         find: " && (refusing.is_empty() || refusing.contains(&thread::current().id()))",
@@ -893,6 +900,13 @@ pub(crate) const LOGIC: &[Logic] = &[
         find: "        self.stop.wake_all();\n",
         replace: "",
         model: "put_drain",
+    },
+    Logic {
+        file: "src/pool/closing.rs",
+        name: "threads that wait for the pool to finish are not woken when an entry has been refused",
+        find: "map(|at| refusing.swap_remove(at));\n            state.wake_waiters();\n",
+        replace: "map(|at| refusing.swap_remove(at));\n",
+        model: "drain_beside_a_refusal",
     },
     Logic {
         file: "src/pool/closing.rs",
@@ -1228,6 +1242,13 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "a task that has ended can be cancelled",
         find: "(CANCELLED | ENDED) == 0",
         replace: "CANCELLED == 0",
+        model: "cancel_as_it_ends",
+    },
+    Logic {
+        file: "src/event_loop/state.rs",
+        name: "a cancel of a queued task counts for nothing, but the task is dropped",
+        find: "(CANCELLED | ENDED) == 0",
+        replace: "(CANCELLED | ENDED | QUEUED) == 0",
         model: "cancel_as_it_ends",
     },
     Logic {
