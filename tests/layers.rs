@@ -188,7 +188,8 @@ fn named_models_exist() {
     let mut checked = 0;
     for (path, text) in sources() {
         let twin = match path.to_str().unwrap() {
-            "pool/mod.rs" | "pool/map.rs" => Path::new("pool.rs"),
+            "pool/mod.rs" => Path::new("pool.rs"),
+            "pool/map.rs" => Path::new("map.rs"),
             "primitives/cancel.rs" => Path::new("job.rs"),
             "iterable/mod.rs" | "iterable/generator.rs" | "pool/stream.rs" => Path::new("iterable.rs"),
             "time.rs" | "gather.rs" | "sync_await.rs" => Path::new("event_loop.rs"),

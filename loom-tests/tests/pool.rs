@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Note, model_with, poll_once};
+use common::{Note, model_with};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use loom::thread;
@@ -635,36 +635,4 @@ fn start_hook_that_waits() {
         let pool = pool.build();
         block_on(pool.spawn(|| sender.send(()))).unwrap();
     });
-}
-
-/// Forbids: a job of an unordered map reports as the consumer comes to wait, and the consumer sleeps on.
-#[test]
-fn map_unordered() {
-    model(|| {
-        let pool = ThreadPool::new(1);
-        let mut map = pool.map([1, 2], |n| n).max_size(1).unordered();
-        assert_eq!(block_on(map.next()), Some(1));
-        assert_eq!(block_on(map.next()), Some(2));
-        assert_eq!(block_on(map.next()), None);
-    });
-}
-
-/// Forbids: a map that is dropped while its job starts or runs leaves the job's item behind, or uses what is gone.
-#[test]
-fn map_dropped() {
-    for unordered in [false, true] {
-        model(move || {
-            let item = Arc::new(());
-            let pool = ThreadPool::new(1);
-            let mut map = pool.map([item.clone()], |item| item).max_size(1);
-            if unordered {
-                map = map.unordered();
-            }
-            let (polled, _) = poll_once(&mut Box::pin(map.next()));
-            drop(map);
-            drop(polled);
-            pool.drain();
-            assert_eq!(Arc::strong_count(&item), 1);
-        });
-    }
 }

@@ -10,8 +10,11 @@
 //! run. So each job reports once, and a result costs the same however many jobs are in flight.
 //!
 //! # What can go wrong
-//! * A job reports as the consumer comes to wait: `map_unordered`.
-//! * The map is dropped while its jobs run: `map_dropped`.
+//! * A job reports as the consumer comes to wait, or as it takes another result: `map_one_by_one`, `map_two_reports`.
+//! * A job ends by a panic, or never runs, and does not report: `map_panic`, `map_shutdown`.
+//! * A result comes as a `next`, or the map, is dropped: `map_next_dropped`, `map_next_dropped_after_the_report`, `map_dropped`.
+//! * A job is started while there is no room for its result: `map_bounds_the_jobs`.
+//! * The cancelled jobs report to the very task that drops the map: `map_dropped_in_its_task`.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
