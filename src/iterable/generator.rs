@@ -155,7 +155,7 @@ impl<T> Yielder<T> {
     /// What was done before happens before the consumer gets the item; what the consumer did before it closed the stream
     /// happens before the error.
     pub fn put(&mut self, item: T) -> Result<(), spsc::SendError<T>> {
-        let is_stopped = self.pool.as_ref().is_some_and(|pool| Running::stop(&**pool).is_set());
+        let is_stopped = self.pool.as_ref().is_some_and(|pool| pool.stop().is_set());
         if is_stopped || self.unchecked == 0 || self.sender.room().is_pending() {
             self.wait_for_room();
         }

@@ -288,8 +288,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/iterable/generator.rs",
         name: "put does not look whether its pool was closed while there is room",
-        find: " || self.unchecked == 0",
-        replace: "",
+        find: "unchecked: sender.max_size()",
+        replace: "unchecked: usize::MAX",
         model: "put_in_a_closed_pool",
     },
     Logic {
