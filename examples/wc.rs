@@ -1,9 +1,10 @@
 //! Counts the lines, words and bytes of files, many at a time: `wc` with threads.
 //!
-//! What it shows: blocking work (opening and reading files) runs in the jobs of a pool, and the walk that finds them on a
-//! thread of its own, as an iterable; while one async function reads the walk, starts the jobs, keeps a bounded number of
-//! them in flight and awaits their results in order. There is no lock: each job owns its path and hands back a value.
-//! Beside it, on the same thread, a task sleeps and shows how far it has got, ten times a second.
+//! What it shows: blocking work (opening and reading files) runs in the jobs of a pool, by `map`, which keeps a bounded
+//! number of them in flight and gives their results in order. It asks the walk for the next file only when there is room
+//! for one more: so the walk stays as far ahead as that, and reads a directory on the main thread now and then. There is
+//! no lock: each job owns its path and hands back a value. Beside it, on the same thread, a task sleeps and shows how far
+//! it has got, ten times a second.
 //!
 //! ```sh
 //! cargo run --release --example wc -- src tests
@@ -16,10 +17,9 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, FileType};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Read, StdoutLock, Write};
 use std::num::NonZero;
 use std::ops::AddAssign;
@@ -27,13 +27,10 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{env, thread};
 
-use offthread::{
-    IteratorWrapper, Job, ThreadPool, block_on, sleep, spawn, threaded, threaded_iterable_separate, yield_now,
-};
+use offthread::{ThreadPool, block_on, sleep, spawn};
 
 const USAGE: &str = "\
 Usage: wc [-j THREADS] PATH...
@@ -79,76 +76,30 @@ fn main() -> ExitCode {
 /// Counts all files in the pool and prints the results in the order of the walk; `false` if one could not be read.
 async fn run(threads: usize, paths: Vec<PathBuf>) -> io::Result<bool> {
     let pool = ThreadPool::new(threads);
-    let limit = threads * IN_FLIGHT;
-    let mut walk = threaded_iterable_separate(|| Walk::new(paths)).max_size(limit).name("walk");
-    let mut in_flight = VecDeque::new();
+    let count = |(path, found): (PathBuf, io::Result<()>)| {
+        // What the walk could not read takes its place in the queue like any file.
+        let counts = found.and_then(|()| count(File::open(&path)?));
+        (path, counts)
+    };
+    let mut results = pool.map(Walk::new(paths), count).max_size(threads * IN_FLIGHT);
     // The two tasks share it, and need no lock for that: they take turns on one thread.
     let report = Rc::new(RefCell::new(Report::new()));
     // Dropped, and so cancelled, at the end.
     let _progress = io::stderr().is_terminal().then(|| spawn(show_progress(report.clone())));
     loop {
-        let event = poll_fn(|cx| {
-            let event = next_event(&mut walk, &mut in_flight, limit, cx);
-            if event.is_pending() {
+        let result = poll_fn(|cx| {
+            let result = Pin::new(&mut results).poll_next(cx);
+            if result.is_pending() {
                 // While results come fast they are written in bulk.
                 report.borrow_mut().out.flush()?;
             }
-            event.map(Ok::<_, io::Error>)
+            result.map(Ok::<_, io::Error>)
         });
-        match event.await? {
-            Event::Found(path, found) => {
-                let count = move || {
-                    // What the walk could not read takes its place in the queue like any file.
-                    let counts = found.and_then(|()| count(File::open(&path)?));
-                    (path, counts)
-                };
-                in_flight.push_back(threaded(count).on(&pool).async_call());
-            }
-            Event::Counted(path, counts) => {
-                // If this fails, returning drops the jobs and the walk, which cancels them.
-                report.borrow_mut().add(&path, counts)?;
-                // If this function never has to wait, it gives way to the other task all the same.
-                yield_now().await;
-            }
-            Event::Done => return report.borrow_mut().finish(),
+        match result.await? {
+            // If this fails, returning drops the results that are left, which cancels their jobs.
+            Some((path, counts)) => report.borrow_mut().add(&path, counts)?,
+            None => return report.borrow_mut().finish(),
         }
-    }
-}
-
-/// What happens next, as the async function sees it.
-enum Event {
-    /// By the walk: a file, or why it or its directory could not be read.
-    Found(PathBuf, io::Result<()>),
-    Counted(PathBuf, io::Result<Counts>),
-    Done,
-}
-
-type Counting = Job<(PathBuf, io::Result<Counts>)>;
-
-/// The walk's next file, if one more may be in flight; or else the first job's result, whichever is there.
-fn next_event(
-    walk: &mut IteratorWrapper<(PathBuf, io::Result<()>)>,
-    in_flight: &mut VecDeque<Counting>,
-    limit: usize,
-    cx: &mut Context<'_>,
-) -> Poll<Event> {
-    let mut walked = walk.is_closed();
-    if !walked && in_flight.len() < limit {
-        match Pin::new(walk).poll_next(cx) {
-            Poll::Ready(Some((path, found))) => return Poll::Ready(Event::Found(path, found)),
-            Poll::Ready(None) => walked = true,
-            Poll::Pending => {}
-        }
-    }
-    match in_flight.front_mut() {
-        // If the job panicked, so does this.
-        Some(job) => {
-            let (path, counts) = ready!(Pin::new(job).poll(cx));
-            in_flight.pop_front();
-            Poll::Ready(Event::Counted(path, counts))
-        }
-        None if walked => Poll::Ready(Event::Done),
-        None => Poll::Pending,
     }
 }
 
