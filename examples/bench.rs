@@ -10,6 +10,7 @@
 //! |---|---|---|---|
 //! | job round trip | start a job, wait for its result | a pool of 4, `block_on` | a thread a job |
 //! | 100 000 jobs | the same, but all are started before the first is awaited | a pool of 4 | 4 threads, one queue of boxed closures, a channel for each answer |
+//! | map of *n* jobs | the same, but no more than *n* are in flight | `ThreadPool::map` on a pool of 4, in order or not | as above |
 //! | oneshot, one thread | make a channel, send a value, receive it | `oneshot` | `sync_channel(1)` |
 //! | oneshot ping-pong | there and back between two threads, over two new channels | `oneshot` | `sync_channel(1)` |
 //! | `block_on`, ready | wait for a future that is ready | `block_on` | a poll by hand |
@@ -19,6 +20,7 @@
 //! | `sync_await` | from a thread, have the loop's thread compute something, wait for it | `sync_await` | a boxed closure through a channel, the answer through another |
 //! | spsc, *n* slots | hand a `u64` from a thread to the main one | `spsc`, sent blocking and awaited | `sync_channel` |
 //! | iterable, *n* slots | the next item of an iterator that runs in a thread | `IteratorWrapper` on a pool of 1 | `sync_channel` and a thread |
+//! | generator, *n* slots | the next item that a body puts in a thread | `threaded_generator` on a pool of 1 | `sync_channel` and a thread |
 //!
 //! Some of std's need a word. A thread for each of 100 000 jobs is no alternative, so there it is the pool that one
 //! writes with std. And a poll by hand cannot wait for anything, nor does a loop over futures know which was woken, or a heap
@@ -73,9 +75,13 @@ struct Workload {
 }
 
 #[rustfmt::skip] // a table
-const WORKLOADS: [Workload; 15] = [
+const WORKLOADS: [Workload; 22] = [
     Workload { name: "job round trip", batch: 2_000, ours: ours::round_trip, std: std_alone::round_trip },
     Workload { name: "100 000 jobs", batch: 100_000, ours: ours::many_jobs, std: std_alone::many_jobs },
+    Workload { name: "map of 8 jobs", batch: 100_000, ours: ours::map::<8, true>, std: std_alone::many_jobs },
+    Workload { name: "map of 8 jobs, unordered", batch: 100_000, ours: ours::map::<8, false>, std: std_alone::many_jobs },
+    Workload { name: "map of 1024 jobs", batch: 100_000, ours: ours::map::<1024, true>, std: std_alone::many_jobs },
+    Workload { name: "map of 1024 jobs, unordered", batch: 100_000, ours: ours::map::<1024, false>, std: std_alone::many_jobs },
     Workload { name: "oneshot, one thread", batch: 100_000, ours: ours::oneshot, std: std_alone::oneshot },
     Workload { name: "oneshot ping-pong", batch: 2_000, ours: ours::ping_pong, std: std_alone::ping_pong },
     Workload { name: "block_on, ready", batch: 1_000_000, ours: ours::ready, std: std_alone::ready },
@@ -89,6 +95,9 @@ const WORKLOADS: [Workload; 15] = [
     Workload { name: "iterable, 2 slots", batch: 20_000, ours: ours::iterable::<2>, std: std_alone::stream::<2> },
     Workload { name: "iterable, 64 slots", batch: 200_000, ours: ours::iterable::<64>, std: std_alone::stream::<64> },
     Workload { name: "iterable, 1024 slots", batch: 500_000, ours: ours::iterable::<1024>, std: std_alone::stream::<1024> },
+    Workload { name: "generator, 2 slots", batch: 20_000, ours: ours::generator::<2>, std: std_alone::stream::<2> },
+    Workload { name: "generator, 64 slots", batch: 200_000, ours: ours::generator::<64>, std: std_alone::stream::<64> },
+    Workload { name: "generator, 1024 slots", batch: 500_000, ours: ours::generator::<1024>, std: std_alone::stream::<1024> },
 ];
 
 /// Pending so many times, waking itself each time; then ready with the number.
@@ -146,7 +155,7 @@ mod ours {
     use std::time::Instant;
 
     use super::{OURS_LATE, lengths, yields};
-    use offthread::{IteratorWrapper, ThreadPool, block_on, oneshot, sleep, spawn, spsc, threaded};
+    use offthread::{IteratorWrapper, ThreadPool, block_on, oneshot, sleep, spawn, spsc, threaded, threaded_generator};
 
     pub fn wakes_itself(ops: u32) -> u64 {
         block_on(yields(ops, (0..ops.into()).sum()))
@@ -207,6 +216,21 @@ mod ours {
         })
     }
 
+    pub fn map<const MAX_SIZE: usize, const ORDERED: bool>(ops: u32) -> u64 {
+        let pool = ThreadPool::new(4);
+        let mut numbers = pool.map(0..ops.into(), |n: u64| n).max_size(MAX_SIZE);
+        if !ORDERED {
+            numbers = numbers.unordered();
+        }
+        block_on(async {
+            let mut sum = 0;
+            while let Some(n) = numbers.next().await {
+                sum += n;
+            }
+            sum
+        })
+    }
+
     pub fn oneshot(ops: u32) -> u64 {
         let pass = |n: u64| {
             let (sender, receiver) = oneshot::channel();
@@ -261,8 +285,16 @@ mod ours {
     }
 
     pub fn iterable<const SLOTS: usize>(ops: u32) -> u64 {
+        read::<SLOTS>(IteratorWrapper::new(move || 0..u64::from(ops)))
+    }
+
+    pub fn generator<const SLOTS: usize>(ops: u32) -> u64 {
+        read::<SLOTS>(threaded_generator(move |out| (0..ops.into()).try_for_each(|n| out.put(n))))
+    }
+
+    fn read<const SLOTS: usize>(items: IteratorWrapper<u64>) -> u64 {
         let pool = ThreadPool::new(1);
-        let mut items = IteratorWrapper::new(move || 0..u64::from(ops)).on(&pool).max_size(SLOTS);
+        let mut items = items.on(&pool).max_size(SLOTS);
         block_on(async {
             let mut sum = 0;
             while let Some(n) = items.next().await {
@@ -583,7 +615,7 @@ fn print_row(name: &str, ours: &Side, std: &Side) {
 }
 
 fn print_cells(first: &str, others: [&str; 7]) {
-    println!("| {first:20} | {} |", others.map(|cell| format!("{cell:>14}")).join(" | "));
+    println!("| {first:27} | {} |", others.map(|cell| format!("{cell:>14}")).join(" | "));
 }
 
 /// The system's allocator, which counts while it is told to: in timed rounds, all it adds is one look at a flag.
