@@ -1,9 +1,9 @@
 //! Serves the files of a directory to web browsers: an HTTP/1.1 server in threads.
 //!
-//! What it shows: [`TcpListener::incoming`] blocks, so it is read as an iterable, in a thread of its own. One async
+//! What it shows: [`TcpListener::incoming`] blocks, so a generator reads it, in a thread of its own. One async
 //! function takes the connections from it, as many as may be in flight, and makes each a job of a pool: there, reading
 //! requests and sending files is plain blocking code. A third thread waits for the end of stdin, which stops the
-//! server: it closes the iterable, and then the pool, whose jobs learn of it by [`is_cancelled`] and end after the
+//! server: it closes the generator, and then the pool, whose jobs learn of it by [`is_cancelled`] and end after the
 //! answer at hand.
 //!
 //! ```sh
@@ -23,17 +23,17 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZero;
 use std::path::{Component, Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, future, iter, thread};
+use std::{env, future};
 
 use offthread::{
-    IteratorWrapper, Job, Outcome, ThreadPool, block_on, is_cancelled, sleep, spawn, threaded,
-    threaded_iterable_separate, threaded_separate,
+    Either, IteratorWrapper, Outcome, ThreadPool, Yielder, block_on, is_cancelled, race, sleep, threaded,
+    threaded_generator_separate, threaded_separate, wait_cancelled,
 };
 
 const USAGE: &str = "\
@@ -93,13 +93,12 @@ async fn run(options: Options) -> Result<(), String> {
 
     let pool = ThreadPool::builder().threads(limit).name("http").build();
     let mut in_flight = Vec::new();
-    // One connection may wait in its buffer. The others wait where they always do, in the system's queue.
-    let mut connections = threaded_iterable_separate(|| accept(listener)).max_size(1).name("accept");
+    let mut connections = accept(listener);
     let mut end = threaded_separate(|| drop(io::copy(&mut io::stdin(), &mut io::sink()))).name("stdin").async_call();
 
-    while let Some(stream) = unless(&mut end, async {
+    // When the end comes, dropping `next` before it is ready loses no connection.
+    while let Either::Right(Some(stream)) = race(&mut end, async {
         fewer_than(limit, &mut in_flight).await;
-        // Dropping `next` before it is ready loses no connection.
         connections.next().await
     })
     .await
@@ -121,24 +120,27 @@ async fn run(options: Options) -> Result<(), String> {
     Ok(())
 }
 
-/// The connections, as they come: an iterator that blocks, and owns the listener. It ends once its iterable is closed.
-fn accept(listener: TcpListener) -> impl Iterator<Item = TcpStream> {
-    iter::from_fn(move || {
-        loop {
-            match listener.incoming().next()? {
-                _ if is_cancelled() => return None,
-                Ok(stream) => return Some(stream),
+/// The connections, as they come. One may wait in the buffer, and one for room there. The others wait where they always
+/// do, in the system's queue.
+fn accept(listener: TcpListener) -> IteratorWrapper<TcpStream> {
+    let body = move |out: &mut Yielder<_>| {
+        for stream in listener.incoming() {
+            match stream {
+                _ if is_cancelled() => break,
+                Ok(stream) => out.put(stream)?,
                 // The client has left already, or there are too many files open: that passes.
                 Err(error) => {
                     complain(&format!("no connection: {error}"));
-                    thread::sleep(PAUSE);
+                    wait_cancelled(PAUSE);
                 }
             }
         }
-    })
+        Ok(())
+    };
+    threaded_generator_separate(body).max_size(1).name("accept")
 }
 
-/// Closes the iterable. When this returns, its thread has dropped the listener, the port is free, and who was waiting
+/// Closes the generator. When this returns, its thread has dropped the listener, the port is free, and who was waiting
 /// to be served has been turned away.
 async fn stop_accepting(mut connections: IteratorWrapper<TcpStream>, mut address: SocketAddr) {
     match address.ip() {
@@ -147,24 +149,13 @@ async fn stop_accepting(mut connections: IteratorWrapper<TcpStream>, mut address
         _ => {}
     }
     // `accept` returns only when somebody connects. So the server does that itself, until it has been noticed.
-    let knocking = spawn(async move {
+    let knock = async {
         loop {
             let _ = threaded_separate(move || TcpStream::connect_timeout(&address, PAUSE)).await;
             sleep(PAUSE).await;
         }
-    });
-    connections.close().await;
-    knocking.cancel();
-}
-
-/// What the future gives, or nothing if the end comes first.
-async fn unless<T>(end: &mut Job<()>, future: impl Future<Output = Option<T>>) -> Option<T> {
-    let mut future = pin!(future);
-    future::poll_fn(|cx| match Pin::new(&mut *end).poll(cx) {
-        Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => future.as_mut().poll(cx),
-    })
-    .await
+    };
+    race(connections.close(), knock).await;
 }
 
 /// Lets go of the jobs that have finished, and waits until there are less than `limit`.
