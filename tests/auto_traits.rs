@@ -8,7 +8,8 @@
 
 use offthread::{
     Elapsed, EventLoop, EventLoopBuilder, IteratorWrapper, Job, JoinError, LoopHandle, Outcome, Panic, Sleep,
-    SyncWaitError, Task, TaskOutcome, ThreadPool, Threaded, TimerHandle, gather, oneshot, spsc, timeout, yield_now,
+    SyncWaitError, Task, TaskOutcome, ThreadPool, Threaded, TimerHandle, Yielder, gather, oneshot, spsc, timeout,
+    yield_now,
 };
 use std::cell::Cell;
 use std::error::Error;
@@ -72,6 +73,16 @@ fn an_iterable_is_send_and_sync_where_its_items_are_send() {
     assert!(has!(IteratorWrapper<Opaque>: Debug));
     assert!(has!(IteratorWrapper<std::marker::PhantomPinned>: Unpin));
     assert!(!has!(IteratorWrapper<Shared>: Clone));
+}
+
+/// The body of a generator may lend it to another thread.
+#[test]
+fn a_yielder_is_send_and_sync_where_its_items_are_send() {
+    assert_eq!(threads!(Yielder<Shared>), ALL);
+    assert_eq!(threads!(Yielder<Sendable>), ALL);
+    assert_eq!(threads!(Yielder<Local>), NONE);
+    assert!(has!(Yielder<Opaque>: Debug));
+    assert!(has!(Yielder<std::marker::PhantomPinned>: Unpin));
 }
 
 /// No method that takes `&self` hands out a value, so `T: Send` is enough for both traits.
@@ -302,6 +313,7 @@ fn every_handle_is_unwind_safe() {
         ("Context", unwinds!(offthread::Context)),
         ("ContextVar", unwinds!(offthread::ContextVar<Unsafe>)),
         ("IteratorWrapper", unwinds!(IteratorWrapper<Unsafe>)),
+        ("Yielder", unwinds!(Yielder<Unsafe>)),
         ("spsc::Sender", unwinds!(spsc::Sender<Unsafe>)),
         ("spsc::Receiver", unwinds!(spsc::Receiver<Unsafe>)),
         ("oneshot::Sender", unwinds!(oneshot::Sender<Unsafe>)),

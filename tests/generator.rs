@@ -696,17 +696,6 @@ fn sync_call_blocks_for_another_thread() {
     assert_says(&panic_of(|| panics.sync_call().count()), "in the body");
 }
 
-/// Forbids that the types lose the traits that users need.
-#[test]
-fn auto_traits() {
-    fn check<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe + std::fmt::Debug>() {}
-    check::<Yielder<u8>>();
-    // An item need not be `Sync`.
-    check::<Yielder<std::cell::Cell<u8>>>();
-    let mut shown = threaded_generator(|out: &mut Yielder<String>| out.put(format!("{out:?}")));
-    assert!(take(&mut shown).unwrap().starts_with("Yielder {"));
-}
-
 // --- random programs ------------------------------------------------------------------------------------------------
 
 /// What the body does after its items.
