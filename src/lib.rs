@@ -102,7 +102,7 @@
 // In a loom build, only `sync` may use std's synchronisation: see `clippy.toml`.
 #![cfg_attr(offthread_loom, warn(clippy::disallowed_types, clippy::disallowed_methods))]
 
-// In reading order: a module uses only modules above it (`tests/layers.rs` checks that).
+// In reading order: a module uses only modules above it (`tests/rules/layers.rs` checks that).
 mod sync;
 mod primitives;
 mod context;

@@ -3,9 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-mod iterable_helpers;
+#[path = "helpers/mod.rs"]
+mod helpers;
 
-use iterable_helpers::*;
+use helpers::iterables::*;
 use offthread::{
     Job, JoinError, LoopHandle, SyncWaitError, ThreadPool, block_on, is_cancelled, oneshot, sleep, sync_await,
     threaded, timeout,

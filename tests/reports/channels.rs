@@ -1,6 +1,6 @@
 //! Channels, and futures that are polled, dropped or forgotten at unusual moments.
 
-use crate::iterable_helpers::*;
+use crate::helpers::iterables::*;
 use crate::{MILLI, poll};
 use offthread::{
     EventLoop, IteratorWrapper, ThreadPool, block_on, gather, oneshot, sleep, spawn, spsc, threaded_iterable,

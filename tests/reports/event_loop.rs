@@ -1,6 +1,6 @@
 //! The event loop: its end, code that nests in it, `gather` and `sync_await`.
 
-use crate::iterable_helpers::*;
+use crate::helpers::iterables::*;
 use crate::{LONG, MILLI, poll};
 use offthread::{
     EventLoop, Job, JoinError, LoopHandle, SyncWaitError, Task, ThreadPool, block_on, gather, is_cancelled, oneshot,

@@ -1,6 +1,6 @@
 //! Iterables: iterators that misbehave, and scopes.
 
-use crate::iterable_helpers::*;
+use crate::helpers::iterables::*;
 use crate::{LONG, caught};
 use offthread::{ThreadPool, block_on, threaded_iterable, timeout};
 use std::future::poll_fn;

@@ -7,11 +7,11 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 
-#[path = "../common/hooks.rs"]
+#[path = "../helpers/mod.rs"]
+mod helpers;
+#[path = "../helpers/hooks.rs"]
 #[allow(unsafe_code, reason = "std has no safe way to make a waker whose clone or drop runs code")]
 mod hooks;
-#[path = "../iterable_helpers/mod.rs"]
-mod iterable_helpers;
 
 mod channels;
 mod event_loop;
@@ -23,8 +23,8 @@ mod timers;
 mod values;
 mod wakers;
 
+use helpers::iterables::quiet_panic;
 use hooks::Hooks;
-use iterable_helpers::quiet_panic;
 use offthread::ThreadPool;
 use std::any::Any;
 use std::future::{Future, poll_fn};

@@ -1,7 +1,7 @@
 //! Pools: code in unusual places that closes its pool, waits for it, or blocks; hooks; the global pool; the end of the process.
 
+use crate::helpers::iterables::*;
 use crate::hooks::Hooks;
-use crate::iterable_helpers::*;
 use crate::{CLOSE, MILLI, poll};
 use offthread::{
     ContextVar, IteratorWrapper, Job, JoinError, ThreadPool, block_on, gather, is_cancelled, oneshot, sleep, spawn,

@@ -1,6 +1,6 @@
 //! Printing a value while it is used, and a panic hook that uses what has panicked.
 
-use crate::iterable_helpers::*;
+use crate::helpers::iterables::*;
 use crate::{MILLI, poll};
 use offthread::{
     Context, ContextVar, EventLoop, IteratorWrapper, LoopHandle, ThreadPool, block_on, sleep, spawn, spsc, sync_await,

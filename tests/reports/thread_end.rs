@@ -1,6 +1,6 @@
 //! The crate in the destructors of thread-locals.
 
-use crate::iterable_helpers::*;
+use crate::helpers::iterables::*;
 use crate::{LONG, MILLI, poll};
 use offthread::{
     Context, ContextVar, EventLoop, IteratorWrapper, LoopHandle, ThreadPool, block_on, gather, is_cancelled, sleep,

@@ -1,6 +1,6 @@
 //! Timers whose wakers use other timers, and limits that fire as something else happens.
 
-use crate::iterable_helpers::*;
+use crate::helpers::iterables::*;
 use crate::{LONG, MILLI, poll};
 use offthread::{
     JoinError, LoopHandle, Sleep, TimerHandle, block_on, oneshot, sleep, sleep_until, spawn, spsc, timeout, yield_now,

@@ -2,7 +2,7 @@
 
 #![allow(clippy::large_stack_arrays, clippy::large_futures, reason = "large values are what it is about")]
 
-use crate::iterable_helpers::*;
+use crate::helpers::iterables::*;
 use crate::{MILLI, caught};
 use offthread::{
     ContextVar, IteratorWrapper, LoopHandle, ThreadPool, block_on, gather, oneshot, sleep, spawn, spsc, threaded,

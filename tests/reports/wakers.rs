@@ -1,7 +1,7 @@
 //! Wakers that panic as they are cloned, woken or dropped.
 
+use crate::helpers::iterables::*;
 use crate::hooks::Hooks;
-use crate::iterable_helpers::*;
 use crate::{MILLI, caught, poll, poll_uncloneable, uncloneable_waker};
 use offthread::{ThreadPool, block_on, gather, oneshot, sleep, sleep_until, spawn, spsc, yield_now};
 use std::panic::{AssertUnwindSafe, catch_unwind};

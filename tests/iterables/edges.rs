@@ -1,0 +1,353 @@
+//! Edge cases of the iterables that a review found.
+
+#![forbid(unsafe_code)]
+
+use crate::helpers::iterables::*;
+use offthread::{ContextVar, IteratorWrapper, Job, ThreadPool, block_on, sync_await};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+use std::{future, iter, thread};
+
+/// Runs code when it is dropped.
+struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(f) = self.0.take() {
+            f();
+        }
+    }
+}
+
+/// A paused stream whose iterator runs `on_drop` when it is dropped.
+fn paused(pool: &ThreadPool, on_drop: impl FnOnce() + Send + 'static) -> IteratorWrapper<u32> {
+    let make = move || {
+        let on_drop = OnDrop(Some(on_drop));
+        (0..).inspect(move |_| _ = &on_drop)
+    };
+    let mut stream = IteratorWrapper::new(make).on(pool).max_size(2);
+    assert_eq!(take(&mut stream), Some(0));
+    until("it is paused", || all_are_idle(pool));
+    stream
+}
+
+/// Waits for a new job of the pool with a std channel, so that the pool does not know that this thread blocks.
+fn wait_for_a_job(pool: &ThreadPool) {
+    let (done, is_done) = mpsc::channel();
+    pool.spawn(move || done.send(()).unwrap()).detach();
+    is_done.recv().unwrap();
+}
+
+/// Forbids that a spare thread that dropped an iterator goes on with jobs, so that more jobs run than the pool may run.
+#[test]
+fn a_spare_thread_takes_no_jobs() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (stream, watch) = filled(Kind::Pool, &pool, 2);
+    let (crowd, go, started) = (Crowd::default(), Gate::default(), Gate::default());
+    let job = |number| {
+        let (crowd, go, started) = (crowd.clone(), go.clone(), started.clone());
+        move || {
+            crowd.enter();
+            if number == 0 {
+                started.open();
+            }
+            go.pass();
+            crowd.leave();
+        }
+    };
+    // The worker takes the first job, and the others with it.
+    let jobs = pool.spawn_many((0..3).map(job));
+    started.pass();
+    drop(stream);
+    watch.wait_for_the_end();
+    until("the spare one has ended", || pool.stats().threads == 1);
+    assert_eq!(crowd.most(), 1);
+    go.open();
+    jobs.into_iter().for_each(Job::wait);
+}
+
+/// Forbids that a shutdown drops a paused iterator before it cancels the queued job that the iterator's `Drop` waits
+/// for.
+#[test]
+fn shutdown_with_an_iterator_that_waits_for_a_queued_job() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let slot = Arc::new(Mutex::new(None::<Job<()>>));
+    let inside = Arc::clone(&slot);
+    let _stream = paused(&pool, move || {
+        let job = inside.lock().unwrap().take();
+        assert_cancelled(job.expect("the job"));
+    });
+    let held = hold(&pool, 1);
+    *slot.lock().unwrap() = Some(pool.spawn(|| ()));
+    assert!(pool.shutdown_timeout(Duration::ZERO).is_err());
+    release(held);
+}
+
+/// The same for a queued stream.
+#[test]
+fn shutdown_with_an_iterator_that_closes_a_queued_stream() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let slot = Arc::new(Mutex::new(None::<IteratorWrapper<u32>>));
+    let inside = Arc::clone(&slot);
+    let _stream = paused(&pool, move || {
+        let stream = inside.lock().unwrap().take();
+        block_on(stream.expect("the stream").close());
+    });
+    let held = hold(&pool, 1);
+    let mut queued = IteratorWrapper::new(|| 0..5).on(&pool);
+    assert!(poll_once(&mut queued).is_pending());
+    *slot.lock().unwrap() = Some(queued);
+    assert!(pool.shutdown_timeout(Duration::ZERO).is_err());
+    release(held);
+}
+
+/// The same for a running job that waits to be cancelled.
+#[test]
+fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let done = Gate::default();
+    // Several streams, so that some are dropped before the job is told, if the order is wrong.
+    let streams: Vec<_> =
+        iter::repeat_with(|| done.clone()).take(20).map(|done| paused(&pool, move || done.pass())).collect();
+    let started = Gate::default();
+    let job = pool.spawn({
+        let started = started.clone();
+        move || {
+            started.open();
+            let _ = catch_unwind(|| sync_await(future::pending::<()>()));
+            done.open();
+        }
+    });
+    started.pass();
+    pool.shutdown();
+    job.wait();
+    drop(streams);
+}
+
+/// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items.
+#[test]
+fn a_quick_consumer_holds_nobody_up() {
+    let _watchdog = watchdog();
+    for max_size in [1, 2, 4] {
+        let pool = ThreadPool::new(1);
+        let (made, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let count = Arc::clone(&made);
+        let make = move || iter::repeat_with(move || count.fetch_add(1, SeqCst));
+        let mut stream = IteratorWrapper::new(make).on(&pool).max_size(max_size);
+        let stopped = Arc::clone(&stop);
+        let reader = thread::spawn(move || {
+            while !stopped.load(SeqCst) {
+                let _ = poll_once(&mut stream);
+            }
+        });
+        until("it runs", || made.load(SeqCst) > 100);
+        for _ in 0..500 {
+            let made_inside = Arc::clone(&made);
+            let job = pool.spawn(move || made_inside.load(SeqCst));
+            let submitted = made.load(SeqCst);
+            assert!(job.wait() <= submitted + max_size);
+        }
+        stop.store(true, SeqCst);
+        reader.join().unwrap();
+    }
+}
+
+/// Forbids that a job is left to a worker that drops the payload of an unreceived panic.
+#[test]
+fn a_payload_that_waits_for_a_job() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    let (dropped, entered, go) = (Gate::default(), Gate::default(), Gate::default());
+    let payload = {
+        let (pool, dropped) = (pool.clone(), dropped.clone());
+        OnDrop(Some(move || {
+            wait_for_a_job(&pool);
+            dropped.open();
+        }))
+    };
+    let (inside, may_go) = (entered.clone(), go.clone());
+    let make = move || -> std::ops::Range<u32> {
+        inside.open();
+        may_go.pass();
+        resume_unwind(Box::new(payload))
+    };
+    let mut stream = IteratorWrapper::new(make).on(&pool);
+    assert!(poll_once(&mut stream).is_pending());
+    entered.pass();
+    drop(stream);
+    go.open();
+    dropped.pass();
+}
+
+/// The same for the value of a context variable whose last copy the stream owns.
+#[test]
+fn a_context_that_waits_for_a_job() {
+    type Value = Arc<Mutex<dyn Send>>;
+    static VALUE: ContextVar<Value> = ContextVar::new();
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    let (dropped, go) = (Gate::default(), Gate::default());
+    VALUE.set(Arc::new(Mutex::new(OnDrop(Some({
+        let (pool, dropped) = (pool.clone(), dropped.clone());
+        move || {
+            wait_for_a_job(&pool);
+            dropped.open();
+        }
+    })))));
+    let may_go = go.clone();
+    let make = move || {
+        may_go.pass();
+        0..1
+    };
+    let mut stream = IteratorWrapper::new(make).on(&pool);
+    assert!(poll_once(&mut stream).is_pending());
+    drop(VALUE.clear());
+    go.open();
+    dropped.pass();
+}
+
+/// Forbids that a panic of the consumer's waker ends the iterator.
+#[test]
+fn a_waker_that_panics() {
+    struct Panics(AtomicBool, Gate);
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            let is_first = !self.0.swap(true, SeqCst);
+            self.1.open();
+            if is_first {
+                resume_unwind(Box::new("the waker"));
+            }
+        }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for kind in BOTH {
+        let go = Gate::default();
+        let may_go = go.clone();
+        let mut stream = kind.stream(&pool, move || {
+            may_go.pass();
+            0..3
+        });
+        let panics = Arc::new(Panics(AtomicBool::new(false), Gate::default()));
+        let waker: Waker = Arc::clone(&panics).into();
+        assert!(Pin::new(&mut stream).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        go.open();
+        panics.1.pass();
+        assert_eq!(take_all(&mut stream), [0, 1, 2]);
+    }
+}
+
+/// Forbids that `close` resumes the panic of a buffered item's `Drop` before the iterator has been dropped.
+#[test]
+fn an_armed_item_does_not_cut_the_close_short() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for kind in BOTH {
+        let (watch, polled) = (Watch::default(), Gate::default());
+        let (entered, go) = (Gate::default(), Gate::default());
+        let (may_start, inside, may_go) = (polled.clone(), entered.clone(), go.clone());
+        let mut stream = watch.stream(kind, &pool, move |numbers| {
+            may_start.pass();
+            numbers.map(move |item| {
+                if item.number == 0 {
+                    return item.armed();
+                }
+                inside.open();
+                may_go.pass();
+                item
+            })
+        });
+        // `make` waits until this poll has returned; otherwise the poll might take the first item.
+        assert!(poll_once(&mut stream).is_pending());
+        polled.open();
+        entered.pass();
+        let closing = thread::spawn(move || {
+            let closed = catch_unwind(AssertUnwindSafe(|| block_on(stream.close())));
+            assert!(watch.end().is_some());
+            closed.is_err()
+        });
+        go.open();
+        assert!(closing.join().unwrap());
+    }
+}
+
+/// Forbids that a cancelled `close` keeps its waker (known bug 28), or that a second `close` then waits for ever.
+#[test]
+fn a_close_that_is_given_up_keeps_no_waker() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for kind in BOTH {
+        let (entered, go) = (Gate::default(), Gate::default());
+        let (inside, may_go) = (entered.clone(), go.clone());
+        let mut stream = kind.stream(&pool, move || {
+            inside.open();
+            may_go.pass();
+            0..3
+        });
+        assert!(poll_once(&mut stream).is_pending());
+        entered.pass();
+        let witness = Witness::default();
+        assert!(witness.poll(Box::pin(stream.close())).is_pending());
+        assert_eq!(witness.kept(), 0);
+        let closing = thread::spawn(move || block_on(stream.close()));
+        go.open();
+        closing.join().unwrap();
+    }
+}
+
+/// Forbids that many closes at once start as many threads.
+#[test]
+fn many_closes_start_few_threads() {
+    let _watchdog = watchdog();
+    let threads = Threads::default();
+    let pool = threads.watch(ThreadPool::builder().threads(4)).build();
+    let streams: Vec<_> = (0..300).map(|_| paused(&pool, || ())).collect();
+    let held = hold(&pool, 4);
+    let before = threads.started();
+    drop(streams);
+    until("the spare threads have ended", || pool.stats().threads == 4);
+    // The number depends on how fast a thread starts. One thread for each close would be 300.
+    assert!(threads.started() - before < 100, "{}", threads.started() - before);
+    release(held);
+}
+
+#[test]
+#[ignore = "run by `a_drain_hears_of_a_turn_that_is_withdrawn`, in a process whose memory is limited"]
+fn drain_probe() {
+    let _watchdog = watchdog();
+    // There is no memory for a second stack of this size, so no thread can run the turn while the job waits.
+    let pool = ThreadPool::builder().threads(1).stack_size(600 << 20).build();
+    let (started, go, draining) = (Gate::default(), Gate::default(), pool.clone());
+    let drainer = pool.spawn({
+        let (started, go) = (started.clone(), go.clone());
+        move || {
+            started.open();
+            go.pass();
+            draining.drain();
+        }
+    });
+    started.pass();
+    let mut stream = IteratorWrapper::new(|| 0..5).on(&pool);
+    assert!(poll_once(&mut stream).is_pending());
+    go.open();
+    until("it drains", || pool.is_closed());
+    drop(stream);
+    drainer.wait();
+    println!("the probe has seen it all");
+}
+
+/// Forbids that a job drains its pool, and is not woken when the last queued turn is withdrawn.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_drain_hears_of_a_turn_that_is_withdrawn() {
+    let output = confined_child("drain_probe", 1000, 4);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+}

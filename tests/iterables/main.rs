@@ -1,0 +1,12 @@
+//! Blocking iterators, and generators, as streams.
+
+#[path = "../helpers/mod.rs"]
+mod helpers;
+
+mod basics;
+mod close;
+mod edges;
+mod fairness;
+mod generator;
+mod macros;
+mod pool;

@@ -1,0 +1,327 @@
+//! Waits that come to an end: with a time-out, by a cancellation, or by the first of several futures.
+
+#![forbid(unsafe_code)]
+
+use crate::helpers::iterables::*;
+use offthread::{
+    Context, ContextVar, Either, Job, JoinError, ThreadPool, block_on, gather, is_cancelled, oneshot, race, sleep,
+    spawn, spsc, threaded_separate, try_gather, wait_cancelled, yield_now,
+};
+use std::cell::Cell;
+use std::future::{pending, poll_fn, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const SHORT: Duration = Duration::from_millis(20);
+
+// --- wait_cancelled -------------------------------------------------------------------------------------------------
+
+/// Forbids: a sleeping job sleeps on when it is cancelled, dropped, or its pool is shut down.
+#[test]
+fn a_cancelled_job_wakes_up() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let ends: [fn(Job<bool>, &ThreadPool); 3] = [
+        |job, _| {
+            assert!(!job.cancel());
+            assert!(job.wait());
+        },
+        |job, _| drop(job),
+        |job, pool| {
+            pool.shutdown();
+            assert!(job.wait());
+        },
+    ];
+    for end in ends {
+        let (started, has_started) = mpsc::channel();
+        let (report, reported) = mpsc::channel();
+        let job = pool.spawn(move || {
+            started.send(()).unwrap();
+            let cancelled = wait_cancelled(Duration::MAX);
+            report.send(cancelled && is_cancelled()).unwrap();
+            cancelled
+        });
+        has_started.recv().unwrap();
+        end(job, &pool);
+        assert_eq!(reported.recv(), Ok(true));
+    }
+}
+
+/// Forbids: the sleep is shorter than its time, or true, where nothing is cancelled.
+#[test]
+fn without_a_cancellation_it_is_a_sleep() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let sleeps = || {
+        let start = Instant::now();
+        assert!(!wait_cancelled(Duration::ZERO));
+        assert!(!wait_cancelled(SHORT));
+        start.elapsed() >= SHORT
+    };
+    assert!(sleeps());
+    assert!(pool.spawn(sleeps).wait());
+    assert!(threaded_separate(sleeps).async_call().wait());
+}
+
+/// Forbids: an iterator that waits for more does not hear that it is closed.
+#[test]
+fn a_closed_iterable_wakes_up() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for kind in BOTH {
+        let (waits, is_waiting) = oneshot::channel();
+        let mut waits = Some(waits);
+        let mut stream = kind.stream(&pool, move || {
+            std::iter::from_fn(move || {
+                waits.take().unwrap().send(()).unwrap();
+                assert!(wait_cancelled(Duration::MAX));
+                None::<u8>
+            })
+        });
+        assert!(poll_once(&mut stream).is_pending());
+        is_waiting.recv_blocking().unwrap();
+        block_on(stream.close());
+    }
+}
+
+/// Forbids: a job that sleeps so keeps others from running.
+#[test]
+fn a_sleeping_job_holds_nobody_up() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let sleeper = pool.spawn(|| wait_cancelled(Duration::MAX));
+    assert_eq!(pool.spawn(|| 1).wait(), 1);
+    sleeper.cancel();
+    assert!(sleeper.wait());
+}
+
+// --- time-outs ------------------------------------------------------------------------------------------------------
+
+/// Forbids: a wait with a time-out loses the job, its result, or its panic; or waits for too short a time.
+#[test]
+fn a_job_is_waited_for_so_long() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let job = pool.spawn(move || {
+        inside.pass();
+        7
+    });
+    let start = Instant::now();
+    let Err(job) = job.wait_timeout(SHORT) else { panic!("it cannot have finished") };
+    assert!(start.elapsed() >= SHORT);
+    let Err(job) = job.wait_timeout(Duration::ZERO) else { panic!("it cannot have finished") };
+    let Err(outcome) = job.outcome().wait_timeout(Duration::ZERO) else { panic!("it cannot have finished") };
+    gate.open();
+    assert_eq!(outcome.wait_timeout(Duration::MAX).unwrap().unwrap(), 7);
+
+    let job = pool.spawn(|| 8);
+    until("it has finished", || job.is_finished());
+    assert_eq!(job.wait_timeout(Duration::ZERO).unwrap(), 8);
+    let job = pool.spawn(|| quiet_panic("on purpose"));
+    assert!(catch_unwind(AssertUnwindSafe(|| job.wait_timeout(Duration::MAX).map_err(|_| ()))).is_err());
+    let outcome = pool.spawn(|| quiet_panic("on purpose")).outcome().wait_timeout(Duration::MAX).unwrap();
+    assert!(matches!(outcome, Err(JoinError::Panicked(_))));
+
+    // One that was not waited for to the end is cancelled with its handle.
+    let held = hold(&pool, 1);
+    let job = pool.spawn(|| ()).wait_timeout(Duration::ZERO).unwrap_err();
+    drop(job);
+    assert_eq!(pool.stats().cancelled, 1);
+    release(held);
+}
+
+/// Forbids: a channel's time-outs lose an item, come too early, or not at all.
+#[test]
+fn a_channel_is_waited_for_so_long() {
+    let _watchdog = watchdog();
+    let (mut sender, mut receiver) = spsc::channel(1);
+    let start = Instant::now();
+    assert_eq!(receiver.recv_blocking_timeout(SHORT), Err(spsc::RecvTimeoutError::Timeout));
+    assert!(start.elapsed() >= SHORT);
+    assert_eq!(sender.send_blocking_timeout(1, Duration::ZERO), Ok(()));
+    let start = Instant::now();
+    assert_eq!(sender.send_blocking_timeout(2, SHORT), Err(spsc::SendTimeoutError::Timeout(2)));
+    assert!(start.elapsed() >= SHORT);
+    assert_eq!(receiver.recv_blocking_timeout(Duration::ZERO), Ok(1));
+    block_on(async {
+        assert_eq!(sender.send_timeout(3, Duration::ZERO).await, Ok(()));
+        let start = Instant::now();
+        assert_eq!(sender.send_timeout(4, SHORT).await, Err(spsc::SendTimeoutError::Timeout(4)));
+        assert!(start.elapsed() >= SHORT);
+        let (sent, received) = gather!(sender.send_timeout(5, Duration::MAX), async {
+            yield_now().await;
+            receiver.recv().await
+        })
+        .await;
+        assert_eq!((sent, received), (Ok(()), Some(3)));
+    });
+    let reader = thread::spawn(move || {
+        let first = receiver.recv_blocking_timeout(Duration::MAX);
+        let second = receiver.recv_blocking_timeout(Duration::MAX);
+        (first, second, receiver.recv_blocking_timeout(Duration::MAX))
+    });
+    assert_eq!(sender.send_blocking_timeout(6, Duration::MAX), Ok(()));
+    drop(sender);
+    assert_eq!(reader.join().unwrap(), (Ok(5), Ok(6), Err(spsc::RecvTimeoutError::Closed)));
+
+    let (mut sender, receiver) = spsc::channel(1);
+    drop(receiver);
+    assert_eq!(sender.send_blocking_timeout(1, Duration::MAX), Err(spsc::SendTimeoutError::Closed(1)));
+    assert_eq!(block_on(sender.send_timeout(2, Duration::MAX)), Err(spsc::SendTimeoutError::Closed(2)));
+}
+
+/// Forbids: the blocking iterator over a receiver ends early, or not at all.
+#[test]
+fn a_receiver_is_an_iterator() {
+    let _watchdog = watchdog();
+    let (mut sender, receiver) = spsc::channel(2);
+    let sends = thread::spawn(move || (0..100).all(|item| sender.send_blocking(item).is_ok()));
+    let mut sum = 0;
+    for item in receiver {
+        sum += item;
+    }
+    assert_eq!(sum, 4950);
+    assert!(sends.join().unwrap());
+}
+
+// --- race and try_gather --------------------------------------------------------------------------------------------
+
+/// Forbids: the wrong one wins, or the loser is not gone when `race` returns.
+#[test]
+fn the_first_wins_and_the_other_is_dropped() {
+    let _watchdog = watchdog();
+    block_on(async {
+        assert_eq!(race(ready(1), ready("b")).await, Either::Left(1));
+        assert_eq!(race(pending::<u8>(), ready("b")).await, Either::Right("b"));
+        assert_eq!(race(async { 5 }, pending()).await.into_inner(), 5);
+
+        let dropped = Rc::new(Cell::new(false));
+        let note = dropped.clone();
+        let loser = async move {
+            let _guard = on_drop(move || note.set(true));
+            pending::<()>().await;
+        };
+        assert_eq!(
+            race(loser, async {
+                yield_now().await;
+                3
+            })
+            .await,
+            Either::Right(3)
+        );
+        assert!(dropped.get());
+
+        // A job that loses is cancelled.
+        let pool = ThreadPool::new(1);
+        let held = hold(&pool, 1);
+        assert_eq!(race(pool.spawn(|| ()), sleep(Duration::from_millis(1))).await, Either::Right(()));
+        assert_eq!(pool.stats().cancelled, 1);
+        release(held);
+    });
+}
+
+/// Forbids: of two that become ready in one turn, the second wins; or a branch is polled that was not woken.
+#[test]
+fn both_ready_at_once() {
+    let _watchdog = watchdog();
+    block_on(async {
+        let ((first, a), (second, b)) = (oneshot::channel(), oneshot::channel());
+        let polls = Rc::new(Cell::new(0));
+        let count = polls.clone();
+        let mut a = a;
+        let counted = poll_fn(move |cx| {
+            count.set(count.get() + 1);
+            std::pin::Pin::new(&mut a).poll(cx)
+        });
+        let racing = spawn(race(counted, b));
+        yield_now().await;
+        assert_eq!(polls.get(), 1);
+        yield_now().await;
+        assert_eq!(polls.get(), 1);
+        second.send(2).unwrap();
+        first.send(1).unwrap();
+        assert_eq!(racing.await, Either::Left(Ok(1)));
+        assert_eq!(polls.get(), 2);
+    });
+}
+
+/// Forbids: the branches of a race share a context.
+#[test]
+fn branches_have_their_own_contexts() {
+    static ID: ContextVar<u8> = ContextVar::new();
+    block_on(async {
+        ID.set(1);
+        let branch = |id| async move {
+            ID.set(id);
+            yield_now().await;
+            assert_eq!(ID.get(), Some(id));
+            yield_now().await;
+        };
+        race(branch(2), branch(3)).await;
+        assert_eq!(ID.get(), Some(1));
+        try_gather([4, 5].map(|id| async move {
+            branch(id).await;
+            Ok::<_, ()>(())
+        }))
+        .await
+        .unwrap();
+        assert_eq!(ID.get(), Some(1));
+        let _ = Context::current();
+    });
+}
+
+/// Forbids: `try_gather` mixes up the order, waits for the others after an error, or keeps them.
+#[test]
+fn the_first_error_drops_the_others() {
+    let _watchdog = watchdog();
+    block_on(async {
+        assert_eq!(try_gather(Vec::<std::future::Ready<Result<u8, ()>>>::new()).await, Ok(vec![]));
+        let all = try_gather((0..100).map(|n| async move {
+            for _ in 0..n % 7 {
+                yield_now().await;
+            }
+            Ok::<_, ()>(n)
+        }));
+        assert!(all.await.unwrap().into_iter().eq(0..100));
+
+        let dropped = Rc::new(Cell::new(0));
+        let results = try_gather((0..10).map(|n| {
+            let note = dropped.clone();
+            let guard = on_drop(move || note.set(note.get() + 1));
+            async move {
+                let _guard = guard;
+                match n {
+                    0 | 1 => Ok(n),
+                    6 | 7 => {
+                        yield_now().await;
+                        Err(n)
+                    }
+                    _ => pending().await,
+                }
+            }
+        }));
+        assert_eq!(results.await, Err(6));
+        assert_eq!(dropped.get(), 10);
+
+        let payload = catch_in(try_gather([async { quiet_panic("on purpose") as Result<(), ()> }])).await;
+        assert!(payload);
+        assert_eq!(gather(Vec::<std::future::Ready<()>>::new()).await.len(), 0);
+    });
+}
+
+/// Whether a future panics.
+async fn catch_in(future: impl Future) -> bool {
+    let mut future = Box::pin(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(_)) => Poll::Ready(false),
+        Err(_) => Poll::Ready(true),
+    })
+    .await
+}

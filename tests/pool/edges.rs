@@ -1,0 +1,323 @@
+//! The pool when user code runs in unusual places: in the `Drop` of jobs that never ran, and in thread hooks.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+
+use crate::helpers::pool::*;
+use offthread::ThreadPool;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+/// A waker that calls `f`.
+fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct Calls<F>(F);
+    impl<F: Fn() + Send + Sync + 'static> Wake for Calls<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+    Arc::new(Calls(f)).into()
+}
+
+/// Forbids that closing a pool from the `Drop` of a job that a shutdown cancels waits for the other jobs of that
+/// shutdown.
+#[test]
+fn closing_in_the_drop_of_a_job_that_is_cancelled() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::drain, ThreadPool::shutdown] {
+        let pool = ThreadPool::new(1);
+        let held = hold(&pool, 1);
+        let (dropped, drops) = mpsc::channel();
+        let jobs = pool.spawn_many((0..2).map(|_| {
+            let (inside, dropped) = (pool.clone(), dropped.clone());
+            let guard = on_drop(move || {
+                close(&inside);
+                dropped.send(()).unwrap();
+            });
+            move || drop(guard)
+        }));
+        // This call drops the jobs. It returns only after the running job has ended.
+        let closing = std::thread::spawn({
+            let pool = pool.clone();
+            move || pool.shutdown()
+        });
+        until("the queue is empty", || pool.stats().queued == 0);
+        release(held);
+        closing.join().unwrap();
+        assert_eq!(drops.try_iter().count(), 2);
+        jobs.into_iter().for_each(assert_cancelled);
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids the same for jobs that are refused, because the pool is closed or has no thread.
+#[test]
+fn closing_in_the_drop_of_jobs_that_are_refused() {
+    let _watchdog = watchdog();
+    let closed = ThreadPool::new(1);
+    closed.drain();
+    let threadless = ThreadPool::builder().threads(1).stack_size(usize::MAX / 4).build();
+    for pool in [closed, threadless] {
+        let jobs = pool.spawn_many((0..2).map(|_| {
+            let inside = pool.clone();
+            let guard = on_drop(move || inside.drain());
+            move || drop(guard)
+        }));
+        assert!(jobs.into_iter().all(|job| job.outcome().wait().is_err()));
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids that a job is left to a thread in its start hook although another worker is idle.
+#[test]
+fn a_slow_start_hook_holds_up_no_job() {
+    let _watchdog = watchdog();
+    let (go, gone) = mpsc::channel::<()>();
+    let gone = Mutex::new(gone);
+    let started = Arc::new(AtomicUsize::new(0));
+    let count = started.clone();
+    let hook = move || {
+        if count.fetch_add(1, SeqCst) == 1 {
+            gone.lock().unwrap().recv().unwrap();
+        }
+    };
+    let pool = ThreadPool::builder().threads(2).on_thread_start(hook).build();
+    let held = hold(&pool, 1);
+    let second = pool.spawn(|| ());
+    until("the second thread is in its hook", || started.load(SeqCst) == 2);
+    release(held);
+    second.wait();
+    until("the first thread is idle", || pool.stats().idle == 1);
+    pool.spawn(|| ()).wait();
+    go.send(()).unwrap();
+}
+
+/// Forbids that the start hook of the only thread hangs when it waits for a job of its pool, or closes the pool.
+#[test]
+fn a_start_hook_may_use_its_pool() {
+    let _watchdog = watchdog();
+    for close in [|_: &ThreadPool| {}, ThreadPool::shutdown, ThreadPool::drain] {
+        let own: Arc<OnceLock<ThreadPool>> = Arc::default();
+        let (inside, ran) = (own.clone(), Arc::new(AtomicBool::new(false)));
+        let has_run = ran.clone();
+        let hook = move || {
+            if !ran.swap(true, SeqCst) {
+                let pool = inside.get().unwrap();
+                assert_eq!(offthread::block_on(pool.spawn(|| 1)), 1);
+                assert_eq!(pool.spawn(|| 2).wait(), 2);
+                close(pool);
+            }
+        };
+        let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
+        assert!(own.set(pool.clone()).is_ok());
+        // If the hook shuts the pool down before, it is cancelled.
+        let _ = pool.spawn(|| ()).outcome().wait();
+        assert!(has_run.load(SeqCst));
+        pool.drain();
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids that a stop hook which closes its pool waits for its own thread.
+#[test]
+fn a_stop_hook_may_close_its_pool() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::shutdown, ThreadPool::drain] {
+        let own: Arc<OnceLock<ThreadPool>> = Arc::default();
+        let inside = own.clone();
+        let pool = ThreadPool::builder().threads(2).on_thread_stop(move || close(inside.get().unwrap())).build();
+        assert!(own.set(pool.clone()).is_ok());
+        release(hold(&pool, 2));
+        pool.drain();
+        assert_at_rest(&pool);
+    }
+}
+
+/// Forbids that `shutdown_timeout` fails although no job runs.
+#[test]
+fn a_shutdown_without_time_for_an_idle_pool() {
+    let _watchdog = watchdog();
+    for _ in 0..100 {
+        let pool = ThreadPool::new(1);
+        pool.spawn(|| ()).wait();
+        assert!(pool.shutdown_timeout(Duration::ZERO).is_ok());
+    }
+}
+
+/// Forbids that `shutdown` returns while another call is still refusing jobs.
+#[test]
+fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
+    let _watchdog = watchdog();
+    for close in [ThreadPool::drain, ThreadPool::shutdown] {
+        let pool = ThreadPool::new(1);
+        let held = hold(&pool, 1);
+        let gate = Gate::default();
+        let (in_drop, is_in_drop) = mpsc::channel();
+        let guard = on_drop({
+            let gate = gate.clone();
+            move || {
+                in_drop.send(()).unwrap();
+                gate.pass();
+            }
+        });
+        let job = pool.spawn(move || drop(guard));
+        let first = pool.clone();
+        let first = std::thread::spawn(move || first.shutdown());
+        is_in_drop.recv().unwrap();
+        release(held);
+        until("the thread has ended", || pool.stats().threads == 0);
+        let second = pool.clone();
+        let second = std::thread::spawn(move || {
+            close(&second);
+            assert!(job.is_finished(), "the shutdown returned before a job was resolved");
+        });
+        // It cannot be told whether the second one waits; only that it returns too early, if it does.
+        (0..100).for_each(|_| std::thread::yield_now());
+        gate.open();
+        first.join().unwrap();
+        second.join().unwrap();
+    }
+}
+
+/// Forbids that cancelling a job wakes the job's awaiting task under the pool's lock, or before the closure has been
+/// dropped.
+#[test]
+fn the_awaiting_task_of_a_cancelled_job_is_woken_last() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let held = hold(&pool, 1);
+    let dropped = Arc::new(AtomicBool::new(false));
+    let guard = on_drop({
+        let dropped = dropped.clone();
+        move || dropped.store(true, SeqCst)
+    });
+    let mut job = pool.spawn(move || drop(guard));
+    let (woken, wakes) = mpsc::channel();
+    let waker = waker({
+        let pool = pool.clone();
+        move || woken.send((dropped.load(SeqCst), pool.stats().cancelled)).unwrap()
+    });
+    assert!(Pin::new(&mut job).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(job.cancel());
+    release(held);
+    assert_cancelled(job);
+    pool.drain();
+    assert_eq!(wakes.try_iter().collect::<Vec<_>>(), [(true, 1)]);
+}
+
+/// Forbids that a job that was polled, and then runs inline in `wait`, wakes the old waker.
+#[test]
+fn a_job_that_runs_inline_wakes_nobody() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let inside = pool.clone();
+    let (woken, wakes) = mpsc::channel();
+    pool.spawn(move || {
+        let mut job = inside.spawn(|| 5);
+        let waker = waker(move || woken.send(inside.stats()).unwrap());
+        assert!(Pin::new(&mut job).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(job.wait(), 5);
+    })
+    .wait();
+    assert_at_rest(&pool);
+    assert!(wakes.recv().is_err(), "the old waker was woken");
+}
+
+/// Forbids that `is_finished` is true while the closure is still being dropped.
+#[test]
+fn a_job_is_finished_when_its_closure_is_gone() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let held = hold(&pool, 1);
+    let (dropping, is_dropping) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let guard = on_drop(move || {
+        dropping.send(()).unwrap();
+        gone.recv().unwrap();
+    });
+    let job = Arc::new(pool.spawn(move || drop(guard)));
+    let cancelling = std::thread::spawn({
+        let job = job.clone();
+        move || job.cancel()
+    });
+    is_dropping.recv().unwrap();
+    assert!(!job.is_finished());
+    go.send(()).unwrap();
+    assert!(cancelling.join().unwrap());
+    assert!(job.is_finished());
+    release(held);
+}
+
+/// Forbids that the captured value or result of a job is misaligned, or damaged.
+#[test]
+fn values_may_be_large_aligned_or_zero_sized() {
+    #[derive(Debug, PartialEq)]
+    #[repr(align(4096))]
+    struct Page(u8);
+    #[derive(Debug, PartialEq)]
+    #[repr(align(64))]
+    struct Nothing;
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for number in 0..100 {
+        let (page, nothing) = (Page(number), Nothing);
+        assert_eq!(pool.spawn(move || Page(page.0 + 1)).wait(), Page(number + 1));
+        assert_eq!(pool.spawn(move || nothing).wait(), Nothing);
+        let page = Page(number);
+        pool.spawn(move || page).cancel();
+    }
+    assert_at_rest(&pool);
+}
+
+/// Forbids that a pool is leaked when a job's handle owns its last `Arc`, and the `Drop` of a hook panics.
+#[test]
+fn a_handle_that_owns_the_last_arc_of_a_pool() {
+    struct Panics(Arc<AtomicUsize>);
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+            panic!("on purpose");
+        }
+    }
+    let _watchdog = watchdog();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let hook = Panics(drops.clone());
+    let pool = ThreadPool::builder().threads(1).on_thread_start(move || assert_eq!(hook.0.load(SeqCst), 0)).build();
+    let job = pool.spawn(|| vec![0_u8; 64]);
+    pool.shutdown();
+    drop(pool);
+    // The thread owns an `Arc` of the pool until its end.
+    let mut job = Some(job);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(job.take())));
+    until("the pool is gone", || drops.load(SeqCst) == 1);
+    drop(panicked);
+}
+
+/// "A thousand cancelled jobs in a queue cost a shutdown nothing". In a closed pool, a purge at each of a hundred
+/// thousand cancels would take minutes.
+#[test]
+fn cancelling_in_a_closed_pool_is_not_quadratic() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let first = pool.spawn(move || gone.recv());
+    let jobs = pool.spawn_many((0..100_000).map(|n| move || n));
+    let closing = std::thread::spawn({
+        let pool = pool.clone();
+        move || pool.drain()
+    });
+    while !pool.is_closed() {
+        std::thread::yield_now();
+    }
+    let start = std::time::Instant::now();
+    drop(jobs);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(pool.stats().cancelled, 100_000);
+    go.send(()).unwrap();
+    first.wait().unwrap();
+    closing.join().unwrap();
+}

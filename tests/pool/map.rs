@@ -1,0 +1,303 @@
+//! `ThreadPool::map`, in order and unordered, awaited and in blocking code.
+
+#![forbid(unsafe_code)]
+
+use crate::helpers::iterables::*;
+use offthread::{ContextVar, Map, ThreadPool, block_on, is_cancelled, timeout, yield_now};
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+fn poll_now<I, F, R>(map: &mut Map<I, F, R>) -> Poll<Option<R>>
+where
+    I: Iterator<Item: Send + 'static>,
+    F: Fn(I::Item) -> R + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    Pin::new(map).poll_next(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Forbids: a result is lost, comes twice, or in the wrong place.
+#[test]
+fn the_results_are_those_of_a_plain_map() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(3);
+    for items in [0, 1, 5, 1000] {
+        for max_size in [1, 2, 7, usize::MAX] {
+            let expected: Vec<_> = (0..items).map(|n| n * n).collect();
+            let map = || pool.map(0..items, |n: u32| n * n).max_size(max_size);
+            assert_eq!(map().wait().collect::<Vec<_>>(), expected);
+            let mut unordered: Vec<_> = map().unordered().wait().collect();
+            unordered.sort_unstable();
+            assert_eq!(unordered, expected);
+            block_on(async {
+                let mut awaited = map();
+                for result in &expected {
+                    assert_eq!(awaited.next().await, Some(*result));
+                }
+                assert_eq!((awaited.next().await, awaited.next().await), (None, None));
+                let mut seen = HashSet::new();
+                let mut awaited = map().unordered();
+                while let Some(result) = poll_fn(|cx| Pin::new(&mut awaited).poll_next(cx)).await {
+                    assert!(seen.insert(result));
+                }
+                assert_eq!(seen.len(), expected.len());
+            });
+        }
+    }
+}
+
+/// Forbids: anything runs before the first poll; the items' iterator runs ahead of the room; more jobs are started than may.
+#[test]
+fn it_is_lazy_and_bounded() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for unordered in [false, true] {
+        let (asked, gate) = (Arc::new(AtomicUsize::new(0)), Gate::default());
+        let (count, pass) = (asked.clone(), gate.clone());
+        let items = (0..).inspect(move |_: &u32| _ = count.fetch_add(1, SeqCst));
+        let mut map = pool.map(items, move |n| {
+            pass.pass();
+            n
+        });
+        map = map.max_size(3);
+        if unordered {
+            map = map.unordered();
+        }
+        let before = pool.stats().submitted;
+        assert_eq!(asked.load(SeqCst), 0);
+        for _ in 0..3 {
+            assert!(poll_now(&mut map).is_pending());
+            assert_eq!((asked.load(SeqCst), pool.stats().submitted - before), (3, 3));
+        }
+        gate.open();
+        for taken in 1..100 {
+            block_on(map.next()).unwrap();
+            assert!(asked.load(SeqCst) <= 3 + taken);
+        }
+        drop(map);
+    }
+    // Unless said: twice the threads.
+    let held = hold(&pool, 2);
+    let before = pool.stats().submitted;
+    assert!(poll_now(&mut pool.map(0.., |n: u8| n)).is_pending());
+    assert_eq!(pool.stats().submitted - before, 4);
+    release(held);
+}
+
+/// Forbids: a panic of one job ends the whole, or comes at another place.
+#[test]
+fn a_panic_is_resumed_at_its_place() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for unordered in [false, true] {
+        let function = |n: u32| if n == 3 { quiet_panic("on purpose") } else { n };
+        let mut map = pool.map(0..6, function).max_size(2);
+        if unordered {
+            map = map.unordered();
+        }
+        let mut results = Vec::new();
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| block_on(map.next()))) {
+                Ok(Some(result)) => results.push(result),
+                Ok(None) => break,
+                Err(_) => results.push(3),
+            }
+        }
+        results.sort_unstable();
+        assert_eq!(results, [0, 1, 2, 3, 4, 5]);
+    }
+    let mut map = pool.map([1, 2], |n| if n == 1 { quiet_panic("on purpose") } else { n });
+    assert!(catch_unwind(AssertUnwindSafe(|| block_on(map.next()))).is_err(), "in order");
+    assert_eq!(block_on(map.next()), Some(2));
+}
+
+/// Forbids: dropping a map leaves its jobs running or queued, or wakes the task that drops it.
+#[test]
+fn dropping_cancels() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for unordered in [false, true] {
+        let (told, is_told) = mpsc::channel();
+        let (started, has_started) = mpsc::channel();
+        let mut map = pool.map(0..5, move |_: u32| {
+            started.send(()).unwrap();
+            until("it is cancelled", is_cancelled);
+            told.send(()).unwrap();
+        });
+        map = map.max_size(5);
+        if unordered {
+            map = map.unordered();
+        }
+        let before = pool.stats().cancelled;
+        let witness = Witness::default();
+        assert!(Pin::new(&mut map).poll_next(&mut Context::from_waker(&witness.waker())).is_pending());
+        has_started.recv().unwrap();
+        drop(map);
+        assert_eq!((witness.wakes(), witness.kept()), (0, 0));
+        assert_eq!(pool.stats().cancelled - before, 4);
+        is_told.recv().unwrap();
+        assert!(has_started.try_recv().is_err(), "another one has started");
+    }
+}
+
+/// Forbids: a `next` that is dropped loses a result, or keeps its waker.
+#[test]
+fn next_is_cancel_safe() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for unordered in [false, true] {
+        let gate = Gate::default();
+        let pass = gate.clone();
+        let mut map = pool.map(0..50_u32, move |n| {
+            pass.pass();
+            n
+        });
+        if unordered {
+            map = map.unordered();
+        }
+        let witness = Witness::default();
+        for _ in 0..3 {
+            let mut next = pin!(map.next());
+            assert!(next.as_mut().poll(&mut Context::from_waker(&witness.waker())).is_pending());
+        }
+        assert_eq!(witness.kept(), 0);
+        gate.open();
+        let mut results: Vec<_> = map.wait().collect();
+        results.sort_unstable();
+        assert!(results.into_iter().eq(0..50));
+    }
+}
+
+/// Forbids: a closed pool ends a map without a word; or hangs it.
+#[test]
+fn a_closed_pool_says_so() {
+    let _watchdog = watchdog();
+    for unordered in [false, true] {
+        let pool = ThreadPool::new(1);
+        let mut map = pool.map(0..3_u8, |n| n);
+        if unordered {
+            map = map.unordered();
+        }
+        assert!(block_on(map.next()).is_some());
+        pool.shutdown();
+        let mut panics = 0;
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| block_on(map.next()))) {
+                Ok(None) => break,
+                Ok(Some(_)) => {}
+                Err(_) => panics += 1,
+            }
+        }
+        assert!(panics <= 2);
+    }
+}
+
+/// Forbids: a job has another context than that of its consumer.
+#[test]
+fn jobs_have_the_context_of_the_consumer() {
+    static ID: ContextVar<u8> = ContextVar::new();
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    ID.set(7);
+    assert!(pool.map(0..10, |_: u8| ID.get()).wait().all(|id| id == Some(7)));
+}
+
+/// Forbids: a job that maps on its own pool of one thread hangs.
+#[test]
+fn a_job_may_map_on_its_own_pool() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let inside = pool.clone();
+    let sum = pool.spawn(move || {
+        let ordered: u32 = inside.map(0..100, |n| n).wait().sum();
+        ordered + inside.map(0..100, |n| n).unordered().wait().sum::<u32>()
+    });
+    assert_eq!(sum.wait(), 9900);
+}
+
+/// Forbids: a result costs more the more jobs are in flight; or a reader of results that are there starves a time-out.
+#[test]
+fn many_are_in_flight() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for unordered in [false, true] {
+        let mut map = pool.map(0..100_000_u32, |n| n).max_size(10_000);
+        if unordered {
+            map = map.unordered();
+        }
+        let sum: u64 = map.wait().map(u64::from).sum();
+        assert_eq!(sum, 4_999_950_000);
+
+        let mut endless = pool.map(0_u64.., |n| n).max_size(10_000);
+        if unordered {
+            endless = endless.unordered();
+        }
+        let reads = async { while endless.next().await.is_some() {} };
+        assert!(block_on(timeout(Duration::from_millis(20), reads)).is_err());
+    }
+}
+
+/// Forbids: an item that is never asked for is made; or the map can be used no more when the items' iterator has panicked.
+#[test]
+fn the_items_may_panic() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let items = (0..5_u8).inspect(|n| {
+        if *n == 2 {
+            quiet_panic("on purpose")
+        }
+    });
+    let mut map = pool.map(items, |n| n).max_size(1);
+    assert_eq!(block_on(map.next()), Some(0));
+    assert_eq!(block_on(map.next()), Some(1));
+    assert!(catch_unwind(AssertUnwindSafe(|| block_on(map.next()))).is_err());
+    assert_eq!(block_on(map.next()), Some(3));
+    block_on(async {
+        yield_now().await;
+        assert_eq!((map.next().await, map.next().await), (Some(4), None));
+    });
+}
+
+/// Forbids: bad settings are accepted.
+#[test]
+fn settings_are_checked() {
+    let pool = ThreadPool::new(1);
+    assert!(catch_unwind(|| pool.map(0..1, |n: u8| n).max_size(0)).is_err());
+    let mut map = pool.map(0..9, |n: u8| n);
+    block_on(map.next());
+    assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err());
+}
+
+/// Forbids: a consumer's waker that panics aborts the process while the function unwinds, or makes a job that returns panic.
+#[test]
+fn a_waker_that_panics_harms_no_job() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            quiet_panic("in wake");
+        }
+    }
+    let _watchdog = watchdog();
+    for panics in [false, true] {
+        let pool = ThreadPool::new(1);
+        let gate = Gate::default();
+        let pass = gate.clone();
+        let function = move |n: u8| {
+            pass.pass();
+            if panics { quiet_panic("on purpose") } else { n }
+        };
+        let mut map = pool.map([1], function).unordered();
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut map).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        gate.open();
+        let result = catch_unwind(AssertUnwindSafe(|| block_on(map.next())));
+        assert_eq!(result.ok().flatten(), (!panics).then_some(1));
+        assert_eq!(pool.stats().panicked, u64::from(panics));
+    }
+}

@@ -1,0 +1,42 @@
+//! Runs the examples that take no arguments. Each asserts what it shows.
+
+use crate::helpers::example::example;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+/// Examples that have their own tests, or take arguments.
+const OTHERS: [&str; 3] = ["bench", "http", "wc"];
+
+/// Runs an example to its end, and returns its output.
+fn run(name: &str) -> String {
+    let start = Instant::now();
+    let mut child = example(name).stdout(Stdio::piped()).spawn().expect("it starts");
+    // An example takes about a second, but the machine may be busy with other tests.
+    while child.try_wait().expect("its state").is_none() {
+        if start.elapsed() > Duration::from_secs(20) {
+            child.kill().expect("it can be ended");
+            panic!("{name} hangs");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("its output");
+    assert!(output.status.success(), "{name}: {}", output.status);
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn each_example_says_that_it_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .expect("the examples")
+        .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_str().expect("UTF-8").to_owned())
+        .filter(|name| !OTHERS.contains(&name.as_str()))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 25, "only {names:?} found");
+    for name in names {
+        assert!(!run(&name).is_empty(), "{name} says nothing");
+    }
+}

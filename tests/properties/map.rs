@@ -1,0 +1,334 @@
+//! Random programs on `ThreadPool::map`, compared with a plain `Iterator::map`.
+
+#![forbid(unsafe_code)]
+
+use crate::helpers::iterables::*;
+use offthread::{Map, ThreadPool, block_on};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+use std::vec;
+
+/// What becomes of one item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Value,
+    /// A value that takes a while.
+    Slow,
+    /// The function panics.
+    Panic,
+    /// The items' iterator panics instead of giving this item.
+    NoItem,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![10 => Just(Fate::Value), 2 => Just(Fate::Slow), 3 => Just(Fate::Panic), 1 => Just(Fate::NoItem)]
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Next,
+    /// `next` on another thread.
+    NextElsewhere,
+    /// Polls `next` once and drops it.
+    NextOnce,
+    /// Polls the map once.
+    Poll,
+    /// Polls the map, and again when its waker has been woken, until it gives something.
+    PollUntilReady,
+    /// Waits until no job runs.
+    Pause,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => Just(Step::Next),
+        2 => Just(Step::NextElsewhere),
+        6 => Just(Step::NextOnce),
+        4 => Just(Step::Poll),
+        6 => Just(Step::PollUntilReady),
+        2 => Just(Step::Pause),
+    ]
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Drop,
+    DropElsewhere,
+    /// Takes all results that are left.
+    Run,
+    /// The same, in blocking code.
+    Wait,
+    /// Shuts the pool down, and takes what is left.
+    Shutdown,
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        2 => Just(End::Drop),
+        1 => Just(End::DropElsewhere),
+        3 => Just(End::Run),
+        2 => Just(End::Wait),
+        2 => Just(End::Shutdown),
+    ]
+}
+
+thread_local! {
+    /// Whether this thread is asking the map for a result.
+    static ASKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What the iterator, the function and the consumer have done.
+#[derive(Default)]
+struct Record {
+    max_size: usize,
+    /// How many items the iterator has given.
+    given: AtomicUsize,
+    /// How many jobs have started.
+    started: AtomicUsize,
+    /// How many results have been taken.
+    taken: AtomicUsize,
+    /// How many of these rules were broken: the iterator is asked by the consumer, when there is room, and not after its
+    /// end; no more than `max_size` jobs have been started whose results have not been taken.
+    broken: AtomicUsize,
+}
+
+impl Record {
+    fn in_flight(&self, count: &AtomicUsize) -> usize {
+        count.load(SeqCst) - self.taken.load(SeqCst)
+    }
+
+    fn check(&self, rule: bool) {
+        self.broken.fetch_add(usize::from(!rule), SeqCst);
+    }
+}
+
+/// An item, and then the result of its job.
+struct Item {
+    number: usize,
+    fate: Fate,
+    record: Arc<Record>,
+}
+
+struct Items {
+    fates: vec::IntoIter<Fate>,
+    number: usize,
+    has_ended: bool,
+    record: Arc<Record>,
+}
+
+impl Iterator for Items {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        let record = &self.record;
+        record.check(ASKS.get() && !self.has_ended && record.in_flight(&record.given) < record.max_size);
+        let Some(fate) = self.fates.next() else {
+            self.has_ended = true;
+            return None;
+        };
+        let number = self.number;
+        self.number += 1;
+        if fate == Fate::NoItem {
+            resume_unwind(Box::new(NoItem));
+        }
+        record.given.fetch_add(1, SeqCst);
+        Some(Item { number, fate, record: record.clone() })
+    }
+}
+
+/// The payload of the iterator's panic. That of the function is the item's number.
+struct NoItem;
+
+fn function(item: Item) -> Item {
+    let record = &item.record;
+    record.started.fetch_add(1, SeqCst);
+    record.check(record.in_flight(&record.started) <= record.max_size);
+    match item.fate {
+        Fate::Slow => thread::sleep(Duration::from_micros(300)),
+        Fate::Panic => resume_unwind(Box::new(item.number)),
+        Fate::Value | Fate::NoItem => {}
+    }
+    item
+}
+
+type Program = Map<Items, fn(Item) -> Item, Item>;
+
+/// Asks the map for a result. A panic is the error.
+fn ask<R>(map: &mut Program, ask: impl FnOnce(&mut Program) -> R) -> Result<R, Box<dyn Any + Send>> {
+    ASKS.set(true);
+    let answer = catch_unwind(AssertUnwindSafe(|| ask(map)));
+    ASKS.set(false);
+    answer
+}
+
+/// A plain `map`: what is to come.
+struct Expected {
+    unordered: bool,
+    record: Arc<Record>,
+    /// The numbers and fates of the items whose results are to come, in order.
+    results: Vec<(usize, Fate)>,
+    /// How many panics of the iterator are to come.
+    no_items: usize,
+    /// The pool has been shut down: jobs may be cancelled.
+    closed: bool,
+    /// How many of the `results` will not come, if there is no order.
+    cancelled: usize,
+    is_over: bool,
+}
+
+impl Expected {
+    fn new(fates: &[Fate], unordered: bool, record: &Arc<Record>) -> Self {
+        let (no_items, results): (Vec<_>, _) =
+            fates.iter().copied().enumerate().partition(|(_, fate)| *fate == Fate::NoItem);
+        let no_items = no_items.len();
+        Self { unordered, record: record.clone(), results, no_items, closed: false, cancelled: 0, is_over: false }
+    }
+
+    /// Compares an answer. Returns whether it was a result, a panic or the end.
+    fn check(&mut self, answer: Result<Poll<Option<Item>>, Box<dyn Any + Send>>) -> Result<bool, TestCaseError> {
+        match answer {
+            Ok(Poll::Pending) => {
+                prop_assert!(!self.is_over, "pending after the end");
+                return Ok(false);
+            }
+            Ok(Poll::Ready(None)) => {
+                prop_assert_eq!((self.results.len(), self.no_items), (self.cancelled, 0));
+                self.is_over = true;
+            }
+            Ok(Poll::Ready(Some(item))) => self.check_result(item.number, false)?,
+            Err(panic) if panic.is::<NoItem>() => {
+                prop_assert!(self.no_items > 0);
+                self.no_items -= 1;
+            }
+            Err(panic) if panic.is::<usize>() => self.check_result(*panic.downcast().unwrap(), true)?,
+            // A job was cancelled. Without an order, nobody says which.
+            Err(panic) => {
+                prop_assert!(self.closed && !self.results.is_empty(), "{}", text(&*panic));
+                if self.unordered {
+                    self.cancelled += 1;
+                } else {
+                    self.results.remove(0);
+                }
+                self.record.taken.fetch_add(1, SeqCst);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The function has returned, or has panicked, for the item of this number.
+    fn check_result(&mut self, number: usize, panicked: bool) -> Result<(), TestCaseError> {
+        // Those in flight are the first of those that are to come.
+        let in_flight = self.record.in_flight(&self.record.given);
+        let first = if self.unordered { in_flight + self.cancelled } else { 1 };
+        let at = self.results.iter().take(first).position(|expected| expected.0 == number);
+        let Some(at) = at else {
+            return Err(TestCaseError::fail(format!("{number} came twice, or at the wrong place")));
+        };
+        let (_, fate) = self.results.remove(at);
+        prop_assert_eq!(fate == Fate::Panic, panicked);
+        self.record.taken.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+fn poll(map: &mut Program, waker: &Waker) -> Poll<Option<Item>> {
+    Pin::new(map).poll_next(&mut Context::from_waker(waker))
+}
+
+fn take(map: &mut Program) -> Result<Poll<Option<Item>>, Box<dyn Any + Send>> {
+    ask(map, |map| Poll::Ready(block_on(map.next())))
+}
+
+fn run(map: &mut Program, expected: &mut Expected, pool: &ThreadPool, step: Step) -> Result<(), TestCaseError> {
+    match step {
+        Step::Next => _ = expected.check(take(map))?,
+        Step::NextElsewhere => _ = expected.check(thread::scope(|scope| scope.spawn(|| take(map)).join().unwrap()))?,
+        Step::NextOnce => {
+            let witness = Witness::default();
+            expected.check(ask(map, |map| witness.poll(Box::pin(map.next()))))?;
+            // A thread that wakes it at this moment may still have it.
+            witness.wait_until_none_is_kept();
+        }
+        Step::Poll => _ = expected.check(ask(map, |map| poll(map, Waker::noop())))?,
+        Step::PollUntilReady => loop {
+            let witness = Witness::default();
+            if expected.check(ask(map, |map| poll(map, &witness.waker())))? {
+                break;
+            }
+            witness.wait();
+        },
+        Step::Pause => until("no job runs", || running_now(&pool.stats()) == 0),
+    }
+    Ok(())
+}
+
+proptest! {
+    // No regression files: a failing case is printed, and can be turned into a test.
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Forbids a result or a panic that is lost, doubled, or at the wrong place; a consumer that is not woken; an iterator
+    /// that is asked without room, by another thread, or after its end; more jobs than `max_size` in flight; and an item
+    /// that is never dropped.
+    #[test]
+    fn random_programs(
+        threads in 1..4_usize,
+        unordered in any::<bool>(),
+        max_size in 1..8_usize,
+        fates in vec(fate(), 0..40),
+        steps in vec(step(), 0..40),
+        end in end(),
+    ) {
+        let _watchdog = watchdog();
+        let pool = ThreadPool::new(threads);
+        let record = Arc::new(Record { max_size, ..Record::default() });
+        let mut expected = Expected::new(&fates, unordered, &record);
+        let items = Items { fates: fates.into_iter(), number: 0, has_ended: false, record: record.clone() };
+        let mut map = pool.map(items, function as fn(Item) -> Item).max_size(max_size);
+        if unordered {
+            map = map.unordered();
+        }
+        prop_assert_eq!(pool.stats().submitted, 0);
+        for step in steps {
+            run(&mut map, &mut expected, &pool, step)?;
+            prop_assert_eq!(record.broken.load(SeqCst), 0);
+        }
+        match end {
+            End::Drop => drop(map),
+            End::DropElsewhere => thread::spawn(|| drop(map)).join().unwrap(),
+            End::Run | End::Shutdown => {
+                if matches!(end, End::Shutdown) {
+                    pool.shutdown();
+                    expected.closed = true;
+                }
+                while !expected.is_over {
+                    expected.check(take(&mut map))?;
+                }
+                drop(map);
+            }
+            End::Wait => {
+                let mut results = map.wait();
+                while !expected.is_over {
+                    ASKS.set(true);
+                    let answer = catch_unwind(AssertUnwindSafe(|| Poll::Ready(results.next())));
+                    ASKS.set(false);
+                    expected.check(answer)?;
+                }
+            }
+        }
+        // The test and `expected` have the record; an item that is left would have it too.
+        until("everything is dropped", || Arc::strong_count(&record) == 2);
+        until("no job is left", || running_now(&pool.stats()) == 0);
+        assert_at_rest(&pool);
+        prop_assert_eq!(record.broken.load(SeqCst), 0);
+        prop_assert_eq!(pool.stats().submitted, record.given.load(SeqCst) as u64);
+    }
+}
