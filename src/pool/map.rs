@@ -21,18 +21,19 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::iter;
+use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::pool::ThreadPool;
+use crate::pool::{Shared, ThreadPool};
 use crate::primitives::budget::Budget;
-use crate::primitives::job::{Job, Outcome};
+use crate::primitives::job::{Job, Outcome, Queued};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
-use crate::sync::Mutex;
+use crate::sync::{self, Mutex};
 
 /// The results of a function for many items, which the jobs of a pool compute. From [`ThreadPool::map`].
 ///
@@ -63,8 +64,8 @@ struct Unordered<R> {
     /// The numbers that no job has.
     free: Vec<usize>,
     reports: Arc<Reports>,
-    /// The job whose result comes next.
-    next: Option<usize>,
+    /// The jobs that have reported, as taken out of `reports`. The result of the first comes next.
+    reported: VecDeque<usize>,
 }
 
 /// The jobs that have reported and whose results have not been looked for.
@@ -82,9 +83,15 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.reports.numbers.lock().push_back(self.number);
-        // It may panic, and the function may be unwinding.
-        catch_and_discard(|| self.reports.consumer.wake());
+        let mut numbers = self.reports.numbers.lock();
+        numbers.push_back(self.number);
+        let is_first = numbers.len() == 1;
+        drop(numbers);
+        // A consumer that waits has found nothing: so the first report wakes the consumer. The waker may panic, and the
+        // function may be unwinding.
+        if is_first {
+            catch_and_discard(|| self.reports.consumer.wake());
+        }
     }
 }
 
@@ -120,8 +127,12 @@ impl<I, F, R> Map<I, F, R> {
     pub fn unordered(mut self) -> Self {
         let started = matches!(&self.jobs, Jobs::Ordered(jobs) if !jobs.is_empty());
         assert!(!started, "Map::unordered: it has been started: call this before it is asked for a result");
-        self.jobs =
-            Jobs::Unordered(Unordered { jobs: Vec::new(), free: Vec::new(), reports: Arc::default(), next: None });
+        self.jobs = Jobs::Unordered(Unordered {
+            jobs: Vec::new(),
+            free: Vec::new(),
+            reports: Arc::default(),
+            reported: VecDeque::new(),
+        });
         self
     }
 }
@@ -132,23 +143,34 @@ where
     F: Fn(I::Item) -> R + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// Starts jobs while there is room for their results.
+    /// Starts jobs while there is room for their results. Submits them in batches: one job, and then each time as many as
+    /// before, so that a slow iterator does not hold up the first ones.
     fn fill(&mut self) {
+        let pool = self.pool.shared();
+        let mut batch = Batch { pool, jobs: Vec::new() };
+        let mut submitted = 0;
         while self.jobs.len() < self.max_size {
             let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
                 self.items = None;
                 return;
             };
             let function = self.function.clone();
-            match &mut self.jobs {
-                Jobs::Ordered(jobs) => jobs.push_back(self.pool.spawn(move || function(item)).outcome()),
+            batch.jobs.push(match &mut self.jobs {
+                Jobs::Ordered(jobs) => {
+                    let (queued, job) = Shared::job(pool, move || function(item));
+                    jobs.push_back(job.outcome());
+                    queued
+                }
                 Jobs::Unordered(jobs) => jobs.add(|guard| {
-                    let job = self.pool.spawn(move || {
+                    Shared::job(pool, move || {
                         let _guard = guard;
                         function(item)
-                    });
-                    job.outcome()
+                    })
                 }),
+            });
+            if batch.jobs.len() >= submitted {
+                submitted += batch.jobs.len();
+                batch.submit();
             }
         }
     }
@@ -161,8 +183,14 @@ where
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
         let this = &mut *self;
         ready!(this.budget.poll_ready(cx));
-        this.fill();
+        // Several at once is cheaper; but when the consumer waits, no room is left.
+        if this.max_size - this.jobs.len() >= this.max_size.div_ceil(4) {
+            this.fill();
+        }
         let result = this.jobs.poll_next(cx);
+        if result.is_pending() {
+            this.fill();
+        }
         this.budget.count(usize::from(result.is_ready()));
         result.map(|result| result.map(Job::value))
     }
@@ -200,6 +228,26 @@ where
     }
 }
 
+/// Jobs that are to be submitted: at the latest when this is dropped, also if the items' iterator panics.
+struct Batch<'a> {
+    pool: &'a sync::Arc<Shared>,
+    jobs: Vec<Queued>,
+}
+
+impl Batch<'_> {
+    fn submit(&mut self) {
+        if !self.jobs.is_empty() {
+            Shared::submit_many(self.pool, mem::take(&mut self.jobs));
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.submit();
+    }
+}
+
 impl<R> Jobs<R> {
     /// How many have been started whose results have not been taken.
     fn len(&self) -> usize {
@@ -233,26 +281,28 @@ impl<R> Jobs<R> {
 }
 
 impl<R> Unordered<R> {
-    /// Adds the job that `start` starts, whose closure is to own the guard.
-    fn add(&mut self, start: impl FnOnce(Guard) -> Outcome<R>) {
+    /// Adds the job that `make` makes, whose closure is to own the guard. Returns its entry for the queue.
+    fn add(&mut self, make: impl FnOnce(Guard) -> (Queued, Job<R>)) -> Queued {
         let number = self.free.pop().unwrap_or_else(|| {
             self.jobs.push(None);
             self.jobs.len() - 1
         });
-        self.jobs[number] = Some(start(Guard { reports: self.reports.clone(), number }));
+        let (queued, job) = make(Guard { reports: self.reports.clone(), number });
+        self.jobs[number] = Some(job.outcome());
+        queued
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, JoinError>> {
-        if self.next.is_none() {
+        if self.reported.is_empty() {
             // Register, then look.
             self.reports.consumer.register(cx.waker());
-            self.next = self.reports.numbers.lock().pop_front();
+            mem::swap(&mut self.reported, &mut *self.reports.numbers.lock());
         }
-        let Some(number) = self.next else { return Poll::Pending };
+        let Some(&number) = self.reported.front() else { return Poll::Pending };
         let Some(job) = &mut self.jobs[number] else { unreachable!("a job reports once") };
         // It has reported, so it resolves soon.
         let result = ready!(Pin::new(job).poll(cx));
-        self.next = None;
+        self.reported.pop_front();
         self.jobs[number] = None;
         self.free.push(number);
         Poll::Ready(result)
@@ -260,7 +310,7 @@ impl<R> Unordered<R> {
 
     fn unwatch(&self) {
         drop(self.reports.consumer.take());
-        if let Some(job) = self.next.and_then(|number| self.jobs[number].as_ref()) {
+        if let Some(job) = self.reported.front().and_then(|number| self.jobs[*number].as_ref()) {
             job.unwatch();
         }
     }

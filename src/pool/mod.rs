@@ -195,16 +195,7 @@ impl ThreadPool {
         // Collected first: the iterator is user code, and may panic.
         let jobs: Vec<F> = jobs.into_iter().collect();
         let (queued, handles): (Vec<_>, _) = jobs.into_iter().map(|func| Shared::job(shared, func)).unzip();
-        let mut state = shared.state.lock();
-        state.counters.submitted += queued.len() as u64;
-        if state.closing.closed {
-            state.counters.cancelled += queued.len() as u64;
-            drop(state);
-            drop(queued);
-        } else {
-            state.queue.push_many(queued);
-            Shared::added(shared, state);
-        }
+        Shared::submit_many(shared, queued);
         handles
     }
 
@@ -382,6 +373,20 @@ impl Shared {
             drop(job);
         } else {
             state.queue.push(job);
+            Self::added(this, state);
+        }
+    }
+
+    /// As `submit`, with one lock for all.
+    fn submit_many(this: &Arc<Self>, jobs: Vec<Queued>) {
+        let mut state = this.state.lock();
+        state.counters.submitted += jobs.len() as u64;
+        if state.closing.closed {
+            state.counters.cancelled += jobs.len() as u64;
+            drop(state);
+            drop(jobs);
+        } else {
+            state.queue.push_many(jobs);
             Self::added(this, state);
         }
     }

@@ -301,3 +301,52 @@ fn a_waker_that_panics_harms_no_job() {
         assert_eq!(pool.stats().panicked, u64::from(panics));
     }
 }
+
+/// Forbids: items that were taken before the iterator panicked are lost, or come out of order.
+#[test]
+fn items_before_a_panic_are_not_lost() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for unordered in [false, true] {
+        let items = (0..9_u8).inspect(|n| {
+            if *n == 5 {
+                quiet_panic("on purpose")
+            }
+        });
+        let mut map = pool.map(items, |n| n).max_size(9);
+        if unordered {
+            map = map.unordered();
+        }
+        assert!(catch_unwind(AssertUnwindSafe(|| block_on(map.next()))).is_err());
+        let mut rest: Vec<_> = map.wait().collect();
+        if unordered {
+            rest.sort_unstable();
+        }
+        assert_eq!(rest, [0, 1, 2, 3, 4, 6, 7, 8]);
+    }
+}
+
+/// Forbids: a consumer that waits leaves room for another job, which the job that it waits for needs.
+#[test]
+fn a_consumer_that_waits_leaves_no_room() {
+    const IN_FLIGHT: usize = 8;
+    let _watchdog = watchdog();
+    for unordered in [false, true] {
+        let pool = ThreadPool::new(IN_FLIGHT);
+        let all = Arc::new(std::sync::Barrier::new(IN_FLIGHT));
+        // The first job ends at once; the others wait for one another.
+        let function = move |n: usize| {
+            if n > 0 {
+                all.wait();
+            }
+            n
+        };
+        let mut map = pool.map(0..=IN_FLIGHT, function).max_size(IN_FLIGHT);
+        if unordered {
+            map = map.unordered();
+        }
+        assert_eq!(block_on(map.next()), Some(0));
+        assert!(block_on(map.next()).is_some());
+        assert_eq!(map.wait().count(), IN_FLIGHT - 1);
+    }
+}
