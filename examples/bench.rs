@@ -4,6 +4,7 @@
 //! cargo run --release --example bench                # all of it, some 15 seconds
 //! cargo run --release --example bench -- spsc        # the workloads with `spsc` in their names
 //! cargo run --release --example bench -- --quick     # a first look
+//! cargo run --release --example bench -- --svg FILE  # and a picture of the ratios
 //! ```
 //!
 //! | workload | one operation | offthread | std |
@@ -20,6 +21,7 @@
 //! | `sync_await` | from a thread, have the loop's thread compute something, wait for it | `sync_await` | a boxed closure through a channel, the answer through another |
 //! | spsc, *n* slots | hand a `u64` from a thread to the main one | `spsc`, sent blocking and awaited | `sync_channel` |
 //! | iterable, *n* slots | the next item of an iterator that runs in a thread | `IteratorWrapper` on a pool of 1 | `sync_channel` and a thread |
+//! | iterable for one item | open an iterable with 4 slots, take an item, close it | `IteratorWrapper` on a pool of 2 | `sync_channel` and a thread |
 //! | generator, *n* slots | the next item that a body puts in a thread | `threaded_generator` on a pool of 1 | `sync_channel` and a thread |
 //!
 //! Some of std's need a word. A thread for each of 100 000 jobs is no alternative, so there it is the pool that one
@@ -47,8 +49,10 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "std is what is measured against")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fs;
+use std::fs::{self, File};
 use std::future::poll_fn;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -56,13 +60,14 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
-Usage: bench [--quick] [NAME]
+Usage: bench [--quick] [--svg FILE] [NAME]
 
 Measures offthread against std and prints a table in Markdown.
 
-  NAME     measure only the workloads with NAME in their names
-  --quick  3 short rounds instead of 7
-  --help   print this text
+  NAME        measure only the workloads with NAME in their names
+  --quick     3 short rounds instead of 7
+  --svg FILE  also write a picture of the ratios to FILE
+  --help      print this text
 ";
 
 /// Two ways to do the same: each does so many operations, numbered from 0, and returns the sum of the numbers.
@@ -75,7 +80,7 @@ struct Workload {
 }
 
 #[rustfmt::skip] // a table
-const WORKLOADS: [Workload; 22] = [
+const WORKLOADS: [Workload; 23] = [
     Workload { name: "job round trip", batch: 2_000, ours: ours::round_trip, std: std_alone::round_trip },
     Workload { name: "100 000 jobs", batch: 100_000, ours: ours::many_jobs, std: std_alone::many_jobs },
     Workload { name: "map of 8 jobs", batch: 100_000, ours: ours::map::<8, true>, std: std_alone::many_jobs },
@@ -95,6 +100,7 @@ const WORKLOADS: [Workload; 22] = [
     Workload { name: "iterable, 2 slots", batch: 20_000, ours: ours::iterable::<2>, std: std_alone::stream::<2> },
     Workload { name: "iterable, 64 slots", batch: 200_000, ours: ours::iterable::<64>, std: std_alone::stream::<64> },
     Workload { name: "iterable, 1024 slots", batch: 500_000, ours: ours::iterable::<1024>, std: std_alone::stream::<1024> },
+    Workload { name: "iterable for one item", batch: 2_000, ours: ours::one_item, std: std_alone::one_item },
     Workload { name: "generator, 2 slots", batch: 20_000, ours: ours::generator::<2>, std: std_alone::stream::<2> },
     Workload { name: "generator, 64 slots", batch: 200_000, ours: ours::generator::<64>, std: std_alone::stream::<64> },
     Workload { name: "generator, 1024 slots", batch: 500_000, ours: ours::generator::<1024>, std: std_alone::stream::<1024> },
@@ -288,6 +294,19 @@ mod ours {
         read::<SLOTS>(IteratorWrapper::new(move || 0..u64::from(ops)))
     }
 
+    pub fn one_item(ops: u32) -> u64 {
+        let pool = ThreadPool::new(2);
+        block_on(async {
+            let mut sum = 0;
+            for n in 0..ops.into() {
+                let mut items = IteratorWrapper::new(move || n..).on(&pool).max_size(4);
+                sum += items.next().await.unwrap();
+                items.close().await;
+            }
+            sum
+        })
+    }
+
     pub fn generator<const SLOTS: usize>(ops: u32) -> u64 {
         read::<SLOTS>(threaded_generator(move |out| (0..ops.into()).try_for_each(|n| out.put(n))))
     }
@@ -459,6 +478,18 @@ mod std_alone {
         producer.join().unwrap();
         sum
     }
+
+    pub fn one_item(ops: u32) -> u64 {
+        let take = |n: u64| {
+            let (sender, receiver) = mpsc::sync_channel(4);
+            let producer = thread::spawn(move || (n..).try_for_each(|n| sender.send(n)));
+            let item = receiver.recv().unwrap();
+            drop(receiver);
+            assert!(producer.join().unwrap().is_err());
+            item
+        };
+        (0..ops.into()).map(take).sum()
+    }
 }
 
 /// How many rounds each side gets, and how long one lasts at least. An odd number of rounds has a middle one.
@@ -475,10 +506,15 @@ const COLUMNS: [&str; 7] =
     ["ours ns/op", "std ns/op", "ratio", "ours CPU ns/op", "std CPU ns/op", "ours allocs/op", "std allocs/op"];
 
 fn main() -> ExitCode {
-    let (mut effort, mut name) = (FULL, None);
-    for argument in std::env::args_os().skip(1) {
+    let (mut effort, mut name, mut svg) = (FULL, None, None);
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--quick") => effort = QUICK,
+            Some("--svg") => match arguments.next() {
+                Some(file) => svg = Some(PathBuf::from(file)),
+                None => return misuse("--svg needs the name of a file"),
+            },
             Some("--help") => {
                 print!("{USAGE}");
                 return ExitCode::SUCCESS;
@@ -498,15 +534,19 @@ fn main() -> ExitCode {
     }
     print_cells("workload", COLUMNS);
     print_cells("---", COLUMNS.map(|_| "---:"));
-    for workload in chosen {
-        measure(workload, effort);
-    }
+    let ratios: Vec<_> = chosen.into_iter().map(|workload| (workload.name, measure(workload, effort))).collect();
     let cpus = std::thread::available_parallelism().map_or_else(|_| "unknown".into(), |cpus| cpus.to_string());
     if !OURS_LATE.lock().unwrap().batch.is_empty() {
         let [ours, std] = [&OURS_LATE, &STD_LATE].map(|late| late.lock().unwrap().show());
         println!("\nThe sleeps were late: ours by {ours}; std's by {std}.");
     }
     println!("\nMedians of {} rounds of {:?} or more; CPUs: {cpus}.", effort.rounds, effort.round);
+    if let Some(file) = svg {
+        if let Err(error) = File::create(&file).and_then(|mut svg| draw(&ratios, &mut svg)) {
+            eprintln!("bench: {}: {error}", file.display());
+            return ExitCode::FAILURE;
+        }
+    }
     ExitCode::SUCCESS
 }
 
@@ -515,8 +555,8 @@ fn misuse(problem: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Measures both sides in turn, and prints their row of the table.
-fn measure(workload: &'static Workload, effort: Effort) {
+/// Measures both sides in turn, and prints their row of the table. Returns the ratio.
+fn measure(workload: &'static Workload, effort: Effort) -> f64 {
     let [mut ours, mut std] = [workload.ours, workload.std].map(|run| Side { workload, run, rounds: Vec::new() });
     for side in [&ours, &std] {
         side.round(effort.round); // the warm-up
@@ -527,7 +567,7 @@ fn measure(workload: &'static Workload, effort: Effort) {
             side.rounds.push(round);
         }
     }
-    print_row(workload.name, &ours, &std);
+    print_row(workload.name, &ours, &std)
 }
 
 /// One of the two sides of a workload, and what has been measured.
@@ -603,19 +643,60 @@ fn cpu_time() -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 10))
 }
 
-fn print_row(name: &str, ours: &Side, std: &Side) {
+fn print_row(name: &str, ours: &Side, std: &Side) -> f64 {
     let sides = [ours, std];
     let nanos = |nanos: f64| if nanos < 100.0 { format!("{nanos:.1}") } else { format!("{nanos:.0}") };
     let wall = sides.map(Side::wall_per_op);
-    let ratio = format!("{:.2}", wall[0] / wall[1]);
+    let ratio = wall[0] / wall[1];
+    let shown_ratio = format!("{ratio:.2}");
     let [ours_wall, std_wall] = wall.map(nanos);
     let [ours_cpu, std_cpu] = sides.map(|side| side.cpu_per_op().map_or("-".into(), nanos));
     let [ours_allocs, std_allocs] = sides.map(|side| format!("{:.2}", side.allocations_per_op()));
-    print_cells(name, [&ours_wall, &std_wall, &ratio, &ours_cpu, &std_cpu, &ours_allocs, &std_allocs]);
+    print_cells(name, [&ours_wall, &std_wall, &shown_ratio, &ours_cpu, &std_cpu, &ours_allocs, &std_allocs]);
+    if io::stdout().is_terminal() {
+        println!("  {}", bar(ratio));
+    }
+    ratio
+}
+
+/// How the picture and the bars show a ratio: by its powers of ten. 0: both sides take as long.
+fn powers_of_ten(ratio: f64) -> f64 {
+    ratio.log10().clamp(-3.0, 1.0)
+}
+
+/// A bar for a terminal: ten blocks for each power of ten.
+fn bar(ratio: f64) -> String {
+    let powers = powers_of_ten(ratio);
+    let blocks = (1..=30).filter(|n| f64::from(*n) <= 10.0 * powers.abs()).count();
+    if powers < 0.0 { format!("{} faster", "█".repeat(blocks)) } else { format!("{} slower", "▒".repeat(blocks)) }
 }
 
 fn print_cells(first: &str, others: [&str; 7]) {
     println!("| {first:27} | {} |", others.map(|cell| format!("{cell:>14}")).join(" | "));
+}
+
+/// Draws a picture of the ratios. A bar to the left: ours is faster.
+fn draw(ratios: &[(&str, f64)], svg: &mut impl Write) -> io::Result<()> {
+    const ROW: usize = 20;
+    let x = |ratio: f64| 610.0 + 120.0 * powers_of_ten(ratio);
+    let (height, bottom) = (ROW * (ratios.len() + 2), ROW * (ratios.len() + 1));
+    let style = "font-family=\"sans-serif\" font-size=\"12\" fill=\"#777\"";
+    writeln!(svg, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" {style}>")?;
+    for (ratio, label) in [(0.001, "1/1000"), (0.01, "1/100"), (0.1, "1/10"), (1.0, "as std"), (10.0, "10 times")] {
+        let x = x(ratio);
+        writeln!(svg, "<path d=\"M{x} {ROW}V{bottom}\" stroke=\"#bbb\"/>")?;
+        writeln!(svg, "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", ROW - 6)?;
+    }
+    for (row, (name, ratio)) in (1..).zip(ratios) {
+        let (left, right, top) = (x(ratio.min(1.0)), x(ratio.max(1.0)), ROW * row);
+        let color = if *ratio < 1.0 { "#2a9d63" } else { "#d1603d" };
+        writeln!(svg, "<text x=\"190\" y=\"{}\" text-anchor=\"end\">{name}</text>", top + 14)?;
+        writeln!(svg, "<text x=\"200\" y=\"{}\">{ratio:.2}</text>", top + 14)?;
+        let (y, width, height) = (top + 4, right - left, ROW - 7);
+        writeln!(svg, "<rect x=\"{left:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{color}\"/>")?;
+    }
+    writeln!(svg, "<text x=\"430\" y=\"{}\" text-anchor=\"middle\">time, compared with std's</text>", height - 5)?;
+    writeln!(svg, "</svg>")
 }
 
 /// The system's allocator, which counts while it is told to: in timed rounds, all it adds is one look at a flag.

@@ -145,6 +145,18 @@ impl LoopHandle {
 }
 
 /// Why a thread that waited for a future on an event loop has no output. From [`LoopHandle::sync_wait`].
+///
+/// ```
+/// use offthread::{LoopHandle, SyncWaitError, block_on};
+///
+/// let handle = block_on(async { LoopHandle::current() });
+/// match handle.sync_wait(async { 6 * 7 }) {
+///     Ok(answer) => println!("{answer}"),
+///     Err(SyncWaitError::LoopClosed) => println!("the loop has ended"), // this one
+///     Err(SyncWaitError::Panicked(panic)) => panic.resume(),
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SyncWaitError {

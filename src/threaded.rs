@@ -92,12 +92,26 @@ impl Place {
 
 impl<F> Threaded<F> {
     /// Runs in this pool.
+    ///
+    /// ```
+    /// use offthread::{ThreadPool, block_on, threaded};
+    ///
+    /// let pool = ThreadPool::builder().threads(1).name("mine").build();
+    /// let name = block_on(threaded(|| std::thread::current().name().map(str::to_owned)).on(&pool));
+    /// assert_eq!(name.as_deref(), Some("mine"));
+    /// ```
     pub fn on(mut self, pool: &ThreadPool) -> Self {
         self.place = Place::Pool(pool.clone());
         self
     }
 
     /// Runs in a new thread of its own, which ends with it.
+    ///
+    /// ```
+    /// use offthread::{block_on, threaded};
+    ///
+    /// assert_eq!(block_on(threaded(|| 6 * 7).separate().name("answer")), 42);
+    /// ```
     pub fn separate(mut self) -> Self {
         self.place = Place::Separate;
         self
@@ -116,6 +130,13 @@ impl<F> Threaded<F> {
     /// Submits the job now, or starts its thread, and returns its handle. Never waits for a job, or for a thread to be free.
     ///
     /// If no thread can be started, the job resolves with [`JoinError::NoThread`](crate::JoinError::NoThread).
+    ///
+    /// ```
+    /// use offthread::{block_on, threaded};
+    ///
+    /// let job = threaded(|| 6 * 7).async_call(); // it may run already
+    /// assert_eq!(block_on(job), 42);
+    /// ```
     pub fn async_call<R>(self) -> Job<R>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -128,6 +149,13 @@ impl<F> Threaded<F> {
     }
 
     /// Runs the closure on the calling thread, and returns its result.
+    ///
+    /// ```
+    /// use offthread::threaded;
+    /// use std::thread;
+    ///
+    /// assert_eq!(threaded(|| thread::current().id()).sync_call(), thread::current().id());
+    /// ```
     ///
     /// # Blocking
     /// As long as the closure does.

@@ -271,6 +271,19 @@ impl error::Error for Elapsed {}
 impl<T> Receiver<T> {
     /// Receives the next item; waits for it, but not longer than `timeout`. [`Duration::MAX`] is for ever.
     ///
+    /// ```
+    /// use offthread::spsc::{RecvTimeoutError, channel};
+    /// use std::time::Duration;
+    ///
+    /// let (mut sender, mut receiver) = channel(1);
+    /// sender.try_send(1).unwrap();
+    /// offthread::block_on(async {
+    ///     let millisecond = Duration::from_millis(1);
+    ///     assert_eq!(receiver.recv_timeout(millisecond).await, Ok(1));
+    ///     assert_eq!(receiver.recv_timeout(millisecond).await, Err(RecvTimeoutError::Timeout));
+    /// });
+    /// ```
+    ///
     /// # Errors
     /// [`Timeout`](RecvTimeoutError::Timeout) if none came in time, [`Closed`](RecvTimeoutError::Closed) if the channel is
     /// closed and nothing is left.

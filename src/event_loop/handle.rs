@@ -117,6 +117,18 @@ impl LoopHandle {
     /// The task gets a copy of the caller's context, in which this is the current loop. If the loop is closed the future is
     /// dropped at once, and the handle resolves with [`JoinError::Cancelled`](crate::JoinError::Cancelled).
     ///
+    /// ```
+    /// use offthread::{LoopHandle, block_on, threaded};
+    ///
+    /// let answer = block_on(async {
+    ///     let handle = LoopHandle::current();
+    ///     // In a thread: the future runs on the loop, and the thread goes on.
+    ///     let task = threaded(move || handle.spawn(async { 6 * 7 })).await;
+    ///     task.await
+    /// });
+    /// assert_eq!(answer, 42);
+    /// ```
+    ///
     /// # Synchronization
     /// What was done before happens before the task's first poll.
     pub fn spawn<F: Future<Output: Send> + Send + 'static>(&self, future: F) -> Task<F::Output> {
@@ -192,6 +204,17 @@ impl LoopHandle {
 
     /// From now on, jobs that are started from this loop and name no pool run in this one. Until then it is the
     /// [global](ThreadPool::global) one.
+    ///
+    /// ```
+    /// use offthread::{LoopHandle, ThreadPool, block_on, threaded};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// block_on(async {
+    ///     LoopHandle::current().set_default_pool(pool.clone());
+    ///     threaded(|| ()).await;
+    /// });
+    /// assert_eq!(pool.stats().succeeded, 1);
+    /// ```
     pub fn set_default_pool(&self, pool: ThreadPool) {
         let mut default = self.0.pool.lock();
         // A loop drops its pool as it closes: a pool that is set after that would never be dropped by it.

@@ -210,6 +210,13 @@ impl fmt::Debug for EventLoop {
 }
 
 /// Configures and makes an [`EventLoop`]. From [`EventLoop::builder`].
+///
+/// ```
+/// use offthread::{EventLoop, threaded};
+///
+/// let mut event_loop = EventLoop::builder().pool_size(1).build();
+/// assert_eq!(event_loop.block_on(threaded(|| 6 * 7)), 42);
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing happens until `build`"]
 pub struct EventLoopBuilder {

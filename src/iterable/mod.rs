@@ -295,6 +295,15 @@ impl<T> IteratorWrapper<T> {
     ///
     /// Adds them to `buf` and returns how many. 0 is the end (or `limit` is 0, which takes nothing and does not wait).
     ///
+    /// ```
+    /// # offthread::block_on(async {
+    /// let mut items = offthread::threaded_iterable(|| 0..100);
+    /// let mut batch = Vec::new();
+    /// while items.next_many(&mut batch, 16).await > 0 {}
+    /// assert!(batch.into_iter().eq(0..100));
+    /// # });
+    /// ```
+    ///
     /// # Panics
     /// As [`next`](Self::next).
     ///
@@ -356,6 +365,15 @@ impl<T> IteratorWrapper<T> {
     /// iterator that has not started never runs. A paused one is dropped on a thread of its pool, ahead of the jobs
     /// that wait. If the pool is closed, or the system refuses a thread, this call drops it. Closing again does
     /// nothing.
+    ///
+    /// ```
+    /// # offthread::block_on(async {
+    /// let mut numbers = offthread::threaded_iterable(|| 0..);
+    /// assert_eq!(numbers.next().await, Some(0));
+    /// numbers.close().await; // the iterator has been dropped
+    /// assert_eq!(numbers.next().await, None);
+    /// # });
+    /// ```
     ///
     /// # Panics
     /// If the iterator has panicked, and no call has resumed the panic yet; and if the `Drop` of `make` or of an item

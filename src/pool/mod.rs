@@ -185,6 +185,13 @@ impl ThreadPool {
     }
 
     /// Submits many jobs in one go, and returns their handles in the same order. Otherwise as [`spawn`](Self::spawn).
+    ///
+    /// ```
+    /// use offthread::{ThreadPool, block_on, gather};
+    ///
+    /// let jobs = ThreadPool::new(2).spawn_many((0..4).map(|n| move || n * n));
+    /// assert_eq!(block_on(gather(jobs)), [0, 1, 4, 9]);
+    /// ```
     pub fn spawn_many<I, F, R>(&self, jobs: I) -> Vec<Job<R>>
     where
         I: IntoIterator<Item = F>,
@@ -230,6 +237,13 @@ impl ThreadPool {
 
     /// What the pool has done so far, and what it does now. A job that ends during this call may or may not be counted
     /// as ended.
+    ///
+    /// ```
+    /// let pool = offthread::ThreadPool::new(2);
+    /// pool.spawn(|| ()).wait();
+    /// let stats = pool.stats();
+    /// assert_eq!((stats.submitted, stats.succeeded, stats.queued), (1, 1, 0));
+    /// ```
     pub fn stats(&self) -> PoolStats {
         let shared = &self.owner.shared;
         let (ready, state) = shared.lock();
@@ -257,6 +271,13 @@ impl ThreadPool {
     /// are running or queued end after at most `max_size` more items; paused ones end in the call that takes an item
     /// and makes room. A [generator](crate::threaded_generator()) that waits for room gets an error instead.
     ///
+    /// ```
+    /// let pool = offthread::ThreadPool::new(1);
+    /// let jobs = pool.spawn_many((0..10).map(|n| move || n));
+    /// pool.drain();
+    /// assert!(jobs.iter().all(|job| job.is_finished()));
+    /// ```
+    ///
     /// # Blocking
     /// Until all jobs have ended, and all threads, with the destructors of their thread-locals. A thread that was idle
     /// for long, and ended before the pool was closed, is not waited for. Called on one of the pool's own threads, this
@@ -274,6 +295,23 @@ impl ThreadPool {
     /// In the jobs that run, [`is_cancelled`](crate::is_cancelled) turns true. All iterables end; this call drops the
     /// iterators of those that do not run.
     ///
+    /// ```
+    /// use offthread::{ThreadPool, wait_cancelled};
+    /// use std::time::Duration;
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let (started, has_started) = std::sync::mpsc::channel();
+    /// let running = pool.spawn(move || {
+    ///     started.send(()).unwrap();
+    ///     wait_cancelled(Duration::MAX)
+    /// });
+    /// has_started.recv().unwrap();
+    /// let waiting = pool.spawn(|| ());
+    /// pool.shutdown();
+    /// assert!(running.wait(), "it was told to stop");
+    /// assert!(waiting.outcome().wait().is_err(), "it never runs");
+    /// ```
+    ///
     /// # Blocking
     /// As [`drain`](Self::drain), and as long as it takes to drop closures and iterators.
     pub fn shutdown(&self) {
@@ -282,6 +320,19 @@ impl ThreadPool {
     }
 
     /// As [`shutdown`](Self::shutdown), but does not wait longer than `timeout` for the jobs that run.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = offthread::ThreadPool::new(1);
+    /// let (open, gate) = std::sync::mpsc::channel::<()>();
+    /// let job = pool.spawn(move || drop(gate.recv())); // does not look whether it was cancelled
+    /// # while pool.stats().queued > 0 {}
+    /// let timeout = pool.shutdown_timeout(Duration::from_millis(1)).unwrap_err();
+    /// assert_eq!(timeout.running, 1);
+    /// drop(open);
+    /// job.wait();
+    /// ```
     ///
     /// # Errors
     /// [`ShutdownTimeout`] if some still run. They run on, and the pool stays closed.

@@ -441,6 +441,19 @@ impl<R> Job<R> {
     /// False: it has started (it cannot be interrupted, but [`is_cancelled`](crate::is_cancelled) turns true in it, and the
     /// handle still yields what it returns), or it was finished or cancelled before.
     ///
+    /// ```
+    /// use offthread::{JoinError, ThreadPool};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let (open, gate) = std::sync::mpsc::channel::<()>();
+    /// let running = pool.spawn(move || gate.recv().is_err());
+    /// let waiting = pool.spawn(|| unreachable!("it was cancelled"));
+    /// assert!(waiting.cancel());
+    /// assert!(matches!(waiting.outcome().wait(), Err(JoinError::Cancelled)));
+    /// drop(open);
+    /// assert!(running.wait());
+    /// ```
+    ///
     /// # Panics
     /// If the closure's `Drop` does.
     pub fn cancel(&self) -> bool {
@@ -448,6 +461,12 @@ impl<R> Job<R> {
     }
 
     /// Lets the job run without a handle. Its thread drops the result, or this call does, if the job has finished.
+    ///
+    /// ```
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// offthread::threaded(move || sender.send("it has run")).async_call().detach();
+    /// assert_eq!(receiver.recv(), Ok("it has run"));
+    /// ```
     pub fn detach(mut self) {
         if let Some((job, (result, waker))) = self.0.0.give_up() {
             drop(waker);
@@ -461,6 +480,17 @@ impl<R> Job<R> {
     }
 
     /// The outcome as a value: the job's result, its panic, or why it did not run.
+    ///
+    /// ```
+    /// use offthread::{JoinError, block_on, threaded};
+    ///
+    /// let job = threaded(|| "seven".parse::<u8>().expect("a number")).async_call();
+    /// match block_on(job.outcome()) {
+    ///     Ok(number) => println!("{number}"),
+    ///     Err(JoinError::Panicked(panic)) => assert!(panic.message().starts_with("a number")),
+    ///     Err(error) => println!("it did not run: {error}"),
+    /// }
+    /// ```
     pub fn outcome(self) -> Outcome<R> {
         self.0
     }
@@ -481,6 +511,17 @@ impl<R> Job<R> {
 
     /// As [`wait`](Self::wait), but blocks no longer than `timeout`. [`Duration::MAX`] is for ever. A job that has not started
     /// does not run on this thread.
+    ///
+    /// ```
+    /// use offthread::threaded;
+    /// use std::time::Duration;
+    ///
+    /// let (open, gate) = std::sync::mpsc::channel();
+    /// let job = threaded(move || gate.recv()).async_call();
+    /// let job = job.wait_timeout(Duration::from_millis(1)).unwrap_err(); // the handle is back
+    /// open.send(7).unwrap();
+    /// assert_eq!(job.wait(), Ok(7));
+    /// ```
     ///
     /// # Errors
     /// This handle, if the job has not finished in time. The job runs on.

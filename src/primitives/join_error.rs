@@ -10,6 +10,19 @@ use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resu
 use std::{error, fmt, io, mem};
 
 /// Why a job or a task has no result: the error of their `outcome`s.
+///
+/// ```
+/// use offthread::{JoinError, ThreadPool};
+///
+/// let pool = ThreadPool::new(1);
+/// pool.shutdown();
+/// match pool.spawn(|| 6 * 7).outcome().wait() {
+///     Ok(answer) => println!("{answer}"),
+///     Err(JoinError::Panicked(panic)) => panic.resume(),
+///     Err(JoinError::Cancelled) => println!("the pool is closed"), // this one
+///     Err(error) => println!("{error}"),                          // no thread
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {

@@ -485,6 +485,16 @@ impl<T> Sender<T> {
     ///
     /// `Duration::MAX` means for ever; with a `timeout` of zero this is [`try_send`](Self::try_send).
     ///
+    /// ```
+    /// use offthread::spsc::{SendTimeoutError, channel};
+    /// use std::time::Duration;
+    ///
+    /// let (mut sender, _receiver) = channel(1);
+    /// let millisecond = Duration::from_millis(1);
+    /// assert_eq!(sender.send_blocking_timeout("a", millisecond), Ok(()));
+    /// assert_eq!(sender.send_blocking_timeout("b", millisecond), Err(SendTimeoutError::Timeout("b")));
+    /// ```
+    ///
     /// # Errors
     /// The item: [`Timeout`](SendTimeoutError::Timeout) if there was no room in time,
     /// [`Closed`](SendTimeoutError::Closed) if the channel is closed.
@@ -513,6 +523,16 @@ impl<T> Sender<T> {
     }
 
     /// Sends an item if there is room for it right now. Never blocks.
+    ///
+    /// ```
+    /// use offthread::spsc::{TrySendError, channel};
+    ///
+    /// let (mut sender, mut receiver) = channel(1);
+    /// assert_eq!(sender.try_send(1), Ok(()));
+    /// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
+    /// receiver.close();
+    /// assert_eq!(sender.try_send(3), Err(TrySendError::Closed(3)));
+    /// ```
     ///
     /// # Errors
     /// The item: [`Full`](TrySendError::Full) if there is no room, [`Closed`](TrySendError::Closed) if the channel is
@@ -720,6 +740,17 @@ impl<T> Receiver<T> {
     }
 
     /// The next item, if there is one right now. Never blocks.
+    ///
+    /// ```
+    /// use offthread::spsc::{TryRecvError, channel};
+    ///
+    /// let (mut sender, mut receiver) = channel(1);
+    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    /// sender.try_send(1).unwrap();
+    /// sender.close();
+    /// assert_eq!(receiver.try_recv(), Ok(1));
+    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
+    /// ```
     ///
     /// # Errors
     /// [`Empty`](TryRecvError::Empty): one may still come. [`Closed`](TryRecvError::Closed): the channel is closed, and
