@@ -71,7 +71,8 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
 ///
 /// REQUEST_ID.set(7);
-/// let seen = block_on(threaded(|| REQUEST_ID.set(8))); // returns what it replaces; nobody else sees the 8
+/// // Returns what it replaces. Nobody else sees the 8.
+/// let seen = block_on(threaded(|| REQUEST_ID.set(8)));
 /// assert_eq!((seen, REQUEST_ID.get()), (Some(7), Some(7)));
 /// ```
 ///

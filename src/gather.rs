@@ -51,7 +51,8 @@ pub async fn yield_now() {
 /// use offthread::{gather, threaded};
 ///
 /// let files = ["Cargo.toml", "README.md"];
-/// let sizes = gather(files.map(|path| threaded(move || std::fs::metadata(path).unwrap().len()))).await;
+/// let size = |path: &str| std::fs::metadata(path).unwrap().len();
+/// let sizes = gather(files.map(|path| threaded(move || size(path)))).await;
 /// assert_eq!(sizes.len(), 2);
 /// # });
 /// ```

@@ -16,8 +16,8 @@
 //! use offthread::{ThreadPool, block_on, gather};
 //!
 //! let pool = ThreadPool::new(4);
-//! let lengths = block_on(gather(["one", "two", "three"].map(|word| pool.spawn(move || word.len()))));
-//! assert_eq!(lengths, [3, 3, 5]);
+//! let jobs = ["one", "two", "three"].map(|word| pool.spawn(move || word.len()));
+//! assert_eq!(block_on(gather(jobs)), [3, 3, 5]);
 //! ```
 //!
 //! A blocking iterator becomes a stream of items. A thread makes some items ahead of the consumer:
@@ -25,7 +25,8 @@
 //! ```
 //! use offthread::{block_on, threaded_iterable};
 //!
-//! let entries = block_on(threaded_iterable(|| std::fs::read_dir("src").unwrap()).scope(async |entries| {
+//! let folder = threaded_iterable(|| std::fs::read_dir("src").unwrap());
+//! let entries = block_on(folder.scope(async |entries| {
 //!     let mut count = 0;
 //!     while let Some(entry) = entries.next().await {
 //!         entry.unwrap();

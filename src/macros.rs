@@ -56,7 +56,8 @@
 ///     }
 /// }
 ///
-/// let counter = Arc::new(Counter { words: ["to", "be", "or", "not", "to", "be"].map(String::from).into() });
+/// let words = ["to", "be", "or", "not", "to", "be"].map(String::from).into();
+/// let counter = Arc::new(Counter { words });
 /// block_on(async {
 ///     assert_eq!(Arc::clone(&counter).count("be").await, 2);
 ///     assert_eq!(counter.count("that").await, 0);
@@ -214,7 +215,10 @@ macro_rules! threaded_separate {
 /// threaded_iterable! {
 ///     /// The names in a directory.
 ///     pub fn names(directory: PathBuf) -> impl Iterator<Item = io::Result<PathBuf>> + Send {
-///         let entries = fs::read_dir(directory).map_or_else(|error| vec![Err(error)], Iterator::collect);
+///         let entries: Vec<_> = match fs::read_dir(directory) {
+///             Ok(entries) => entries.collect(),
+///             Err(error) => vec![Err(error)],
+///         };
 ///         entries.into_iter().map(|entry| Ok(entry?.path()))
 ///     }
 ///
@@ -230,7 +234,8 @@ macro_rules! threaded_separate {
 ///         assert!(name.unwrap().starts_with("src"));
 ///     }
 ///     let mut numbers = up_to(1000).on(&ThreadPool::new(1));
-///     assert_eq!(numbers.next().await, Some(0)); // and no more than two have been made ahead
+///     // No more than two are made ahead.
+///     assert_eq!(numbers.next().await, Some(0));
 ///     assert_eq!(up_to(3).sync_call().sum::<u32>(), 3);
 /// });
 /// ```

@@ -17,8 +17,8 @@ use crate::sync::Arc;
 ///
 /// ```
 /// # offthread::block_on(async {
-/// let lines = offthread::threaded(|| std::fs::read_to_string("Cargo.toml")).await.unwrap().lines().count();
-/// assert!(lines > 1);
+/// let text = offthread::threaded(|| std::fs::read_to_string("Cargo.toml")).await.unwrap();
+/// assert!(text.lines().count() > 1);
 /// # });
 /// ```
 pub fn threaded<F, R>(func: F) -> Threaded<F>
@@ -35,7 +35,8 @@ where
 ///
 /// ```
 /// # offthread::block_on(async {
-/// let name = offthread::threaded_separate(|| std::thread::current().name().map(str::to_owned)).name("clock").await;
+/// let name = || std::thread::current().name().map(str::to_owned);
+/// let name = offthread::threaded_separate(name).name("clock").await;
 /// assert_eq!(name.as_deref(), Some("clock"));
 /// # });
 /// ```
@@ -97,7 +98,8 @@ impl<F> Threaded<F> {
     /// use offthread::{ThreadPool, block_on, threaded};
     ///
     /// let pool = ThreadPool::builder().threads(1).name("mine").build();
-    /// let name = block_on(threaded(|| std::thread::current().name().map(str::to_owned)).on(&pool));
+    /// let name = || std::thread::current().name().map(str::to_owned);
+    /// let name = block_on(threaded(name).on(&pool));
     /// assert_eq!(name.as_deref(), Some("mine"));
     /// ```
     pub fn on(mut self, pool: &ThreadPool) -> Self {

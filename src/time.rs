@@ -327,7 +327,8 @@ impl LoopHandle {
     ///
     /// block_on(async {
     ///     let (sender, receiver) = oneshot::channel();
-    ///     LoopHandle::current().call_later(Duration::from_millis(1), move || sender.send("called").unwrap());
+    ///     let call = move || sender.send("called").unwrap();
+    ///     LoopHandle::current().call_later(Duration::from_millis(1), call);
     ///     assert_eq!(receiver.await, Ok("called"));
     /// });
     /// ```

@@ -80,7 +80,8 @@ impl LoopHandle {
     /// block_on(async {
     ///     let (sender, receiver) = oneshot::channel();
     ///     let handle = LoopHandle::current();
-    ///     std::thread::spawn(move || handle.enter(|| sender.send(sync_await(async { "from the loop" }))));
+    ///     let ask = move || sender.send(sync_await(async { "from the loop" }));
+    ///     std::thread::spawn(move || handle.enter(ask));
     ///     assert_eq!(receiver.await, Ok("from the loop"));
     /// });
     /// ```
@@ -235,7 +236,9 @@ impl LoopHandle {
     /// use offthread::{LoopHandle, block_on, sync_await};
     ///
     /// // Any executor will do. This one has a thread for each future.
-    /// let handle = LoopHandle::from_spawner(|future| drop(std::thread::spawn(|| block_on(future))));
+    /// let handle = LoopHandle::from_spawner(|future| {
+    ///     std::thread::spawn(|| block_on(future));
+    /// });
     /// assert_eq!(handle.enter(|| sync_await(async { 6 * 7 })), 42);
     /// ```
     pub fn from_spawner(spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static) -> Self {
@@ -255,8 +258,11 @@ impl LoopHandle {
     /// ```
     /// use offthread::{LoopHandle, block_on, sync_await, threaded};
     ///
-    /// let handle = LoopHandle::from_spawner(|future| drop(std::thread::spawn(|| block_on(future))));
-    /// let wrapped = handle.wrap(async { threaded(|| sync_await(async { "on the other runtime" })).await });
+    /// let handle = LoopHandle::from_spawner(|future| {
+    ///     std::thread::spawn(|| block_on(future));
+    /// });
+    /// let job = || sync_await(async { "on the other runtime" });
+    /// let wrapped = handle.wrap(async move { threaded(job).await });
     /// assert_eq!(block_on(wrapped), "on the other runtime");
     /// ```
     pub fn wrap<F: Future>(&self, future: F) -> WithContext<F> {

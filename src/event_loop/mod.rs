@@ -172,7 +172,7 @@ impl EventLoop {
 
     /// Configures a loop.
     pub fn builder() -> EventLoopBuilder {
-        EventLoopBuilder { pool: None }
+        EventLoopBuilder::default()
     }
 
     /// A handle, which may go to other threads.
@@ -217,7 +217,7 @@ impl fmt::Debug for EventLoop {
 /// let mut event_loop = EventLoop::builder().pool_size(1).build();
 /// assert_eq!(event_loop.block_on(threaded(|| 6 * 7)), 42);
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use = "nothing happens until `build`"]
 pub struct EventLoopBuilder {
     pool: Option<ThreadPool>,

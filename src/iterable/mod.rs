@@ -39,7 +39,8 @@ use crate::threaded::Place;
 /// use std::fs::File;
 ///
 /// block_on(async {
-///     let mut lines = threaded_iterable(|| BufReader::new(File::open("Cargo.toml").unwrap()).lines());
+///     let open = || BufReader::new(File::open("Cargo.toml").unwrap());
+///     let mut lines = threaded_iterable(move || open().lines());
 ///     let mut bytes = 0;
 ///     while let Some(line) = lines.next().await {
 ///         bytes += line.unwrap().len();
@@ -95,7 +96,8 @@ const MAX_SIZE: usize = 1024;
 ///
 /// let pool = ThreadPool::new(1);
 /// block_on(async {
-///     let mut squares = IteratorWrapper::new(|| (0..).map(|n: u32| n * n)).on(&pool).max_size(10);
+///     let squares = IteratorWrapper::new(|| (0..).map(|n: u32| n * n));
+///     let mut squares = squares.on(&pool).max_size(10);
 ///     assert_eq!(squares.next().await, Some(0));
 ///     assert_eq!(squares.next().await, Some(1));
 ///     squares.close().await; // the iterator is gone

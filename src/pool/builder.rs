@@ -47,8 +47,8 @@ pub struct ThreadPoolBuilder {
 impl UnwindSafe for ThreadPoolBuilder {}
 impl RefUnwindSafe for ThreadPoolBuilder {}
 
-impl ThreadPoolBuilder {
-    pub(super) fn new() -> Self {
+impl Default for ThreadPoolBuilder {
+    fn default() -> Self {
         Self {
             threads: None,
             name: "offthread".into(),
@@ -59,7 +59,9 @@ impl ThreadPoolBuilder {
             timed: false,
         }
     }
+}
 
+impl ThreadPoolBuilder {
     /// How many jobs run at once. Default: as in the [global](ThreadPool::global) pool.
     ///
     /// # Panics

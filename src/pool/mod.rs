@@ -153,7 +153,7 @@ impl ThreadPool {
 
     /// Configures a pool.
     pub fn builder() -> ThreadPoolBuilder {
-        ThreadPoolBuilder::new()
+        ThreadPoolBuilder::default()
     }
 
     /// The default pool. The first call makes it.
@@ -223,7 +223,8 @@ impl ThreadPool {
     ///         println!("{square}");
     ///     }
     /// });
-    /// assert_eq!(pool.map(0..10_u64, |n| n * n).wait().sum::<u64>(), 285); // the same in blocking code
+    /// // The same in blocking code.
+    /// assert_eq!(pool.map(0..10_u64, |n| n * n).wait().sum::<u64>(), 285);
     /// ```
     pub fn map<I, F, R>(&self, items: I, function: F) -> Map<I::IntoIter, F, R>
     where

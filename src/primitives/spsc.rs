@@ -492,7 +492,8 @@ impl<T> Sender<T> {
     /// let (mut sender, _receiver) = channel(1);
     /// let millisecond = Duration::from_millis(1);
     /// assert_eq!(sender.send_blocking_timeout("a", millisecond), Ok(()));
-    /// assert_eq!(sender.send_blocking_timeout("b", millisecond), Err(SendTimeoutError::Timeout("b")));
+    /// let late = sender.send_blocking_timeout("b", millisecond);
+    /// assert_eq!(late, Err(SendTimeoutError::Timeout("b")));
     /// ```
     ///
     /// # Errors

@@ -104,6 +104,32 @@ fn imports(code: &str) -> Vec<String> {
     found
 }
 
+/// The rendered page has room for so many characters of code, at 1280 pixels.
+const CODE_WIDTH: usize = 90;
+
+/// Forbids: the end of a line of an example is cut off in the rendered documentation.
+#[test]
+fn examples_fit_their_pages() {
+    let pages = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide")).unwrap();
+    let pages = pages.map(|page| page.unwrap().path()).map(|path| (path.clone(), fs::read_to_string(path).unwrap()));
+    let docs = sources().into_iter().map(|(path, text)| {
+        let is_doc = |line: &&str| line.starts_with("///") || line.starts_with("//!");
+        let lines = text.lines().map(str::trim_start).filter(is_doc);
+        (path, lines.map(|line| line[3..].strip_prefix(' ').unwrap_or(&line[3..])).collect::<Vec<_>>().join("\n"))
+    });
+    let mut checked = 0;
+    for (path, text) in pages.chain(docs) {
+        for block in text.split("```").skip(1).step_by(2) {
+            // What stands on the line of the fence, and what rustdoc hides.
+            for line in block.lines().skip(1).filter(|line| !line.starts_with("# ")) {
+                assert!(line.chars().count() <= CODE_WIDTH, "{}: shorten the line: {line}", path.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 500, "only {checked} lines found");
+}
+
 #[test]
 fn imports_point_up() {
     let mut checked = 0;
