@@ -5,7 +5,8 @@ mod common;
 
 use common::{Note, model_with};
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use loom::sync::atomic::{AtomicBool, AtomicUsize};
 use loom::thread;
 use offthread::internals::{ThreadHandle, block_on};
 use offthread::{JoinError, ThreadPool, is_cancelled, oneshot};
@@ -237,27 +238,29 @@ fn submit_many_shutdown() {
     });
 }
 
-/// Forbids: a shutdown runs a queued job, or drops it under the lock or before it has been counted; or the running job
-/// is not told to stop.
+/// Forbids: a shutdown runs a queued job, drops it under the lock or before it has been counted, or waits for the running
+/// job first; or the running job is not told to stop.
 #[test]
 fn shutdown_queued() {
-    struct UsesInDrop(ThreadPool);
+    struct UsesInDrop(ThreadPool, Arc<AtomicBool>);
     impl Drop for UsesInDrop {
         fn drop(&mut self) {
             assert_eq!(self.0.stats().queued, 0);
+            self.1.store(true, Release);
         }
     }
     model(|| {
         let pool = ThreadPool::new(1);
         let (started, has_started) = oneshot::channel();
-        let first = pool.spawn(|| {
+        let dropped = Arc::new(AtomicBool::new(false));
+        let uses_the_pool = UsesInDrop(pool.clone(), dropped.clone());
+        let first = pool.spawn(move || {
             started.send(()).unwrap();
-            while !is_cancelled() {
+            while !is_cancelled() || !dropped.load(Acquire) {
                 thread::yield_now();
             }
         });
         block_on(has_started).unwrap();
-        let uses_the_pool = UsesInDrop(pool.clone());
         let second = pool.spawn(|| drop(uses_the_pool));
         pool.shutdown();
         assert!(first.is_finished());

@@ -134,6 +134,7 @@ impl ThreadPoolBuilder {
             ready: CachePadded::default(),
             state: CachePadded(Mutex::new(state)),
             ended: CachePadded::default(),
+            handles: Mutex::default(),
             has_entries: CachePadded::default(),
             stop: Stop::default(),
             name: self.name,

@@ -43,12 +43,14 @@ pub struct Closing {
     refusing: Vec<ThreadId>,
     /// The wakers of threads that wait for the closed pool to finish.
     waiters: Vec<Waker>,
-    /// The threads that are to be joined.
-    handles: Vec<JoinHandle<()>>,
-    /// The threads that ended, while the pool was open, before their handle was in `handles`: nobody joins them.
-    early: Vec<ThreadId>,
-    /// How many threads are starting, run, or are to be joined.
-    pub unjoined: usize,
+}
+
+/// The handles of the threads. Locked while a thread is started: so a thread that ends finds its handle.
+#[derive(Default)]
+pub struct Handles {
+    pub unjoined: Vec<JoinHandle<()>>,
+    /// How many threads are being joined.
+    joining: usize,
 }
 
 impl State {
@@ -77,31 +79,6 @@ impl State {
     pub fn wake_waiters(&mut self) {
         // No user code: these are wakers of parkers.
         mem::take(&mut self.closing.waiters).into_iter().for_each(Waker::wake);
-    }
-
-    /// A thread has been started.
-    pub fn thread_started(&mut self, handle: JoinHandle<()>) {
-        let Closing { handles, early, .. } = &mut self.closing;
-        let id = handle.thread().id();
-        match early.iter().position(|early| *early == id) {
-            Some(at) => drop(early.swap_remove(at)),
-            None => handles.push(handle),
-        }
-        self.wake_waiters();
-    }
-
-    /// The calling thread is about to end. If the pool is open, drops the thread's handle, so that the system can free
-    /// its stack.
-    pub fn thread_leaves(&mut self) {
-        let Closing { closed, handles, early, unjoined, .. } = &mut self.closing;
-        if !*closed {
-            let id = thread::current().id();
-            *unjoined -= 1;
-            match handles.iter().position(|handle| handle.thread().id() == id) {
-                Some(at) => drop(handles.swap_remove(at)),
-                None => early.push(id),
-            }
-        }
     }
 }
 
@@ -159,6 +136,16 @@ impl Shared {
         }
     }
 
+    /// The calling thread is about to end. If the pool is open, drops the thread's handle, so that the system can free
+    /// its stack.
+    pub fn thread_leaves(&self) {
+        if !self.state.lock().closing.closed {
+            let id = thread::current().id();
+            let handles = &mut self.handles.lock().unjoined;
+            handles.iter().position(|handle| handle.thread().id() == id).map(|at| handles.swap_remove(at));
+        }
+    }
+
     /// Waits until the closed pool has finished; with `join`, also for the ends of its threads. False: the deadline has
     /// passed.
     pub fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>, join: bool) -> bool {
@@ -167,23 +154,25 @@ impl Shared {
             worker.become_exempt();
         }
         let finished = poll_until(deadline, |cx| {
-            this.refuse_queued();
+            // Register, then look. The waker of an earlier wait may still be there.
             let mut state = this.state.lock();
-            while state.has_finished(inside) {
-                if inside || !join || state.closing.unjoined == 0 {
-                    return Poll::Ready(());
-                }
-                let Some(thread) = state.closing.handles.pop() else { break };
-                drop(state);
-                // It may be in its stop hook still. The thread has caught all panics.
-                let _ = blocking(|| thread.join());
-                state = this.state.lock();
-                state.closing.unjoined -= 1;
-                state.wake_waiters();
-            }
-            // The waker of an earlier wait that timed out may still be there.
             if !state.closing.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
                 state.closing.waiters.push(cx.waker().clone());
+            }
+            drop(state);
+            this.refuse_queued();
+            while this.state.lock().has_finished(inside) {
+                let mut handles = this.handles.lock();
+                if inside || !join || handles.unjoined.is_empty() && handles.joining == 0 {
+                    return Poll::Ready(());
+                }
+                let Some(thread) = handles.unjoined.pop() else { break };
+                handles.joining += 1;
+                drop(handles);
+                // It may be in its stop hook still. The thread has caught all panics.
+                let _ = blocking(|| thread.join());
+                this.handles.lock().joining -= 1;
+                this.state.lock().wake_waiters();
             }
             Poll::Pending
         });

@@ -237,7 +237,7 @@ struct Batch<'a> {
 impl Batch<'_> {
     fn submit(&mut self) {
         if !self.jobs.is_empty() {
-            Shared::submit_many(self.pool, mem::take(&mut self.jobs));
+            Shared::submit(self.pool, self.jobs.drain(..));
         }
     }
 }

@@ -51,11 +51,11 @@ mod workers;
 
 use std::panic::RefUnwindSafe;
 use std::time::{Duration, Instant};
-use std::{env, error, fmt};
+use std::{env, error, fmt, iter};
 
 use crate::context::Context;
 pub use crate::pool::builder::{ThreadPoolBuilder, checked_name};
-use crate::pool::closing::Closing;
+use crate::pool::closing::{Closing, Handles};
 pub use crate::pool::map::Map;
 use crate::pool::queue::{Queue, Ready};
 use crate::pool::stats::{Counters, EndedJobs};
@@ -110,6 +110,7 @@ pub(crate) struct Shared {
     ready: CachePadded<Mutex<Ready>>,
     state: CachePadded<Mutex<State>>,
     ended: CachePadded<EndedJobs>,
+    handles: Mutex<Handles>,
     /// A hint for workers that yield: an entry was added after a worker last found none.
     has_entries: CachePadded<AtomicBool>,
     stop: Stop,
@@ -202,7 +203,7 @@ impl ThreadPool {
         // Collected first: the iterator is user code, and may panic.
         let jobs: Vec<F> = jobs.into_iter().collect();
         let (queued, handles): (Vec<_>, _) = jobs.into_iter().map(|func| Shared::job(shared, func)).unzip();
-        Shared::submit_many(shared, queued);
+        Shared::submit(shared, queued.into_iter());
         handles
     }
 
@@ -397,7 +398,7 @@ impl Shared {
         R: Send + 'static,
     {
         let (queued, handle) = Self::job(this, func);
-        Self::submit(this, queued);
+        Self::submit(this, iter::once(queued));
         handle
     }
 
@@ -415,30 +416,16 @@ impl Shared {
         job(func, this.clone())
     }
 
-    /// Adds a job. If the pool is closed, the job is cancelled.
-    fn submit(this: &Arc<Self>, job: Queued) {
-        let mut state = this.state.lock();
-        state.counters.submitted += 1;
-        if state.closing.closed {
-            state.counters.cancelled += 1;
-            drop(state);
-            drop(job);
-        } else {
-            state.queue.push(job);
-            Self::added(this, state);
-        }
-    }
-
-    /// As `submit`, with one lock for all.
-    fn submit_many(this: &Arc<Self>, jobs: Vec<Queued>) {
+    /// Adds jobs, with one lock for all. If the pool is closed, the jobs are cancelled.
+    fn submit(this: &Arc<Self>, jobs: impl ExactSizeIterator<Item = Queued>) {
         let mut state = this.state.lock();
         state.counters.submitted += jobs.len() as u64;
         if state.closing.closed {
             state.counters.cancelled += jobs.len() as u64;
             drop(state);
-            drop(jobs);
+            jobs.for_each(drop);
         } else {
-            state.queue.push_many(jobs);
+            state.queue.push(jobs);
             Self::added(this, state);
         }
     }
@@ -502,11 +489,7 @@ impl Shared {
 impl State {
     /// Restores the invariant: see `workers.rs`.
     fn next(&mut self, count_finishing: bool) -> Next {
-        let next = self.workers.next(self.queue.len(), self.queue.priority_len(), count_finishing);
-        if let Next::Start(threads) = next {
-            self.closing.unjoined += threads;
-        }
-        next
+        self.workers.next(self.queue.len(), self.queue.priority_len(), count_finishing)
     }
 
     /// Has workers take no job if there are too many of them, or if the pool was shut down.

@@ -79,11 +79,7 @@ impl Queue {
         self.priority.len()
     }
 
-    pub fn push(&mut self, entry: Queued) {
-        self.submitted.push_back(entry);
-    }
-
-    pub fn push_many(&mut self, entries: Vec<Queued>) {
+    pub fn push(&mut self, entries: impl IntoIterator<Item = Queued>) {
         self.submitted.extend(entries);
     }
 

@@ -135,7 +135,7 @@ impl Stream {
             drop(pool);
             return turn.claim();
         }
-        pool.queue.push(turn);
+        pool.queue.push([turn]);
         Shared::added(&this.shared, pool);
         None
     }

@@ -73,17 +73,18 @@ impl Worker {
         if let Some(size) = shared.stack_size {
             builder = builder.stack_size(size);
         }
+        let mut handles = shared.handles.lock();
         let started = builder.spawn({
             let shared = shared.clone();
             move || Self::run(&shared)
         });
         let error = match started {
-            Ok(handle) => return shared.state.lock().thread_started(handle),
+            Ok(handle) => return handles.unjoined.push(handle),
             Err(error) => error,
         };
+        drop(handles);
         let mut state = shared.state.lock();
         state.workers.recount(Stage::Starting, Stage::Ended);
-        state.closing.unjoined -= 1;
         state.wake_waiters();
         // No further start: it might fail again, without end.
         let next = if state.workers.count(Stage::Idle) == 0 { Next::Leave } else { state.next(false) };
@@ -118,7 +119,7 @@ impl Worker {
             catch_and_discard(hook);
         }
         WORKER.with(RefCell::take);
-        shared.state.lock().thread_leaves();
+        shared.thread_leaves();
     }
 
     /// Waits for a job. `None`: the thread is to end.

@@ -119,7 +119,9 @@ fn examples_fit_their_pages() {
     });
     let mut checked = 0;
     for (path, text) in pages.chain(docs) {
-        for block in text.split("```").skip(1).step_by(2) {
+        let blocks = text.split("```").skip(1).step_by(2);
+        // Diagrams are in the heads of private files.
+        for block in blocks.filter(|block| !block.starts_with("text")) {
             // What stands on the line of the fence, and what rustdoc hides.
             for line in block.lines().skip(1).filter(|line| !line.starts_with("# ")) {
                 assert!(line.chars().count() <= CODE_WIDTH, "{}: shorten the line: {line}", path.display());

@@ -792,8 +792,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a job that drains its pool waits for itself",
-        find: "while state.has_finished(inside) {",
-        replace: "while state.has_finished(false) {",
+        find: "while this.state.lock().has_finished(inside) {",
+        replace: "while this.state.lock().has_finished(false) {",
         model: "two_jobs_drain",
     },
     Logic {
@@ -869,16 +869,9 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/mod.rs",
         name: "a closed pool accepts a job",
-        find: "            state.counters.cancelled += 1;\n            drop(state);\n            drop(job);",
-        replace: "            state.queue.push(job);\n            Self::added(this, state);",
+        find: "            state.counters.cancelled += jobs.len() as u64;\n            drop(state);\n            jobs.for_each(drop);",
+        replace: "            state.queue.push(jobs);\n            Self::added(this, state);",
         model: "submit_shutdown",
-    },
-    Logic {
-        file: "src/pool/mod.rs",
-        name: "a closed pool accepts a batch of jobs",
-        find: "            state.counters.cancelled += jobs.len() as u64;\n            drop(state);\n            drop(jobs);",
-        replace: "            state.queue.push_many(jobs);\n            Self::added(this, state);",
-        model: "submit_many_shutdown",
     },
     Logic {
         file: "src/pool/mod.rs",
@@ -1030,7 +1023,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a drain does not join the threads",
-        find: "                if inside || !join || state.closing.unjoined == 0 {",
+        find: "                if inside || !join || handles.unjoined.is_empty() && handles.joining == 0 {",
         replace: "                if true {",
         model: "drain_joins",
     },
