@@ -1,5 +1,5 @@
-//! Models of `src/event_loop/` and of the files that build on it. Each wake is followed by a poll, each task and each
-//! callback runs or is dropped once, and no thread waits for a loop that has ended.
+//! Models of `src/event_loop/` and of the files that build on it. Each wake is followed by a poll. Each task and each
+//! callback runs or is dropped once. No thread waits for a loop that has ended.
 
 mod common;
 
@@ -69,8 +69,8 @@ fn wake_as_it_falls_asleep() {
     model(|| block_on(async { spawn(wait_for_a_thread()).await }));
 }
 
-/// Forbids: two threads wake a task at once, and the next poll does not see the event of the one that found the task
-/// queued.
+/// Forbids: two threads wake a task at once, and the next poll does not see the event of the thread that found the task
+/// already queued.
 #[test]
 fn two_wakers() {
     model(|| {
@@ -88,7 +88,7 @@ fn two_wakers() {
     });
 }
 
-/// A future that spawns another one when it is polled.
+/// Makes a future inside the loop, spawns it there, and waits for it.
 async fn spawn_here<F: Future + 'static>(future: impl FnOnce() -> F) -> F::Output {
     spawn(future()).await
 }
@@ -285,7 +285,7 @@ fn cancel_publishes() {
             let reads = ReadsInDrop(note.clone(), dropped.clone());
             let task = spawn(async move {
                 let _reads = reads;
-                // Always in the run queue, so that cancelling need not queue it.
+                // The task is always in the run queue, so `cancel` need not queue it.
                 always_ready(|| false).await;
             });
             let canceller = thread::spawn(move || {
@@ -316,7 +316,7 @@ fn cancel_of_a_sleeper() {
     });
 }
 
-/// Wakes itself at each poll until `is_so` returns true.
+/// A future that wakes itself at each poll until `is_so` returns true.
 async fn always_ready(mut is_so: impl FnMut() -> bool) {
     poll_fn(|cx| {
         if is_so() {
@@ -329,8 +329,8 @@ async fn always_ready(mut is_so: impl FnMut() -> bool) {
     .await;
 }
 
-/// Forbids: a task is cancelled as it ends, and `cancel` and the outcome disagree, in either direction; or the output is
-/// dropped twice or never.
+/// Forbids: a task is cancelled as it ends, and `cancel` and the outcome disagree; or the output is dropped twice or
+/// never.
 #[test]
 fn cancel_as_it_ends() {
     model(|| {
@@ -502,7 +502,7 @@ fn earlier_timer_from_a_thread() {
             let (sender, receiver) = offthread::oneshot::channel();
             let thread = thread::spawn(move || {
                 drop(handle.call_later(Duration::ZERO, move || sender.send(7).unwrap()));
-                // From now on every deadline of the loop's thread has passed; a sleep without a deadline goes on.
+                // From now on every deadline of the loop's thread counts as past. A sleep without a deadline goes on.
                 this.time_out();
             });
             assert_eq!(receiver.await, Ok(7));
@@ -511,7 +511,7 @@ fn earlier_timer_from_a_thread() {
     });
 }
 
-/// A task of another runtime, and the body that this runtime is to poll.
+/// A task of another runtime, and the body that the runtime would poll.
 fn foreign_task() -> (Task<()>, Pin<Box<dyn Future<Output = ()> + Send>>) {
     let caught = std::sync::Arc::new(std::sync::Mutex::new(None));
     let catch = caught.clone();

@@ -89,7 +89,7 @@ fn pause_take() {
     });
 }
 
-/// Forbids: a stream that finds room again just as it would pause keeps its thread, although a job is queued.
+/// Forbids: a stream finds room again just as it is about to pause, and keeps its thread although a job is queued.
 #[test]
 fn gives_way_when_there_is_room_again() {
     model(|| {
@@ -209,7 +209,7 @@ fn close_queued() {
 }
 
 /// Forbids: a stream whose next turn is queued behind a job is closed, and the close waits for that job; or the stream
-/// makes another item; or `drain` waits for a turn that is gone.
+/// makes another item; or `drain` waits for a turn that no longer exists.
 #[test]
 fn close_queued_again() {
     model(|| {
@@ -241,8 +241,8 @@ fn close_queued_again() {
     });
 }
 
-/// Forbids: a stream is closed just as a worker goes from a job to the stream's turn, and both claim the turn, or
-/// neither does.
+/// Forbids: a stream is closed just as a worker ends a job and starts the stream's turn, and both the close and the
+/// worker claim the turn, or neither does.
 #[test]
 fn close_as_a_worker_goes_on() {
     model(|| {
@@ -269,7 +269,7 @@ fn close_as_a_worker_goes_on() {
         go[0].store(1, Relaxed);
         block_on(has_started.next().unwrap()).unwrap();
         go[1].store(1, Relaxed);
-        // loom lets a thread that yields run only once all others have yielded too.
+        // loom resumes a thread that has yielded only when every other thread has yielded or blocked.
         thread::yield_now();
         block_on(items.close());
         block_on(first);
@@ -332,11 +332,11 @@ fn drain_in_a_job() {
     });
 }
 
-/// Forbids: a job is left to a searching worker that first drops an iterator, because the pool was closed, and the
-/// iterator's `Drop` waits for that job.
+/// Forbids: a job is left to a searching worker. The pool was closed, so this worker first drops an iterator, whose
+/// `Drop` waits for that job.
 #[test]
 fn iterator_whose_drop_waits_for_the_next_job() {
-    /// Its `Drop` spins: a blocking call of this crate would let the pool start a spare thread.
+    /// An iterator whose `Drop` spins: a blocking call of this crate would let the pool start a spare thread.
     struct Waits(Arc<AtomicUsize>);
     impl Iterator for Waits {
         type Item = usize;
@@ -421,8 +421,7 @@ fn drop_running() {
     });
 }
 
-/// Forbids: the iterator's code does not learn that it was closed, or does not see what the consumer wrote before the
-/// close.
+/// Forbids: the iterator's code does not learn of the close, or does not see what the consumer wrote before the close.
 #[test]
 fn close_is_seen_inside() {
     model(|| {
@@ -480,7 +479,7 @@ fn drain_queued() {
     });
 }
 
-/// Forbids: the close of a separate iterator waits for ever, whether the iterator waits for room or makes an item.
+/// Forbids: closing a separate iterator waits for ever, whether the iterator waits for room or makes an item.
 #[test]
 fn separate_close() {
     model(|| {
@@ -517,7 +516,7 @@ fn separate_drop() {
     });
 }
 
-/// A body that puts the numbers from 0 to `end`. Its local writes the note when it is dropped.
+/// A body that puts the numbers from 0 to `end`. A local of the body writes the note when it is dropped.
 fn put(
     end: usize,
     dropped: &Note,
@@ -558,7 +557,7 @@ fn put_take() {
     });
 }
 
-/// Forbids: a close waits for ever for a `put` that waits for room, or returns before the body has.
+/// Forbids: a close waits for ever for a `put` that waits for room, or returns before the body has returned.
 #[test]
 fn put_close() {
     model(|| {
@@ -572,8 +571,8 @@ fn put_close() {
     });
 }
 
-/// Forbids: the consumer is dropped while `put` waits for room, and the body is not told, or an item is leaked, or
-/// dropped twice.
+/// Forbids: the consumer is dropped while `put` waits for room, and `put` keeps waiting, or an item is leaked or dropped
+/// twice.
 #[test]
 #[allow(clippy::result_large_err, reason = "counted values are large")]
 fn put_drop() {
@@ -599,7 +598,8 @@ fn put_drop() {
     });
 }
 
-/// Forbids: a body panics while its consumer waits, and the consumer sees the end, or misses the item before the panic.
+/// Forbids: a body panics while its consumer waits, and the consumer sees a normal end, or misses the item that was put
+/// before the panic.
 #[test]
 fn generator_panic() {
     model(|| {
@@ -619,7 +619,7 @@ fn generator_panic() {
     });
 }
 
-/// Takes the items that are left, and asserts that a panic follows, once.
+/// Takes the remaining items, and asserts that one panic follows, and then the end.
 fn assert_cut_off(mut items: IteratorWrapper<usize>) {
     let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
     assert!(end.is_err());

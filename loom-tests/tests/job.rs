@@ -16,13 +16,13 @@ use loom::thread;
 use offthread::internals::{CancelWatch, JobOwner, Progress, Queued, Stop, block_on, job, poll_until};
 use offthread::{Job, JoinError, is_cancelled};
 
-/// The owner of a model's jobs.
+/// The owner of the jobs in a model.
 #[derive(Clone)]
 struct Home(StdArc<Inner>);
 
 struct Inner {
     stop: Stop,
-    /// How many jobs the owner was told were cancelled. Relaxed, so that it cannot hide a missing edge.
+    /// How often the owner was told that a job was cancelled. Relaxed, so that the counter cannot hide a missing edge.
     cancelled: AtomicUsize,
 }
 
@@ -81,8 +81,8 @@ fn watched() -> Watched {
     Watched { home, queued, handle, runs, closures, results }
 }
 
-/// Runs the job in a thread, which returns whether the job ran there. `Succeeded` must be reported once, before
-/// `UserCode`.
+/// Runs the job in a thread, and returns from there whether the job ran. Asserts that `Succeeded` is reported once,
+/// before `UserCode`.
 fn run(queued: Queued) -> thread::JoinHandle<bool> {
     thread::spawn(move || {
         let mut told = Vec::new();
@@ -176,7 +176,7 @@ fn detach_run() {
     });
 }
 
-/// Forbids: two threads cancel a job at once, and both succeed, or neither.
+/// Forbids: two threads cancel a job at once, and both succeed, or neither does.
 #[test]
 fn cancel_cancel() {
     model(|| {
@@ -356,7 +356,7 @@ fn inline_stale() {
     });
 }
 
-/// Forbids: `is_finished` is true, but the result is not there yet, or what the job wrote is not seen.
+/// Forbids: `is_finished` is true, but the result is not there yet, or the caller does not see what the job wrote.
 #[test]
 fn is_finished() {
     model(|| {
@@ -425,7 +425,8 @@ fn watch_stop() {
     });
 }
 
-/// Forbids: two jobs wait for their cancellation, and cancelling one wakes the wrong job, or removes the other's waker.
+/// Forbids: two jobs wait for their cancellation, and cancelling one of them wakes the other, or removes the other's
+/// waker.
 #[test]
 fn watch_beside_another() {
     model_with(2, || {
@@ -440,10 +441,10 @@ fn watch_beside_another() {
     });
 }
 
-/// Forbids: a queue drops the stale entry of a job that is being cancelled, and so wakes the handle's waker, or makes
+/// Forbids: a queue drops the stale entry of a job that is being cancelled. This wakes the handle's waker, or makes
 /// `is_finished` true, before the closure has been dropped.
 #[test]
-fn thrown_out_as_it_is_cancelled() {
+fn stale_entry_is_dropped_during_the_cancel() {
     /// Counts its wakes, and fails if it is woken before the note is written.
     struct After(Note, std::sync::atomic::AtomicUsize);
     impl Wake for After {

@@ -1,5 +1,5 @@
-//! Models of `src/pool/map.rs`: each result comes once, and at its place if the map has an order, whatever the jobs and the
-//! consumer do meanwhile.
+//! Models of `src/pool/map.rs`: each result comes once, whatever the jobs and the consumer do meanwhile. If the map is
+//! ordered, the results come in the order of the items.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(2, check);
 }
 
-/// A model of each kind of map. `check` gets a function that makes a map unordered, or leaves it as it is.
+/// Explores a model for each kind of map. The argument of `check` says whether the map is unordered.
 fn both(check: impl Fn(bool) + Copy + Send + Sync + 'static) {
     for unordered in [false, true] {
         model(move || check(unordered));
@@ -44,8 +44,8 @@ where
     Pin::new(map).poll_next(&mut Context::from_waker(waker))
 }
 
-/// Forbids: a result comes as the consumer registers its waker for it, and the consumer sleeps on; or a result comes at the
-/// wrong place, twice, or never.
+/// Forbids: a result comes as the consumer registers its waker, and the consumer sleeps on; or a result comes out of
+/// order, twice, or never.
 #[test]
 fn map_one_by_one() {
     both(|unordered| {
@@ -57,7 +57,7 @@ fn map_one_by_one() {
     });
 }
 
-/// Forbids: two jobs report at once, one as the consumer takes the result of the other, and the consumer sleeps on.
+/// Forbids: one job reports as the consumer takes the result of the other job, and the consumer sleeps on.
 #[test]
 fn map_two_reports() {
     both(|unordered| {
@@ -73,7 +73,8 @@ fn map_two_reports() {
     });
 }
 
-/// Forbids: a job is started while `max_size` results have not been taken. Only the map orders the two jobs.
+/// Forbids: a job is started while `max_size` results have not been taken. Only the map orders the two jobs' accesses to
+/// the note.
 #[test]
 fn map_bounds_the_jobs() {
     both(|unordered| {
@@ -89,7 +90,7 @@ fn map_bounds_the_jobs() {
     });
 }
 
-/// Forbids: a job that panics as the consumer comes to wait wakes nobody; or its panic comes at another place, or ends the
+/// Forbids: a job panics as the consumer starts to wait, and wakes nobody; or its panic comes out of order, or ends the
 /// map.
 #[test]
 fn map_panic() {
@@ -120,8 +121,9 @@ fn map_next_dropped() {
     });
 }
 
-/// Forbids: a `next` is dropped when its job has reported and not resolved, and leaves its waker with the job; or the next
-/// one sleeps on as the job resolves. A value in the job's context, which is dropped in between, holds the job up there.
+/// Forbids: a `next` is dropped after its job has reported but before the job resolves, and leaves its waker with the
+/// job; or the following `next` sleeps on when the job resolves. The job drops its context between the report and the
+/// result; a value in that context blocks in its `Drop`, and so holds the job up there.
 #[test]
 fn map_next_dropped_after_the_report() {
     static HELD: ContextVar<StdArc<Holds>> = ContextVar::new();
@@ -155,8 +157,8 @@ fn map_next_dropped_after_the_report() {
     });
 }
 
-/// Forbids: a map that is dropped as a result comes, or while its jobs wait or run, leaves an item, a result or its waker
-/// behind, or uses what is gone.
+/// Forbids: a map that is dropped as a result comes, or while its jobs wait or run, leaks an item, a result or its waker,
+/// or accesses freed memory.
 #[test]
 fn map_dropped() {
     both(|unordered| {
@@ -175,8 +177,8 @@ fn map_dropped() {
     });
 }
 
-/// Forbids: the drop of a map cancels a job that waits, and this wakes the very task that drops the map. (A job that reports
-/// meanwhile may wake the task, on its own thread.)
+/// Forbids: dropping a map cancels a queued job, and this wakes the task that drops the map. (A job that reports
+/// meanwhile may wake that task from the job's own thread.)
 #[test]
 fn map_dropped_in_its_task() {
     /// Counts the wakes by one thread.
@@ -191,7 +193,7 @@ fn map_dropped_in_its_task() {
         let mut map = map(&pool, unordered, 2, vec![1, 2], |n| n);
         let own = StdArc::new(Own(thread::current().id(), Mutex::new(0)));
         let _ = poll_now(&mut map, &own.clone().into());
-        // A poll that meets a wake wakes its own waker.
+        // A registration that meets a wake wakes its own waker, so the count may not be zero.
         let before = *own.1.lock().unwrap();
         drop(map);
         assert_eq!(*own.1.lock().unwrap(), before, "woken by the thread that drops the map");

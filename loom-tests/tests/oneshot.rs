@@ -1,4 +1,4 @@
-//! Models of `src/primitives/oneshot.rs`: every way to end one side, against every way to end the other.
+//! Models of `src/primitives/oneshot.rs`: every way to end one side, combined with every way to end the other.
 //!
 //! Every model also forbids a value dropped twice or never, memory freed twice or never (`common::model` counts the
 //! allocations), and an access to memory that the other side has freed.
@@ -37,7 +37,7 @@ fn send(sender: Sender<Counted>, value: Counted) -> bool {
     match sender.send(value) {
         Ok(()) => true,
         Err(value) => {
-            assert_eq!(value.number, 7, "another value came back");
+            assert_eq!(value.number, 7, "a different value came back");
             false
         }
     }
@@ -59,7 +59,7 @@ fn awaited(receiver: Receiver<Counted>) -> Option<usize> {
     block_on(receiver).ok().map(|value| value.number)
 }
 
-/// The result of `try_recv`, with the value's number for the value.
+/// The result of `try_recv`, with the value's number instead of the value.
 fn tried(receiver: &mut Receiver<Counted>) -> Result<usize, TryRecvError> {
     receiver.try_recv().map(|value| value.number)
 }
@@ -69,7 +69,7 @@ fn polled_then_dropped(mut receiver: Receiver<Counted>) {
     drop(receiver);
 }
 
-/// Polls once with one waker, then waits with another one.
+/// Polls once with one waker, then waits with a second waker.
 fn polled_twice(mut receiver: Receiver<Counted>) -> Option<usize> {
     let (first, old) = poll_once(&mut receiver);
     let result = match first {
@@ -80,13 +80,13 @@ fn polled_twice(mut receiver: Receiver<Counted>) -> Option<usize> {
     result.ok().map(|value| value.number)
 }
 
-/// Forbids: the receiver waits for a value that has been sent, or gets another one.
+/// Forbids: the receiver waits for a value that has been sent, or gets a different value.
 #[test]
 fn send_poll() {
     sides(send, |receiver| assert_eq!(awaited(receiver), Some(7)), |sent| assert!(sent));
 }
 
-/// Forbids: the same for a thread that blocks.
+/// Forbids: the same for a receiver that blocks its thread.
 #[test]
 fn send_recv_blocking() {
     sides(send, |receiver| assert_eq!(receiver.recv_blocking().map(|value| value.number), Ok(7)), |sent| assert!(sent));
@@ -110,7 +110,8 @@ fn send_drop() {
     sides(send, drop, drop);
 }
 
-/// Forbids: a receiver that has got the value frees the memory before the last access of the sender, or nobody frees it.
+/// Forbids: a receiver that has the value frees the memory before the sender's last access, or neither side frees the
+/// memory.
 #[test]
 fn free_after_send() {
     sides(
@@ -122,7 +123,7 @@ fn free_after_send() {
     );
 }
 
-/// Forbids: the same, for a sender that has seen the receiver wait, and takes its waker.
+/// Forbids: the same for a sender that has seen WAITING, and takes the receiver's waker.
 #[test]
 fn free_after_wake() {
     sides(
@@ -146,7 +147,7 @@ fn send_try_recv() {
                 assert_eq!(tried(&mut receiver), Err(TryRecvError::Closed), "received twice");
             }
             Err(error) => {
-                assert_eq!(error, TryRecvError::Empty, "closed, but the sender is sending");
+                assert_eq!(error, TryRecvError::Empty, "`Closed` although the sender is sending");
                 assert_eq!(awaited(receiver), Some(7));
             }
         },
@@ -164,7 +165,7 @@ fn send_close() {
         let sending = thread::spawn(move || send(sender, value));
         receiver.close();
         let received = tried(&mut receiver);
-        assert_ne!(received, Err(TryRecvError::Empty), "closed, so nothing more can come");
+        assert_ne!(received, Err(TryRecvError::Empty), "`Empty` although no value can come any more");
         let sent = sending.join().unwrap();
         assert_eq!(sent, received.is_ok());
         drop(receiver);
@@ -196,13 +197,13 @@ fn send_poll_close() {
     });
 }
 
-/// Forbids: the receiver waits for a dropped sender.
+/// Forbids: the receiver waits for a sender that was dropped.
 #[test]
 fn drop_poll() {
     sides(drop_sender, |receiver| assert_eq!(awaited(receiver), None), drop);
 }
 
-/// Forbids: the same for a thread that blocks.
+/// Forbids: the same for a receiver that blocks its thread.
 #[test]
 fn drop_recv_blocking() {
     sides(drop_sender, |receiver| assert!(receiver.recv_blocking().is_err()), drop);
@@ -281,8 +282,8 @@ fn closed_drop_after_poll() {
     sides(wait_for_close, polled_then_dropped, |sent| assert!(!sent));
 }
 
-/// Forbids: a sender drops its `closed` future, and the channel keeps the waker, or the value does not arrive. Checked
-/// for each way to wait for the value.
+/// Forbids: a sender drops its `closed` future, and the channel keeps the waker, or the value does not arrive. The test
+/// tries each way to wait for the value.
 #[test]
 fn cancelled_closed() {
     let receivers: [fn(Receiver<Counted>) -> Option<usize>; 4] = [
@@ -309,7 +310,8 @@ fn cancelled_closed() {
     }
 }
 
-/// Forbids: the memory is freed while the receiver, which is dropped, is still at the waker that the sender withdraws.
+/// Forbids: the sender frees the memory while the receiver, which is being dropped, still accesses the waker that the
+/// sender withdraws.
 #[test]
 fn cancelled_closed_drop() {
     let sender_side = |mut sender: Sender<Counted>, value| {
@@ -363,7 +365,7 @@ fn drop_publishes() {
     });
 }
 
-/// Forbids: the channel keeps the waker of a receiver that is dropped while the sender waits for that.
+/// Forbids: the channel keeps the waker of a receiver that is dropped while the sender waits for the close.
 #[test]
 fn dropped_receiver_leaves_no_waker() {
     model(|| {
@@ -374,7 +376,7 @@ fn dropped_receiver_leaves_no_waker() {
         block_on(sender.closed());
         dropping.join().unwrap();
         assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
-        assert_eq!(waker.wakes(), 0, "a receiver that gives up is not woken");
+        assert_eq!(waker.wakes(), 0, "a receiver that is dropped was woken");
         drop(sender);
     });
 }

@@ -147,8 +147,8 @@ fn stale_waker() {
     });
 }
 
-/// Forbids: a wake comes as the deadline passes, and a poll after that wake does not see the event; or the next call
-/// hangs.
+/// Forbids: a wake comes as the deadline passes, and a poll after the wake does not see the event; or the next call of
+/// `poll_until` hangs.
 #[test]
 fn deadline_against_wake() {
     model(|| {
@@ -163,7 +163,7 @@ fn deadline_against_wake() {
     });
 }
 
-/// Forbids: a call waits on after its deadline has passed.
+/// Forbids: a call of `poll_until` waits on after its deadline has passed.
 #[test]
 fn deadline_alone() {
     model(|| {
@@ -174,7 +174,7 @@ fn deadline_alone() {
     });
 }
 
-/// Forbids: a future that wakes itself at each poll keeps the call from returning at its deadline.
+/// Forbids: code that wakes itself at each poll keeps `poll_until` from returning at its deadline.
 #[test]
 fn deadline_with_ceaseless_wakes() {
     model(|| {
@@ -190,7 +190,7 @@ fn deadline_with_ceaseless_wakes() {
     });
 }
 
-/// Forbids: a call inside another call's poll consumes the outer call's wake-up, or wakes the outer call.
+/// Forbids: a `poll_until` inside the poll of another one consumes the outer call's wake-up, or wakes the outer call.
 #[test]
 fn nested() {
     model(|| {

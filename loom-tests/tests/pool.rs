@@ -67,8 +67,8 @@ fn two_submitters() {
     });
 }
 
-/// Forbids: two jobs, of which the first waits for the second, are left to one idle worker, although the pool may have
-/// two threads.
+/// Forbids: two jobs are left to one idle worker, although the pool may have two threads. The first job waits for the
+/// second.
 #[test]
 fn two_jobs_two_threads() {
     model(|| {
@@ -96,7 +96,7 @@ fn one_after_another() {
 /// Forbids: a job is left to a searching worker that first drops a result, and the result's `Drop` waits for that job.
 #[test]
 fn result_whose_drop_waits_for_the_next_job() {
-    /// Its `Drop` spins: a blocking call of this crate would let the pool start a spare thread.
+    /// A result whose `Drop` spins: a blocking call of this crate would let the pool start a spare thread.
     struct Waits(Arc<AtomicBool>);
     impl Drop for Waits {
         fn drop(&mut self) {
@@ -141,7 +141,7 @@ fn last_handle() {
     });
 }
 
-/// Forbids: a job drops the last handle of its own pool, and hangs, or its worker never ends.
+/// Forbids: a job drops the last handle of its own pool, and the job hangs, or its worker never ends.
 #[test]
 fn last_handle_in_a_job() {
     model(|| {
@@ -157,7 +157,7 @@ fn last_handle_in_a_job() {
 #[test]
 fn submit_timeout() {
     model(|| {
-        // Every idle wait of the worker times out at once.
+        // Every idle worker times out at once.
         let pool = ThreadPool::builder().threads(1).on_thread_start(|| ThreadHandle::current().time_out()).build();
         block_on(pool.spawn(|| ()));
         assert_eq!(block_on(pool.spawn(|| 2)), 2);
@@ -308,7 +308,7 @@ fn submit_drain() {
     });
 }
 
-/// Forbids: `drain` returns before a thread has ended. Or it waits for ever for one whose time was up before.
+/// Forbids: `drain` returns before a thread has ended; or `drain` waits for ever for a thread that has timed out before.
 #[test]
 fn drain_joins() {
     model(|| {
@@ -325,7 +325,8 @@ fn drain_joins() {
     });
 }
 
-/// Forbids: `drain` returns while a job is still queued, as another thread has shut the pool down and is about to refuse the job.
+/// Forbids: another thread has shut the pool down and is about to refuse a queued job, and `drain` returns while this job
+/// is still queued.
 #[test]
 fn drain_beside_a_shutdown() {
     model(|| {
@@ -341,8 +342,9 @@ fn drain_beside_a_shutdown() {
     });
 }
 
-/// Forbids: a thread that drains a pool sees that another thread is refusing the last job, and is not woken when that is
-/// over. (The other thread does not join the pool's threads; that would wake the waiting one too.)
+/// Forbids: a thread that drains a pool sees that another thread is refusing the last job, and is not woken after the
+/// job has been refused. (The other thread does not join the pool's threads, because this would wake the draining thread
+/// too.)
 #[test]
 fn drain_beside_a_refusal() {
     model(|| {
@@ -358,7 +360,7 @@ fn drain_beside_a_refusal() {
     });
 }
 
-/// Forbids: `shutdown_timeout` returns before a job that had started has ended.
+/// Forbids: `shutdown_timeout` returns before a started job has ended.
 #[test]
 fn shutdown_timeout_waits() {
     model(|| {
@@ -415,7 +417,8 @@ fn two_jobs_drain() {
     });
 }
 
-/// Forbids: a job that is cancelled as a worker takes it runs as well, or is counted as both or as neither.
+/// Forbids: a job that is cancelled as a worker takes it runs as well; or it is counted both as run and as cancelled, or
+/// as neither.
 #[test]
 fn cancel_start() {
     model(|| {
@@ -521,8 +524,8 @@ fn inline_wait() {
     });
 }
 
-/// Forbids: two workers are idle, two jobs come, the first spins until the second has run, and only one worker is
-/// woken. The woken worker must wake the next one.
+/// Forbids: two workers are idle, two jobs are submitted, and only one worker is woken. The first job spins until the
+/// second has run, so the woken worker must wake the other worker.
 #[test]
 fn woken_worker_wakes_the_next() {
     model(|| {
@@ -559,7 +562,7 @@ fn surplus_thread_takes_no_job() {
             }
         });
         let waking = pool.spawn(|| sender.send(()));
-        // This job may still run beside the worker that has returned; `next` may not.
+        // This job may still run while the worker that was blocked runs again; `next` may not.
         let beside = pool.spawn(move || {
             while !is_back.load(Relaxed) {
                 thread::yield_now();

@@ -1,4 +1,4 @@
-//! Models of `src/primitives/spsc.rs`: what the two ends can do at once, in channels for one item and for two.
+//! Models of `src/primitives/spsc.rs`: operations of the two ends at the same time, in channels for one item and for two.
 //!
 //! Every model also forbids an item that is dropped twice or never, and a slot that both ends access at once.
 
@@ -51,7 +51,7 @@ fn send_all(mut sender: Sender<Counted>, values: Vec<Counted>) -> usize {
         let number = value.number;
         match sender.send_blocking(value) {
             Ok(()) => accepted += 1,
-            Err(error) => assert_eq!(error.0.number, number, "another item came back"),
+            Err(error) => assert_eq!(error.0.number, number, "a different item came back"),
         }
     }
     accepted
@@ -67,7 +67,7 @@ fn receive_all(receiver: &mut Receiver<Counted>) -> usize {
     received
 }
 
-/// Forbids: an item is received before it is in its slot, out of order, or not at all.
+/// Forbids: an item is received before it has been written into its slot, out of order, or not at all.
 #[test]
 fn send_recv() {
     ends(2, 2, send_all, |mut receiver, sending| {
@@ -166,7 +166,7 @@ fn send_close() {
     }
 }
 
-/// Forbids: the same after an item was received.
+/// Forbids: the same after an item has been received.
 #[test]
 fn send_recv_close() {
     ends(1, 3, send_all, |mut receiver, sending| {
@@ -185,7 +185,7 @@ fn close_wakes_sender() {
     ends(1, 2, send_all, |mut receiver, sending| {
         receiver.close();
         let accepted = sending.join();
-        assert!(accepted <= 1, "sent more than there is room for");
+        assert!(accepted <= 1, "more items were accepted than there is room for");
         assert_eq!(receive_all(&mut receiver), accepted);
     });
 }
@@ -338,7 +338,7 @@ fn replaced_waker() {
     });
 }
 
-/// Forbids: `send_blocking_timeout` times out just as there is room, and its item is lost, or both sent and given back.
+/// Forbids: `send_blocking_timeout` times out just as room is made, and its item is lost, or both sent and given back.
 #[test]
 fn timeout_against_recv() {
     model(|| {
@@ -388,11 +388,11 @@ fn close_publishes() {
                     receiver.close();
                     receiver
                 });
-                // One of the two fails, because there is room for one item; the second call waits for room.
+                // There is room for one item, so the second call waits, and one of the two calls fails.
                 if sender.try_send(()).is_err() || sender.send_blocking(()).is_err() {
                     assert!(note.is_written());
                 } else {
-                    panic!("two items in a channel for one");
+                    panic!("a channel for one item accepted two");
                 }
                 drop(closing.join().unwrap());
             }
@@ -441,7 +441,7 @@ type SenderSide = fn(Sender<Counted>, Vec<Counted>) -> Vec<usize>;
 /// unread.
 type ReceiverSide = fn(Receiver<Counted>) -> Option<Vec<usize>>;
 
-/// One way to use the sender against every way to use the receiver, in channels for one item and for two.
+/// Combines one way to use the sender with every way to use the receiver, in channels for one item and for two.
 ///
 /// Forbids: an accepted item is not received, a rejected one is received, or either side hangs.
 fn matrix(send: SenderSide) {

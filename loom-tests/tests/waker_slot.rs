@@ -1,5 +1,5 @@
-//! Models of `src/primitives/waker_slot.rs`: the look after `register` sees the event, or the waker registered last is
-//! woken.
+//! Models of `src/primitives/waker_slot.rs`: a caller that checks after `register` sees the event, or the waker
+//! registered last is woken.
 
 mod common;
 
@@ -39,7 +39,7 @@ impl Place {
     }
 }
 
-/// Forbids: an event comes during the registration, and is neither seen afterwards nor causes a wake-up.
+/// Forbids: an event comes during the registration, is not seen afterwards, and causes no wake-up.
 #[test]
 fn event_or_wake() {
     model(|| {
@@ -119,7 +119,7 @@ fn two_takers() {
         }
         assert_eq!(wakes.wakes(), 1);
         drop(waker);
-        assert_eq!(StdArc::strong_count(&wakes), 1, "the slot has kept a waker that it has woken");
+        assert_eq!(StdArc::strong_count(&wakes), 1, "the slot keeps a waker that it has woken");
     });
 }
 
@@ -170,7 +170,8 @@ fn waker_that_registers_in_drop() {
         place.register(&replacement);
         let taken = taking.join().unwrap();
         if taken.is_none() {
-            // The take has left its mark in one of the two registrations, and the other one is not to notice.
+            // The take has marked one of the two registrations, which wakes its own waker. The other registration must
+            // not notice.
             assert_eq!(new.wakes() + last.wakes(), 1);
             place.0.0.wake();
             assert_eq!(last.wakes(), 1, "the waker registered last was not woken");

@@ -13,13 +13,13 @@ pub fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(3, check);
 }
 
-/// The same with another number of preemptions.
+/// Like [`model`], with at most `preemptions` preemptions.
 pub fn model_with(preemptions: usize, check: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     let nothing_leaked = || assert_eq!(BIG_ONES.get(), 0, "memory with a `Counted` in it was leaked, or freed twice");
     builder.check(move || {
-        // Checks the execution before: when a thread has been joined, loom may not yet have freed its closure.
+        // Checks the previous execution: loom may free a thread's closure only after the thread has been joined.
         nothing_leaked();
         check();
     });

@@ -3,8 +3,8 @@
 //! Weakened orderings are not listed here: `scan.rs` finds every one of them in the source.
 //!
 //! To add a logic fault, copy the source text to break into `find`. It may span lines, and must occur exactly once in
-//! the file. Write a plausible mistake into `replace`; it must compile, but may cause warnings. Name the model that is
-//! to fail. A `find` that is gone or no longer unique, or a `model` that does not exist, stops the run.
+//! the file. Write a plausible mistake into `replace`; it must compile, but may cause warnings. In `model`, name the
+//! model that should fail. The run stops if a `find` does not occur exactly once, or if a `model` does not exist.
 //!
 //! ```text
 //! Logic {
@@ -18,7 +18,7 @@
 //!
 //! If a weakened ordering survives, the original is stronger than necessary, or a model is missing: weaken the
 //! ordering, or write the model. If neither is possible, add the fault to [`ALLOWED`] with the reason. The run still
-//! plants the fault, and reports an entry whose fault is caught.
+//! plants the fault, and fails if a model catches it.
 //!
 //! ```text
 //! Allowed {
@@ -40,7 +40,7 @@ pub(crate) struct Logic {
     pub(crate) find: &'static str,
     /// The replacement.
     pub(crate) replace: &'static str,
-    /// The model that is to catch the fault. If another model catches it, the run reports that model and still passes.
+    /// The model that should catch the fault. If another model catches it, the run reports that model and still passes.
     pub(crate) model: &'static str,
 }
 
@@ -259,7 +259,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/iterable/generator.rs",
-        name: "a put that waits is not told that its pool closes",
+        name: "a put that waits does not learn that its pool was closed",
         find: "match closing.poll(cx) {",
         replace: "match Poll::<()>::Pending {",
         model: "put_shutdown",
@@ -287,7 +287,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/iterable/generator.rs",
-        name: "put does not look whether its pool was closed while there is room",
+        name: "put does not check, while there is room, whether its pool was closed",
         find: "unchecked: sender.max_size()",
         replace: "unchecked: usize::MAX",
         model: "put_in_a_closed_pool",
@@ -483,35 +483,35 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "a send that nobody waits for does not give the memory up",
+        name: "a send that nobody waits for does not give up the memory",
         find: "else { State::VALUE.with(State::UNSHARED) };",
         replace: "else { State::VALUE };",
         model: "free_after_send",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "send gives the memory up, and takes the waker then",
+        name: "send gives up the memory, and takes the waker afterwards",
         find: "if seen.has(State::WAITING) { State::VALUE } else { State::VALUE.with(State::UNSHARED) };",
         replace: "State::VALUE.with(State::UNSHARED);",
         model: "free_after_wake",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "send gives the memory up twice",
+        name: "send gives up the memory twice",
         find: "        mem::forget(self);\n",
         replace: "",
         model: "free_after_send",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "an end that is dropped first does not say so",
+        name: "the end that is dropped first does not set UNSHARED",
         find: "State(state.fetch_or(State::UNSHARED.0, AcqRel))",
         replace: "State(state.load(Acquire))",
         model: "drop_drop",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
-        name: "an end that is dropped does not hear that the other one was first",
+        name: "the end that is dropped last does not see UNSHARED",
         find: "State(state.fetch_or(State::UNSHARED.0, AcqRel)).has(State::UNSHARED);",
         replace: "State(state.fetch_or(State::UNSHARED.0, AcqRel)).has(State::EMPTY);",
         model: "drop_drop",
@@ -721,7 +721,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/cancel.rs",
-        name: "a watch looks before it registers",
+        name: "a watch checks for the cancellation before it registers",
         find: "            drop(self.key.and_then(|key| job.stop().withdraw(key)));\n            self.key = Some(job.stop().register(job.id(), waker));\n            job.is_cancelled()",
         replace: "            let was_cancelled = job.is_cancelled();\n            drop(self.key.and_then(|key| job.stop().withdraw(key)));\n            self.key = Some(job.stop().register(job.id(), waker));\n            was_cancelled",
         model: "watch_cancel",
@@ -840,7 +840,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a thread that may take no job looks at the queue",
+        name: "a surplus thread takes a job from the queue",
         find: "            state.pause_surplus(&mut ready);\n            if let Some(job)",
         replace: "            ready.paused = false;\n            if let Some(job)",
         model: "shutdown_queued",
@@ -896,7 +896,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
-        name: "threads that wait for the pool to finish are not woken when an entry has been refused",
+        name: "threads that wait for the pool to finish are not woken after an entry has been refused",
         find: "map(|at| refusing.swap_remove(at));\n            state.wake_waiters();\n",
         replace: "map(|at| refusing.swap_remove(at));\n",
         model: "drain_beside_a_refusal",
@@ -1036,14 +1036,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "the first report to an unordered map wakes nobody, the second does",
+        name: "only the second report to an unordered map wakes the consumer",
         find: "let is_first = numbers.len() == 1;",
         replace: "let is_first = numbers.len() == 2;",
         model: "map_one_by_one",
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "an unordered map looks before it registers",
+        name: "an unordered map checks the reports before it registers its waker",
         find: "            self.reports.consumer.register(cx.waker());\n            mem::swap(&mut self.reported, &mut *self.reports.numbers.lock());\n",
         replace: "            mem::swap(&mut self.reported, &mut *self.reports.numbers.lock());\n            self.reports.consumer.register(cx.waker());\n",
         model: "map_one_by_one",
@@ -1064,14 +1064,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "a job of an unordered map that is dropped unrun does not report",
+        name: "a job of an unordered map that is dropped before it runs does not report",
         find: "                    Shared::job(pool, move || {\n                        let _guard = guard;",
         replace: "                    let guard = std::mem::ManuallyDrop::new(guard);\n                    Shared::job(pool, move || {\n                        let _guard = std::mem::ManuallyDrop::into_inner(guard);",
         model: "map_shutdown",
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "an unordered map forgets a job that has reported and not resolved",
+        name: "an unordered map forgets a job that has reported but has not resolved",
         find: "        let Some(&number) = self.reported.front() else { return Poll::Pending };\n        let Some(job) = &mut self.jobs[number] else { unreachable!(\"a job reports once\") };\n        // It has reported, so it resolves soon.\n        let result = ready!(Pin::new(job).poll(cx));\n        self.reported.pop_front();\n",
         replace: "        let Some(number) = self.reported.pop_front() else { return Poll::Pending };\n        let Some(job) = &mut self.jobs[number] else { unreachable!(\"a job reports once\") };\n        // It has reported, so it resolves soon.\n        let result = ready!(Pin::new(job).poll(cx));\n",
         model: "map_one_by_one",
@@ -1099,14 +1099,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "a `next` of a map that is dropped leaves its waker",
+        name: "a `next` that is dropped leaves its waker with the map",
         find: "                self.0.jobs.unwatch();",
         replace: "",
         model: "map_next_dropped",
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "a `next` of an ordered map that is dropped leaves its waker",
+        name: "a `next` that is dropped leaves its waker with a job of an ordered map",
         find: "            Self::Ordered(jobs) => jobs.front().into_iter().for_each(Outcome::unwatch),",
         replace: "            Self::Ordered(_) => {}",
         model: "map_next_dropped_after_the_report",
@@ -1134,14 +1134,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "a report replaces the one before",
+        name: "a report replaces the previous report",
         find: "        numbers.push_back(self.number);\n",
         replace: "        *numbers = [self.number].into();\n",
         model: "map_two_reports",
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "a look at the reports loses all but the first",
+        name: "an unordered map that takes the reports keeps only the first",
         find: "            mem::swap(&mut self.reported, &mut *self.reports.numbers.lock());\n",
         replace: "            self.reported = mem::take(&mut *self.reports.numbers.lock()).into_iter().take(1).collect();\n",
         model: "map_two_reports",
@@ -1281,7 +1281,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a task that is woken before it is taken in is not queued",
+        name: "a task that is woken before the loop has added it is not queued",
         find: "        is_queued.then_some(place)\n",
         replace: "        None\n",
         model: "earlier_timer_from_a_thread",
@@ -1351,14 +1351,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/state.rs",
-        name: "a cancel of a queued task counts for nothing, but the task is dropped",
+        name: "`cancel` of a queued task returns false, but the task is dropped",
         find: "(CANCELLED | ENDED) == 0",
         replace: "(CANCELLED | ENDED | QUEUED) == 0",
         model: "cancel_as_it_ends",
     },
     Logic {
         file: "src/event_loop/state.rs",
-        name: "a task of another runtime looks before it registers",
+        name: "a task of another runtime checks for a cancel and for `detach` before it registers its waker",
         find: "            // Register, then look: whether the task is detached, and below, whether it is cancelled.\n            waker.register(cx.waker());\n            // ORDERING: Relaxed: `detach` sets the bit, then takes the waker; the waker slot's edges order the two sides.\n            if self.bits.load(Relaxed) & DETACHED != 0 {\n                self.forget_waker();\n            }\n        }\n",
         replace: "            if self.bits.load(Acquire) & CANCELLED != 0 {\n                return false;\n            }\n            self.bits.fetch_and(!QUEUED, Relaxed);\n            waker.register(cx.waker());\n            return true;\n        }\n",
         model: "foreign_cancel",

@@ -1,8 +1,8 @@
-//! Shows that the loom models catch faults: breaks the crate in one place after another, and reports which model fails.
+//! Shows that the loom models catch faults: breaks the crate in one place at a time, and reports which model fails.
 //!
-//! The faults are every `Acquire`, `Release`, `AcqRel` and `SeqCst` of the source, weakened (found by `scan.rs`, so
-//! that none is missed), and the mistakes in the logic that `list.rs` lists. Each fault is planted in a copy of the
-//! workspace under the target folder. The build folders are kept there, so that loom itself is built only once.
+//! There are two kinds of faults. `scan.rs` finds every `Acquire`, `Release`, `AcqRel` and `SeqCst` of the source, and
+//! each is weakened. `list.rs` lists mistakes in the logic. Each fault is planted in a copy of the workspace under the
+//! target folder. The build folders are kept there, so that loom itself is built only once.
 //!
 //! ```sh
 //! cargo run --release -p offthread-loom-tests --bin faults
@@ -35,12 +35,12 @@ Usage: faults [OPTIONS] [FILTER]...
 FILTER            only the faults whose file, line or name contains this text (several: any of them)
 
 --list            print what would be planted, and run nothing
---jobs NUMBER     how many faults to try at once (2, if there are two cores)
+--jobs NUMBER     how many faults to try at once (2, or 1 on a single core)
 --limit SECONDS   how long the models of one file may take for one fault (120)
 --help            this text
 
 LOOM_MAX_PREEMPTIONS is 2 unless it is set.
-The exit status is 0 if every fault is caught, but for those that list.rs allows.
+The exit status is 0 if every fault is caught, except those that list.rs allows to survive.
 ";
 
 struct Options {
@@ -51,7 +51,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None`: the user asks for help.
+    /// Returns `None` if the user asks for help.
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let mut options =
@@ -97,7 +97,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plants the selected faults, or lists them. True: every fault is caught, except those that may survive.
+/// Plants the selected faults, or lists them. Returns false if a fault survives that is not allowed to, or if an allowed
+/// fault is caught.
 fn plant_all(options: &Options) -> Result<bool, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
     let mut faults = find_faults(root)?;
@@ -174,7 +175,7 @@ fn plant_all(options: &Options) -> Result<bool, String> {
     Ok(report(results))
 }
 
-/// The faults of all files, in order; or all errors in the lists.
+/// The faults of all files, in order; or all errors in `list.rs`.
 fn find_faults(root: &Path) -> Result<Vec<Fault>, String> {
     let mut files = Vec::new();
     source_files(&root.join("src"), "src", &mut files)
@@ -250,8 +251,7 @@ fn share<T: Send, R: Send>(
     })
 }
 
-/// Prints the table. Returns whether every fault was caught, except those that may survive, and none of these was
-/// caught.
+/// Prints the table. Returns whether every fault was caught that must be, and every allowed fault survived.
 fn report(mut results: Vec<(&Fault, Outcome, Duration)>) -> bool {
     results.sort_by(|(a, ..), (b, ..)| (&a.file, a.line, &a.name).cmp(&(&b.file, b.line, &b.name)));
     let (allowed, faults): (Vec<_>, Vec<_>) = results.iter().partition(|(fault, ..)| fault.allowed.is_some());
@@ -276,7 +276,7 @@ fn report(mut results: Vec<(&Fault, Outcome, Duration)>) -> bool {
     for (fault, outcome, _) in &results {
         match (outcome, fault.model) {
             (Outcome::Caught { model, .. }, Some(expected)) if model != expected => {
-                println!("\nnote: {fault}: {expected} was to catch it, {model} did");
+                println!("\nnote: {fault}: {expected} should catch it, but {model} did");
             }
             (Outcome::Broken(error), _) => println!("\nERROR: {fault}: {error}"),
             _ => {}

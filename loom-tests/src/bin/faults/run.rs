@@ -9,7 +9,7 @@ use std::{env, fmt, fs, io, thread};
 
 use crate::scan::Fault;
 
-/// Builds quickly, and runs loom quickly. Without any optimisation the models' small stacks overflow.
+/// A build profile: short builds, but a fast loom. Without any optimisation, the models overflow their small stacks.
 const PROFILE: &str = "
 [profile.faults]
 inherits = 'dev'
@@ -237,7 +237,7 @@ pub(crate) fn preemptions() -> String {
     env::var("LOOM_MAX_PREEMPTIONS").unwrap_or("2".to_owned())
 }
 
-/// Whether a binary has the models of a source file: it has the name of the file, or of the file's folder.
+/// Whether a binary has the models of a source file: the binary has the name of the file, or of the file's folder.
 pub(crate) fn is_own(file: &str, binary: &Binary) -> bool {
     file.trim_end_matches(".rs").rsplit('/').take(2).any(|name| name == binary.name)
 }

@@ -13,7 +13,7 @@ pub(crate) struct Fault {
     pub(crate) name: String,
     range: Range<usize>,
     replace: String,
-    /// For a logic fault, the model that is to catch it.
+    /// For a logic fault, the model that should catch it.
     pub(crate) model: Option<&'static str>,
     /// For an ordering: the fields that [`Allowed`] compares.
     function: String,
@@ -183,7 +183,7 @@ fn comment_or_literal(rest: &str) -> usize {
     }
 }
 
-/// The call that has an ordering as an argument.
+/// The call that has an ordering as an argument, if there is one.
 struct Call<'a> {
     /// The method or function; "" if the ordering is no argument.
     name: &'a str,
@@ -223,8 +223,8 @@ fn function(before: &str) -> &str {
     name.map_or("", |pair| pair[1].1)
 }
 
-/// Where the statement that contains `at` starts, with the comment above it, but without a comment behind the statement
-/// before.
+/// Where the statement that contains `at` starts. This includes the comment above the statement, but not a comment that
+/// follows the previous statement on its line.
 fn statement(code: &str, at: usize) -> usize {
     let end_before = code[..at].rfind([';', '{', '}']).map_or(0, |end| end + 1);
     end_before + code[end_before..at].find('\n').unwrap_or(0)
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn code_after_what_does_not_count_is_found() {
+    fn code_after_a_comment_or_literal_is_found() {
         let source = "fn f() { x('\"'); a.load(Acquire); } // \"\nfn g<'a>(_: &'a ()) { a.store(1, Release) /* \" */ }";
         assert_eq!(names(source), ["1 load Acquire->Relaxed in fn f", "2 store Release->Relaxed in fn g"]);
         assert_eq!(names("fn é() -> impl I + use<'a> { a.load(Acquire) }"), ["1 load Acquire->Relaxed in fn é"]);
