@@ -1,5 +1,5 @@
-//! Being cancelled is not a panic: a `sync_await` that ends because its job was cancelled unwinds the job, and nobody is told of
-//! a panic.
+//! A cancellation is not a panic: when a job is cancelled in `sync_await`, the job unwinds, but neither the panic hook nor
+//! the job's handle reports a panic.
 
 #![forbid(unsafe_code)]
 
@@ -22,10 +22,10 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError, mpsc};
 use std::time::Duration;
 use std::{env, fs, panic, process};
 
-/// How many panics the hook has been told of, in the whole process.
+/// How often the panic hook was called, in the whole process.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts panics from 0 on, for one test at a time.
+/// Sets the count of panics to 0. Only one test at a time can hold the guard.
 fn count_panics() -> MutexGuard<'static, ()> {
     static HOOK: Once = Once::new();
     static ONE_TEST: Mutex<()> = Mutex::new(());
@@ -46,7 +46,7 @@ fn count_panics() -> MutexGuard<'static, ()> {
 /// The payload of a panic that a test makes on purpose.
 struct Expected;
 
-/// A job that waits in `sync_await` for ever, and has begun to.
+/// A job that waits in `sync_await` for ever. When this returns, the wait has begun.
 fn waiting_job(start: impl FnOnce(Box<dyn FnOnce() + Send>) -> Job<()>) -> Job<()> {
     let (started, has_started) = mpsc::channel();
     let job = start(Box::new(move || {
@@ -59,14 +59,15 @@ fn waiting_job(start: impl FnOnce(Box<dyn FnOnce() + Send>) -> Job<()>) -> Job<(
     job
 }
 
-/// Forbids: a job that is cancelled in `sync_await` counts as panicked, has that outcome, or calls the panic hook.
+/// Forbids: a job that is cancelled in `sync_await` is counted as panicked, has a panic as its outcome, or calls the
+/// panic hook.
 #[test]
 fn a_job_that_is_cut_short_is_cancelled() {
     let _watchdog = watchdog();
     let _one_test = count_panics();
     let pool = ThreadPool::new(1);
     let job = waiting_job(|code| pool.spawn(code));
-    assert!(!job.cancel(), "it runs");
+    assert!(!job.cancel(), "a running job cannot be cancelled in time");
     assert!(matches!(job.outcome().wait(), Err(JoinError::Cancelled)));
     let stats = pool.stats();
     assert_eq!((stats.submitted, stats.cancelled, stats.panicked, stats.succeeded, stats.queued), (1, 1, 0, 0, 0));
@@ -75,7 +76,7 @@ fn a_job_that_is_cut_short_is_cancelled() {
     assert!(!separate.cancel());
     assert!(matches!(separate.outcome().wait(), Err(JoinError::Cancelled)));
 
-    // Run by the thread that waits for it.
+    // The inner job runs inline, in the job that waits for it.
     let inside = pool.clone();
     let outer = pool.spawn(move || inside.spawn(|| sync_await(pending::<()>())).outcome().wait());
     until("the inner job runs", || running_now(&pool.stats()) == 2);
@@ -86,7 +87,7 @@ fn a_job_that_is_cut_short_is_cancelled() {
     assert_eq!(PANICS.load(SeqCst), 0);
 }
 
-/// Forbids: destructors do not run as the code is unwound; or a job that catches the unwinding cannot go on.
+/// Forbids: destructors do not run while the code unwinds; or a job that catches the unwinding cannot go on.
 #[test]
 fn destructors_run_and_the_unwinding_may_be_caught() {
     let _watchdog = watchdog();
@@ -111,7 +112,7 @@ fn destructors_run_and_the_unwinding_may_be_caught() {
             });
         })
         .unwrap_err();
-        assert!(!caught.is::<&str>() && !caught.is::<String>(), "it is no panic");
+        assert!(!caught.is::<&str>() && !caught.is::<String>(), "the payload looks like that of a panic");
         7
     });
     has_started.recv().unwrap();
@@ -121,7 +122,7 @@ fn destructors_run_and_the_unwinding_may_be_caught() {
     assert_eq!(PANICS.load(SeqCst), 0);
 }
 
-/// Forbids: a `sync_await` in a destructor, which runs as a cancelled job is unwound, aborts the process.
+/// Forbids: a `sync_await` in a destructor that runs while a cancelled job unwinds aborts the process.
 #[test]
 fn a_destructor_of_a_cancelled_job_may_wait() {
     let _watchdog = watchdog();
@@ -154,7 +155,7 @@ fn a_destructor_of_a_cancelled_job_may_wait() {
     assert_eq!(PANICS.load(SeqCst), 0);
 }
 
-/// Runs a future without a loop of ours.
+/// Runs a future without a loop of this crate.
 fn foreign_block_on(future: impl Future<Output = ()>) {
     let mut future = std::pin::pin!(future);
     let witness = Witness::default();
@@ -163,7 +164,7 @@ fn foreign_block_on(future: impl Future<Output = ()>) {
     }
 }
 
-/// Forbids: whoever closes an iterable whose iterator is in `sync_await` hears of a panic.
+/// Forbids: closing or dropping an iterable whose iterator waits in `sync_await` panics, or calls the panic hook.
 #[test]
 fn closing_an_iterator_in_sync_await_is_silent() {
     let _watchdog = watchdog();
@@ -207,7 +208,7 @@ fn closing_an_iterator_in_sync_await_is_silent() {
     assert_eq!(PANICS.load(SeqCst), 0);
 }
 
-/// Forbids: a panic in the iterator's `Drop` is lost, as the iterator was cancelled before.
+/// Forbids: a panic in the iterator's `Drop` is lost because the iterator was cancelled before.
 #[test]
 fn a_panic_in_drop_beats_the_cancellation() {
     struct PanicsInDrop;
@@ -245,12 +246,12 @@ fn a_panic_in_drop_beats_the_cancellation() {
         match closed {
             Err(payload) if payload.is::<Expected>() => {}
             Err(payload) => resume_unwind(payload),
-            Ok(()) => panic!("{kind:?}: nobody was told"),
+            Ok(()) => panic!("{kind:?}: the panic is lost"),
         }
     }
 }
 
-/// Forbids: a pool that is shut down, and so cuts its iterator short, makes that look like the iterator's own end.
+/// Forbids: a shutdown cuts an iterator short, and the consumer sees a normal end.
 #[test]
 fn a_shutdown_that_cuts_an_iterator_short_is_no_end() {
     let _watchdog = watchdog();
@@ -278,13 +279,13 @@ fn a_shutdown_that_cuts_an_iterator_short_is_no_end() {
             let next = AssertUnwindSafe(|| Pin::new(&mut items).poll_next(cx));
             std::task::Poll::Ready(catch_unwind(next).is_err())
         });
-        assert!(cut_short.await, "an end that is no end");
+        assert!(cut_short.await, "the consumer sees a normal end");
         assert_eq!(items.next().await, None);
     });
     assert_eq!(PANICS.load(SeqCst), 1);
 }
 
-/// Forbids: `sync_wait` unwinds as well.
+/// Forbids: a cancelled `sync_wait` unwinds, instead of returning an error.
 #[test]
 fn sync_wait_returns_the_cancellation() {
     let _watchdog = watchdog();

@@ -1,11 +1,11 @@
-//! A program that is built with `panic = "abort"`, by `tests/cancellation.rs`: it ends with the status 0 if nothing aborts it.
+//! A program that `tests/cancellation.rs` builds with `panic = "abort"`. The exit status is 0 if nothing aborts the program.
 
 use offthread::{LoopHandle, SyncWaitError, ThreadPool, block_on, oneshot, sleep, sync_await, threaded, timeout};
 use std::time::Duration;
 
 fn main() {
     block_on(async {
-        // A cancelled job in `sync_await`: nothing unwinds; the job goes on to its end.
+        // A job that is cancelled in `sync_await` does not unwind, and runs to its end.
         let (started, has_started) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let job = threaded(move || {
@@ -24,7 +24,7 @@ fn main() {
         );
         assert_eq!(ended.await, Ok("to its end"));
 
-        // `sync_wait` is cut short all the same.
+        // A cancelled `sync_wait` still returns early, with an error.
         let (started, has_started) = oneshot::channel();
         let handle = LoopHandle::current();
         let job = threaded(move || {

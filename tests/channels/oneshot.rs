@@ -1,6 +1,7 @@
 //! `oneshot`: every combination of what the two ends can do, the wakers, and races between the ends.
 //!
-//! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
+//! notes. Neither is in this repository.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 

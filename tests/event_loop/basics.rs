@@ -1,7 +1,8 @@
 //! The event loop: `block_on`, `EventLoop`, tasks and their handles, `call_soon`, the current loop and its default
 //! pool.
 //!
-//! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
+//! notes. Neither is in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -59,7 +60,7 @@ fn into_future_is_called_with_the_loop_current() {
     assert!(block_on(Asks));
     assert!(EventLoop::new().block_on(Asks));
     assert!(LoopHandle::try_current().is_none(), "the loop is still current");
-    // So `threaded` finds the loop's pool.
+    // Because the loop is current, `threaded` finds the loop's pool.
     let mut own = EventLoop::builder().pool(named_pool("the-loops-own")).build();
     assert_says(&own.block_on(threaded(own_name)), "the-loops-own");
 }
@@ -443,7 +444,7 @@ fn a_task_may_be_local() {
     assert_eq!(seen, 2);
 }
 
-/// The outcome tells a value, a panic and a cancellation apart.
+/// The outcome distinguishes a value, a panic and a cancellation.
 #[test]
 fn the_outcome_says_what_became_of_it() {
     let _watchdog = watchdog();
@@ -817,7 +818,7 @@ fn waking_twice_polls_once() {
     });
 }
 
-/// Also if some queued tasks were dropped before their turn.
+/// This holds also if some queued tasks are dropped before their turn.
 #[test]
 fn many_tasks_are_polled_in_the_order_of_their_wakes() {
     const TASKS: usize = 5000;
@@ -886,7 +887,7 @@ fn a_wake_up_while_it_goes_to_sleep_is_not_lost() {
     let (requests, take) = mpsc::channel::<oneshot::Sender<usize>>();
     let other = thread::spawn(move || {
         for (round, sender) in take.into_iter().enumerate() {
-            // Each a little later than the one before, up to a limit.
+            // In each round, the wake comes a little later, up to a limit.
             (0..round % 50).for_each(|_| std::hint::spin_loop());
             sender.send(round).unwrap();
         }
@@ -1402,7 +1403,7 @@ fn without_a_loop_there_is_no_current_one() {
     drop(event_loop);
 }
 
-/// Jobs and tasks inherit the current loop, and so does what they start.
+/// Jobs and tasks inherit the current loop, and pass it on to the jobs and tasks that they start.
 #[test]
 fn the_current_loop_is_inherited() {
     fn here() -> ThreadId {
@@ -1510,7 +1511,7 @@ fn jobs_go_to_the_loops_default_pool() {
     assert_eq!(third.stats().submitted, before);
 }
 
-/// Without a loop, a job's jobs go to the job's own pool, or to the global pool once that one is closed.
+/// Without a loop, the jobs that a job starts go to the job's own pool; or to the global pool, if that pool is closed.
 #[test]
 fn without_a_loop_jobs_stay_in_their_pool() {
     let _watchdog = watchdog();
@@ -1600,7 +1601,7 @@ fn debug_says_something() {
     }
 }
 
-/// A handle that is polled with one waker and then another wakes the last one, and keeps no other.
+/// A handle that is polled with one waker and then with another wakes the last one, and keeps no other waker.
 #[test]
 fn the_last_waker_of_a_handle_counts() {
     struct Count(AtomicUsize);

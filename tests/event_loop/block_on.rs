@@ -1,7 +1,8 @@
 //! `block_on` and every other call that blocks a thread: no wake-up is lost, calls nest, and a wait costs few
 //! allocations and little CPU time.
 //!
-//! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
+//! notes. Neither is in this repository.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 

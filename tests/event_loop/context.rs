@@ -82,7 +82,7 @@ fn a_variable_has_the_value_that_was_set_last() {
     assert!(VAR.with(|value| value.is_none()));
 }
 
-/// Also for zero-sized values, in arrays, and in leaked memory.
+/// This holds also for variables of zero-sized values, in arrays, and in leaked memory.
 #[test]
 fn variables_are_distinct() {
     static ONE: ContextVar<()> = ContextVar::new();
@@ -318,7 +318,7 @@ fn a_poll_that_panics_gives_the_pollers_context_back() {
     assert_eq!(VAR.get(), Some(1));
 }
 
-/// However the future ends.
+/// This holds however the future ends.
 #[test]
 fn a_wrapped_future_is_dropped_in_its_context() {
     static VAR: ContextVar<u8> = ContextVar::new();
@@ -385,7 +385,7 @@ fn a_wrapped_futures_drop_may_panic() {
     assert_eq!(VAR.get(), Some(1));
 }
 
-/// Even if the inner future would not panic.
+/// This holds even if the inner future would not panic.
 #[test]
 #[should_panic = "polled again after it had given its result"]
 fn a_wrapped_future_is_not_polled_after_its_end() {
@@ -461,7 +461,7 @@ fn a_clone_may_use_the_variable_that_is_being_copied() {
     context.run(|| {
         assert!(VAR.clear().is_some());
         assert_eq!(clones(), 1);
-        assert!(VAR.clear().is_some(), "the clone set the variable again");
+        assert!(VAR.clear().is_some(), "the variable is unset after the clone has set it");
     });
 }
 
@@ -482,8 +482,7 @@ fn a_clone_that_panics_leaves_the_change_done() {
     });
 }
 
-/// Whether the last copy of a context is dropped at the end of a run, with a wrapped future, on its own, or with a
-/// thread.
+/// The last copy of a context may be dropped at the end of a run, with a wrapped future, by itself, or with its thread.
 #[test]
 fn a_drop_may_use_any_variable() {
     static VAR: ContextVar<OnDrop> = ContextVar::new();
@@ -535,7 +534,7 @@ fn a_drop_may_use_any_variable() {
     assert_eq!(taken(), [None], "the thread's context is gone");
 }
 
-/// Also during another panic, and if several values panic.
+/// This holds also during another panic, and if several values panic.
 #[test]
 fn a_panic_in_the_drop_of_a_contexts_value_is_discarded() {
     static BOMBS: [ContextVar<OnDrop>; 2] = [const { ContextVar::new() }; 2];

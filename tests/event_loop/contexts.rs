@@ -31,7 +31,7 @@ async fn visits(new: u32) -> Option<u32> {
     before
 }
 
-/// The same in blocking code.
+/// Like `visits`, in blocking code.
 fn visit(new: u32) -> Option<u32> {
     let before = ID.get();
     ID.set(new);
@@ -86,7 +86,7 @@ fn everything_has_a_copy_of_its_own() {
     block_on(async {
         ID.set(100);
         let started = start_everything();
-        // Not seen by what has been started.
+        // The code that has been started must not see this value.
         ID.set(200);
         for (name, seen) in started {
             assert_eq!(seen.await, Some(100), "{name}");
@@ -214,7 +214,7 @@ fn a_job_that_is_run_inline_has_its_own_context() {
     assert_eq!(pool.spawn(|| ID.get()).wait(), None);
 }
 
-/// A copy of a context is dropped with the code that it was made for.
+/// The copy of a context is dropped with the code that runs in it.
 #[test]
 fn nothing_is_left_of_a_context() {
     let _watchdog = watchdog();

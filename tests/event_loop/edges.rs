@@ -1,4 +1,4 @@
-//! Edge cases of the event loop that a review found.
+//! Edge cases of the event loop, which were found in a review.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
@@ -44,7 +44,7 @@ fn a_long_chain_of_tasks_is_dropped() {
         drop(first);
         assert_eq!(dropped.get(), LINKS - 1);
     });
-    // The same as the loop ends.
+    // The same when the loop ends.
     block_on(async {
         chain(&dropped).detach();
         yield_now().await;
@@ -64,8 +64,9 @@ fn a_task_still_in_the_inbox_is_dropped_in_the_cancelling_call() {
     assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
 }
 
-/// What panics as a task is cancelled is contained one by one: the `Drop` of the future, or of an output that comes too late, and
-/// the waker of whoever awaits the task. Two panics at once would abort the process.
+/// When a task is cancelled, two panics may occur: in the `Drop` of the future, or of an output that comes too late; and
+/// in the waker of the code that awaits the task. Each panic is caught by itself, because two panics at once would abort
+/// the process.
 #[test]
 fn two_panics_as_a_task_ends_do_not_abort() {
     struct Panics;
@@ -158,8 +159,8 @@ fn spawn_works_in_the_destructor_of_a_thread_local() {
     }
 }
 
-/// In the destructor of a thread-local everything works in a loop: jobs, which go to that loop's pool, timers, iterables, and a
-/// pool that is made there.
+/// In the destructor of a thread-local, a loop can run everything: jobs, which go to the loop's pool, timers, iterables,
+/// and jobs of a pool that is made there.
 #[test]
 fn everything_works_in_the_destructor_of_a_thread_local() {
     static VAR: ContextVar<u8> = ContextVar::new();
@@ -181,7 +182,7 @@ fn everything_works_in_the_destructor_of_a_thread_local() {
                 while let Some(name) = items.next().await {
                     assert!(name.starts_with("own"), "{name}");
                 }
-                // There may be no context any more: then variables are unset, and stay so.
+                // If the thread's context was already destroyed, variables are unset, and `set` has no effect.
                 VAR.set(3);
                 assert!(spawn(async { VAR.get() }).await.is_none_or(|value| value == 3));
                 fired.await.unwrap() + in_job
@@ -195,7 +196,7 @@ fn everything_works_in_the_destructor_of_a_thread_local() {
         static FLUSH: Flush = const { Flush(RefCell::new(None)) };
     }
     let _watchdog = watchdog();
-    // The order of first use decides the order of destruction. The thread is one of std, or one of a pool.
+    // The order of first use decides the order of destruction. The thread belongs to std, or to a pool.
     for used_before in [false, true] {
         for in_pool in [false, true] {
             let (sender, result) = mpsc::channel();
@@ -268,7 +269,7 @@ fn yielding_runs_callbacks_of_other_threads() {
     block_on(async { spawn(check()).await });
 }
 
-/// The same for a timer that is due.
+/// A timer that is due also fires before `yield_now` returns.
 #[test]
 fn yielding_fires_due_timers() {
     async fn check() {
@@ -315,7 +316,7 @@ fn no_sleep_is_cut_short_as_the_loop_closes() {
 
 /// A sleep that is polled again and again inside one poll of a task becomes ready at its deadline.
 #[test]
-fn a_sleep_looks_at_the_clock() {
+fn a_sleep_becomes_ready_without_a_wake_up() {
     let _watchdog = watchdog();
     block_on(async {
         let mut sleep = sleep(Duration::from_millis(5));
@@ -325,7 +326,8 @@ fn a_sleep_looks_at_the_clock() {
     });
 }
 
-/// Two loops wait for one sleep, with a waker that wakes both. The loop that polled last ends, which wakes the other.
+/// Two loops wait for one sleep, with a waker that wakes both loops. The loop that polled last ends, and this wakes the
+/// other loop.
 #[test]
 fn a_loop_that_ends_wakes_its_sleeps() {
     #[derive(Default)]
@@ -368,8 +370,8 @@ fn a_loop_that_ends_wakes_its_sleeps() {
 
 // --- other runtimes -------------------------------------------------------------------------------------------------
 
-/// Waiting for the runtime in the `Drop` of one of its futures would deadlock: when the future has ended, and when it
-/// was cancelled.
+/// `sync_wait` returns `WouldDeadlock` in the `Drop` of a future that the awaited runtime runs, after the future has ended
+/// or was cancelled.
 #[test]
 fn waiting_for_the_runtime_that_drops_the_future_would_deadlock() {
     let _watchdog = watchdog();
@@ -409,7 +411,7 @@ impl Wake for Idle {
     fn wake(self: Arc<Self>) {}
 }
 
-/// A task of another runtime, and the body that this runtime is to poll.
+/// A task of another runtime, and the body that the runtime would poll.
 fn caught_task<F>(future: F) -> (Task<F::Output>, BoxedFuture)
 where
     F: Future<Output: Send> + Send + 'static,

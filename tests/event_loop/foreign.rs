@@ -162,7 +162,7 @@ fn tasks_run_on_the_other_runtime() {
     foreign.close();
 }
 
-/// Handles work as on a loop of this crate: value, panic, cancel, detach. A panic does not reach the executor.
+/// A task's handle works as on a loop of this crate: value, panic, cancel, detach. A panic does not reach the executor.
 #[test]
 fn handles_are_as_on_a_loop_of_ours() {
     let _watchdog = watchdog();
@@ -250,7 +250,7 @@ fn calls_run_on_the_other_runtime() {
     foreign.close();
 }
 
-/// A thread can wait for a foreign loop as for a loop of this crate: value, panic, time-out.
+/// A thread can wait for a foreign loop as for a loop of this crate: it gets a value, a panic, or a time-out.
 #[test]
 fn a_thread_can_wait_for_it() {
     let _watchdog = watchdog();
@@ -374,7 +374,7 @@ fn a_spawner_may_do_what_it_likes() {
     });
     assert!(task.is_finished());
     assert_eq!(block_on(task), 1);
-    // A spawner that runs each future in a loop on a new thread. The current loop is still the foreign one.
+    // A spawner that runs each future in a loop on a new thread. The current loop is still the foreign loop.
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
     let threads = LoopHandle::from_spawner(move |future| {

@@ -1,6 +1,7 @@
 //! `sleep`, `sleep_until` and `timeout`: they never end early, never overflow, and leave nothing behind.
 //!
-//! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
+//! notes. Neither is in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]

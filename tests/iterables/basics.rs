@@ -1,7 +1,8 @@
-//! Blocking iterators as async streams: items, panics, threads and contexts. `iterable_close.rs` tests closing, and
-//! `iterable_pool.rs` what concerns pools.
+//! Blocking iterators as async streams: items, panics, threads and contexts. `close.rs` tests closing, and `pool.rs` tests
+//! iterables in pools.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
+//! is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -111,7 +112,7 @@ fn nothing_runs_before_the_first_poll() {
         drop(stream.next());
         drop(stream.next_many(&mut Vec::new(), 5));
         assert!(!stream.is_closed());
-        // Gives a wrongly started turn time to run.
+        // A turn that was started by mistake gets time to run.
         ThreadPool::new(1).spawn(|| ()).wait();
         assert_eq!((watch.makes(), pool.stats().threads), (0, 0));
         assert_eq!(take(&mut stream).unwrap().number, 0);
@@ -119,7 +120,7 @@ fn nothing_runs_before_the_first_poll() {
     }
 }
 
-/// Forbids that more items than `max_size` are made and not taken, or fewer when nobody takes any.
+/// Forbids that more than `max_size` items are made but not taken, or fewer if the consumer takes no item.
 #[test]
 fn max_size_is_exact() {
     let _watchdog = watchdog();
@@ -127,7 +128,7 @@ fn max_size_is_exact() {
     for kind in BOTH {
         for max_size in [1, 2, 3, 10, 1024] {
             let (mut stream, watch) = filled(kind, &pool, max_size);
-            // One more item may be in the making.
+            // The iterator may be making one more item.
             assert!((max_size..=max_size + 1).contains(&watch.calls()), "{} of {max_size}", watch.calls());
             for taken in 1..50 {
                 assert_eq!(take(&mut stream).unwrap().number, taken - 1);
@@ -162,7 +163,7 @@ fn max_size_holds_at_any_moment() {
     }
 }
 
-/// Forbids another default `max_size` than 1024.
+/// Forbids that the default `max_size` is not 1024.
 #[test]
 fn the_default_max_size_is_1024() {
     let _watchdog = watchdog();
@@ -265,7 +266,7 @@ impl<T: Send + 'static> Stream for IteratorWrapper<T> {
     }
 }
 
-/// Forbids that `poll_next` cannot implement a `Stream` trait's `poll_next`.
+/// Forbids that `poll_next` has a signature with which it cannot implement `Stream::poll_next` of the stream libraries.
 #[test]
 fn poll_next_implements_a_stream_trait() {
     async fn collect<S: Stream>(stream: S) -> Vec<S::Item> {
@@ -445,7 +446,7 @@ fn two_panics() {
 
 // --- threads --------------------------------------------------------------------------------------------------------
 
-/// Forbids that `make`, `next` or the iterator's `Drop` run on another thread than one of the pool.
+/// Forbids that `make`, `next` or the iterator's `Drop` run on a thread outside of the pool.
 #[test]
 fn a_pooled_iterator_runs_in_its_pool() {
     let _watchdog = watchdog();
@@ -562,7 +563,8 @@ async fn default_thread() -> String {
     threaded_iterable(|| std::iter::once_with(own_name)).next().await.unwrap()
 }
 
-/// Forbids another pool than the given one, the current loop's, the job's own, or the global one, in this order.
+/// Forbids that a stream runs in another pool than the first of these that exists: the given pool, the pool of the
+/// current loop, the pool of the current job, the global pool.
 #[test]
 fn the_pool_is_the_given_the_loops_the_jobs_or_the_global_one() {
     let _watchdog = watchdog();

@@ -1,6 +1,7 @@
 //! Closing and dropping an iterable in each of its states; and `scope`.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
+//! is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,7 @@ use std::thread;
 
 // --- every state, closed in every way -------------------------------------------------------------------------------
 
-/// A stream in some state. All threads of its pool are busy, so closing the stream must not need one.
+/// A stream in some state. All threads of its pool are busy, so closing the stream must not need a free thread.
 struct Case {
     stream: IteratorWrapper<Item>,
     watch: Watch,
@@ -25,14 +26,14 @@ struct Case {
 }
 
 impl Case {
-    /// Keeps the pool's `free` threads busy, that is all threads that the stream does not occupy.
+    /// Keeps the pool's `free` threads busy. These are all threads that the stream does not occupy.
     fn new((stream, watch): (IteratorWrapper<Item>, Watch), pool: ThreadPool, free: usize) -> Self {
         let held = hold(&pool, free);
         Self { stream, watch, pool, held }
     }
 }
 
-/// A stream that was polled once, and whose iterator has come so far that `reached` is true.
+/// A stream that was polled once, and whose iterator has run until `reached` is true.
 fn started<F, I>(
     kind: Kind,
     pool: &ThreadPool,
@@ -74,7 +75,7 @@ fn full(kind: Kind) -> Case {
     Case::new(filled(kind, &pool, 4), pool, 2)
 }
 
-/// The same, after one item was taken.
+/// Like `full`, but one item was taken.
 fn almost_full(kind: Kind) -> Case {
     let mut case = full(kind);
     assert!(poll_once(&mut case.stream).is_ready());
@@ -261,14 +262,14 @@ fn separate_and_taken_from() {
     close_each(&[Kind::Separate], 1, half_taken);
 }
 
-/// Forbids that `make` is not told of the close, or that the iterator it then returns is leaked.
+/// Forbids that `make` does not learn of the close, or that the iterator that `make` then returns is leaked.
 #[test]
 fn in_the_middle_of_being_made() {
     close_each(&BOTH, 1, in_make);
 }
 
-/// Forbids that `next` is called when the stream was closed, dropped, or shut down with its pool, while `make` ran; also where
-/// `next` would block for ever.
+/// Forbids that `next` is called after the stream was closed or dropped, or its pool was shut down, while `make` ran. In
+/// one case `next` would block for ever.
 #[test]
 fn closed_while_it_is_made_no_item_is_begun() {
     let _watchdog = watchdog();
@@ -306,7 +307,7 @@ fn closed_while_it_is_made_no_item_is_begun() {
     }
 }
 
-/// Forbids that a running `next` is not told of the close, or that its item is leaked.
+/// Forbids that a running `next` does not learn of the close, or that its item is leaked.
 #[test]
 fn in_the_middle_of_making_an_item() {
     close_each(&BOTH, 1, in_next);
@@ -443,7 +444,7 @@ fn an_iterator_is_not_cancelled_before_the_close() {
     }
 }
 
-/// Forbids that the consumer goes at any moment and an item is dropped twice or never (known bug 22).
+/// Forbids that an item is dropped twice or never, at whatever moment the consumer is dropped (known bug 22).
 #[test]
 fn the_consumer_goes_at_any_moment() {
     let _watchdog = watchdog();
@@ -473,7 +474,7 @@ fn the_consumer_goes_at_any_moment() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that a stream is closed as it starts, and `make` runs after the close has returned.
+/// Forbids that `make` runs after a close has returned that came as the stream started.
 #[test]
 fn closing_at_the_moment_of_the_start() {
     let _watchdog = watchdog();

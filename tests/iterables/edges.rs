@@ -1,4 +1,4 @@
-//! Edge cases of the iterables that a review found.
+//! Edge cases of the iterables, which were found in a review.
 
 #![forbid(unsafe_code)]
 
@@ -60,7 +60,7 @@ fn a_spare_thread_takes_no_jobs() {
             crowd.leave();
         }
     };
-    // The worker takes the first job, and the others with it.
+    // When the worker takes the first job from the queue, it takes the others out with it.
     let jobs = pool.spawn_many((0..3).map(job));
     started.pass();
     drop(stream);
@@ -89,7 +89,7 @@ fn shutdown_with_an_iterator_that_waits_for_a_queued_job() {
     release(held);
 }
 
-/// The same for a queued stream.
+/// The same for an iterator whose `Drop` closes a queued stream.
 #[test]
 fn shutdown_with_an_iterator_that_closes_a_queued_stream() {
     let _watchdog = watchdog();
@@ -108,7 +108,7 @@ fn shutdown_with_an_iterator_that_closes_a_queued_stream() {
     release(held);
 }
 
-/// The same for a running job that waits to be cancelled.
+/// The same for an iterator whose `Drop` waits for a running job, which waits in `sync_await` to be cancelled.
 #[test]
 fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
     let _watchdog = watchdog();
@@ -132,7 +132,8 @@ fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
     drop(streams);
 }
 
-/// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items.
+/// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items, although
+/// a job is queued.
 #[test]
 fn a_quick_consumer_holds_nobody_up() {
     let _watchdog = watchdog();
@@ -160,7 +161,7 @@ fn a_quick_consumer_holds_nobody_up() {
     }
 }
 
-/// Forbids that a job is left to a worker that drops the payload of an unreceived panic.
+/// Forbids that a job is left to a worker that is dropping the payload of an unreceived panic.
 #[test]
 fn a_payload_that_waits_for_a_job() {
     let _watchdog = watchdog();
@@ -303,7 +304,7 @@ fn a_close_that_is_given_up_keeps_no_waker() {
     }
 }
 
-/// Forbids that many closes at once start as many threads.
+/// Forbids that each of many closes at once starts a thread.
 #[test]
 fn many_closes_start_few_threads() {
     let _watchdog = watchdog();
@@ -314,13 +315,13 @@ fn many_closes_start_few_threads() {
     let before = threads.started();
     drop(streams);
     until("the spare threads have ended", || pool.stats().threads == 4);
-    // The number depends on how fast a thread starts. One thread for each close would be 300.
+    // The number depends on how fast a thread starts. With one thread for each close, it would be 300.
     assert!(threads.started() - before < 100, "{}", threads.started() - before);
     release(held);
 }
 
 #[test]
-#[ignore = "run by `a_drain_hears_of_a_turn_that_is_withdrawn`, in a process whose memory is limited"]
+#[ignore = "run by `a_drain_is_woken_when_a_turn_is_withdrawn`, in a process whose memory is limited"]
 fn drain_probe() {
     let _watchdog = watchdog();
     // There is no memory for a second stack of this size, so no thread can run the turn while the job waits.
@@ -347,7 +348,7 @@ fn drain_probe() {
 /// Forbids that a job drains its pool, and is not woken when the last queued turn is withdrawn.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_drain_hears_of_a_turn_that_is_withdrawn() {
+fn a_drain_is_woken_when_a_turn_is_withdrawn() {
     let output = confined_child("drain_probe", 1000, 4);
     assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
 }

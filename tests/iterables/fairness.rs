@@ -1,5 +1,5 @@
-//! A reader or sender that never has to wait gives way all the same: time-outs around it fire, and other tasks run, under our
-//! own loop and under other executors.
+//! A reader or sender that never has to wait still gives way to its executor. So time-outs around it fire and other tasks
+//! run, under the crate's own loop and under other executors.
 
 #![forbid(unsafe_code)]
 
@@ -15,10 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const ITEMS: usize = 1000;
-/// An awaiting end gives way after so many items.
+/// After this many items in a row, an awaiting end gives way.
 const IN_A_ROW: usize = 128;
 
-/// Polls a future until it is ready. Returns how often it was pending; each time its waker must have been woken already.
+/// Polls a future until it is ready, and returns how often it was pending. Asserts that each time the future had already
+/// woken its waker.
 fn times_given_way(future: impl Future<Output = ()>) -> usize {
     let mut future = pin!(future);
     for times in 0.. {
@@ -26,7 +27,7 @@ fn times_given_way(future: impl Future<Output = ()>) -> usize {
         if future.as_mut().poll(&mut Context::from_waker(&witness.waker())).is_ready() {
             return times;
         }
-        assert_eq!(witness.wakes(), 1, "pending without a wake-up, though nothing is missing");
+        assert_eq!(witness.wakes(), 1, "the future is pending, but has not woken its waker");
     }
     unreachable!()
 }
@@ -54,7 +55,7 @@ fn full_stream(kind: Kind, pool: &offthread::ThreadPool) -> IteratorWrapper<usiz
     stream
 }
 
-/// Forbids: an awaiting form that is always ready never returns to its executor.
+/// Forbids: an async method that is always ready never returns to its executor.
 #[test]
 fn each_awaiting_form_gives_way() {
     let _watchdog = watchdog();
@@ -96,7 +97,7 @@ fn each_awaiting_form_gives_way() {
 
     let pool = offthread::ThreadPool::new(1);
     for kind in BOTH {
-        // The first item has been taken already, or was waited for.
+        // `full_stream` has taken one item, perhaps after a wait.
         let mut stream = full_stream(kind, &pool);
         let next = async {
             for _ in 1..ITEMS {
@@ -116,7 +117,7 @@ fn each_awaiting_form_gives_way() {
         let mut stream = full_stream(kind, &pool);
         let many = async {
             let mut items = Vec::new();
-            // Not to the end, which may come later than the last item.
+            // The end is not awaited, because it may come later than the last item.
             while items.len() < ITEMS - 1 {
                 assert!(stream.next_many(&mut items, 9).await > 0);
             }
@@ -125,7 +126,7 @@ fn each_awaiting_form_gives_way() {
     }
 }
 
-/// Forbids: a blocking end gives way, which would cost it time for nothing. Or the count of an end survives a wait.
+/// Forbids: the count of items in a row survives a wait, so that an end that waits now and then gives way needlessly.
 #[test]
 fn an_end_that_waits_in_between_does_not_give_way() {
     let (mut sender, mut receiver) = spsc::channel(IN_A_ROW);
@@ -141,9 +142,9 @@ fn an_end_that_waits_in_between_does_not_give_way() {
     }
 }
 
-// --- our own loop ---------------------------------------------------------------------------------------------------
+// --- the crate's own loop -------------------------------------------------------------------------------------------
 
-/// Forbids: a time-out around a reader that always has an item fires late, and a task beside the reader does not run.
+/// Forbids: a time-out around a reader that always has an item fires late, or another task does not run meanwhile.
 #[test]
 fn a_timeout_around_a_reader_fires_in_time() {
     let _watchdog = watchdog();
@@ -171,15 +172,15 @@ fn a_timeout_around_a_reader_fires_in_time() {
     }));
     assert!(result.is_err(), "the time-out did not fire in 10 s");
     let (read, turns) = (read.load(SeqCst), turns.load(SeqCst));
-    // The last time that the reader gave way, the time-out may have come first.
-    assert!(turns + 1 >= read / IN_A_ROW, "{turns} turns beside {read} items");
+    // When the reader gave way for the last time, the time-out may have fired before the other task's turn.
+    assert!(turns + 1 >= read / IN_A_ROW, "the other task had {turns} turns during {read} items");
 }
 
 // --- other executors ------------------------------------------------------------------------------------------------
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// As the pool of the crate `futures`: polls, in order, the tasks that were woken, until all have ended.
+/// Like the pool of the crate `futures`: polls the woken tasks, in order, until all tasks have ended.
 fn run_queue(tasks: Vec<Task>) {
     struct Woken(usize, mpsc::Sender<usize>);
     impl Wake for Woken {
@@ -201,7 +202,8 @@ fn run_queue(tasks: Vec<Task>) {
     }
 }
 
-/// As tokio: a slot for the task that was woken last, which is polled next, but not for ever; and a queue for the others.
+/// Like tokio: the task that was woken last goes into a slot, the others into a queue. The task in the slot is polled
+/// next, but after three polls in a row the queue has a turn.
 fn last_in_first_out(tasks: Vec<Task>) {
     #[derive(Default)]
     struct Queue {
@@ -245,7 +247,7 @@ fn last_in_first_out(tasks: Vec<Task>) {
     }
 }
 
-/// Forbids: under another executor, a task beside an endless reader or sender does not run.
+/// Forbids: under another executor, an endless reader or sender keeps another task from running.
 #[test]
 fn tasks_run_beside_an_endless_reader_elsewhere() {
     let _watchdog = watchdog();
@@ -254,7 +256,7 @@ fn tasks_run_beside_an_endless_reader_elsewhere() {
             let done = Arc::new(AtomicBool::new(false));
             let (is_done, late) = (done.clone(), Instant::now() + Duration::from_secs(20));
             let go_on = move || {
-                assert!(Instant::now() < late, "the task beside one that {direction} did not run");
+                assert!(Instant::now() < late, "the other task did not run while a task endlessly {direction}");
                 !is_done.load(SeqCst)
             };
             let (mut sender, mut receiver) = spsc::channel(4096);
@@ -313,7 +315,7 @@ fn a_timeout_fires_elsewhere() {
     }
 }
 
-/// Forbids: a loop of sleeps that are over at once, as `asyncio.sleep(0)` is used in Python, keeps other tasks from running.
+/// Forbids: repeated sleeps of zero length, like Python's `asyncio.sleep(0)`, keep other tasks from running.
 #[test]
 fn a_sleep_of_nothing_lets_others_run() {
     let _watchdog = watchdog();
@@ -330,14 +332,14 @@ fn a_sleep_of_nothing_lets_others_run() {
         let mut rounds = 0;
         while ran.get() < 10 {
             rounds += 1;
-            assert!(rounds < 100, "the task beside it does not run");
+            assert!(rounds < 100, "the other task does not run");
             offthread::sleep(Duration::ZERO).await;
         }
     });
     assert_eq!(times_given_way(offthread::sleep(Duration::ZERO)), 1);
 }
 
-/// Forbids: a receiver with a time-out that is over reports it although an item is there, as it gives way.
+/// Forbids: a `recv_timeout` whose time is over gives way, and then reports the time-out although there is an item.
 #[test]
 fn a_timeout_that_is_over_hides_no_item() {
     let _watchdog = watchdog();

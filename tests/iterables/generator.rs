@@ -20,8 +20,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-/// Puts `0, 1, 2, ...` without end. Its locals are the watched iterator, which each item is taken from just before it is
-/// put.
+/// A body that puts `0, 1, 2, ...` without end. Its local is the watched iterator: the body takes each item from this
+/// iterator just before it puts the item.
 fn endless(watch: &Watch) -> impl FnOnce(&mut Yielder<Item>) -> Put<Item> + Send + use<> {
     let watch = watch.clone();
     move |out| watch.numbers().try_for_each(|item| out.put(item))
@@ -40,13 +40,13 @@ fn blocked(kind: Kind, pool: &ThreadPool, max_size: usize) -> (IteratorWrapper<I
     start.open();
     until("it is full", || watch.calls() == max_size + 1);
     if kind == Kind::Pool {
-        // It runs on a spare thread, once `put` waits.
+        // This job runs on a spare thread, once `put` waits.
         hold(pool, 1).into_iter().for_each(Running::finish);
     }
     (stream, watch)
 }
 
-/// Takes what is left: the given items, and then, once, a panic that mentions the pool.
+/// Takes the rest of the stream: the given items, then one panic that mentions the pool, then the end.
 #[track_caller]
 fn assert_cut_off(mut stream: IteratorWrapper<Item>, watch: &Watch, items: std::ops::Range<usize>) {
     for number in items {
@@ -92,7 +92,8 @@ fn every_item_in_its_order() {
     assert_eq!((stats.submitted, stats.succeeded), (0, 0));
 }
 
-/// Forbids that anything runs, or a thread starts, before the first poll; or that a body which never started runs.
+/// Forbids that anything runs, or a thread starts, before the first poll; or that the body of a closed or dropped stream
+/// runs.
 #[test]
 fn nothing_runs_before_the_first_poll() {
     let _watchdog = watchdog();
@@ -114,7 +115,7 @@ fn nothing_runs_before_the_first_poll() {
     }
 }
 
-/// Forbids more items in the buffer than `max_size`, or fewer; the body holds one more, which `put` has not taken yet.
+/// Forbids that the buffer holds more items than `max_size`, or fewer. The body holds one more item, in its waiting `put`.
 #[test]
 fn the_bound_is_exact() {
     let _watchdog = watchdog();
@@ -147,8 +148,8 @@ fn the_bound_is_exact() {
     }
 }
 
-/// Forbids that producer and consumer wait for one another, with a buffer of one item; and that generators which are
-/// read in turn starve a pool of one thread, also in a job of that pool.
+/// Forbids that producer and consumer wait for each other, with a buffer for one item; and that generators which are
+/// read in turn starve a pool of one thread, also inside a job of that pool.
 #[test]
 fn two_generators_in_lockstep_in_a_pool_of_one() {
     fn read(pool: &ThreadPool, max_size: usize) {
@@ -191,7 +192,8 @@ fn an_error_before_the_first_item() {
     }
 }
 
-/// Forbids that an error which the body made up is anything but its end, or that its item arrives or leaks.
+/// Forbids that an error which the body itself made ends the stream in another way than `Ok`, or that the error's item
+/// arrives or leaks.
 #[test]
 fn an_error_of_the_body_is_its_end() {
     let _watchdog = watchdog();
@@ -210,7 +212,7 @@ fn an_error_of_the_body_is_its_end() {
     }
 }
 
-/// Forbids that the locals of a body must be `Send`, or that its captures are dropped elsewhere or late.
+/// Forbids that the locals of a body must be `Send`, or that its captures are dropped on another thread or too late.
 #[test]
 fn locals_need_not_be_send() {
     let _watchdog = watchdog();
@@ -259,7 +261,7 @@ fn a_yielder_may_be_lent_to_another_thread() {
     }
 }
 
-/// Forbids that a generator runs under another name or in another pool than was asked for.
+/// Forbids that a generator runs in another pool than the given one, or on a thread with another name.
 #[test]
 fn where_it_runs() {
     let _watchdog = watchdog();
@@ -282,7 +284,7 @@ fn where_it_runs() {
     assert_says(&panic_of(|| started.max_size(1)), "started");
 }
 
-/// Forbids that a body sees another context than the one of the first poll, or changes that one.
+/// Forbids that a body sees another context than that of the first poll, or changes the context of the first poll.
 #[test]
 fn the_context_of_the_first_poll() {
     static VAR: ContextVar<i32> = ContextVar::new();
@@ -334,7 +336,7 @@ fn a_body_may_await() {
 // --- closing --------------------------------------------------------------------------------------------------------
 
 /// Forbids that a close, or a `scope`, waits for ever for a `put` that waits for room, or returns before the locals of
-/// the body are gone; and that an item leaks.
+/// the body have been dropped; and that an item leaks.
 #[test]
 fn close_while_put_waits() {
     let _watchdog = watchdog();
@@ -369,8 +371,8 @@ fn close_while_put_waits() {
     until("the spare threads have ended", || pool.stats().threads <= 1);
 }
 
-/// Forbids that `put` takes an item after the close, does not give it back, or succeeds later; also if the body goes on
-/// all the same.
+/// Forbids that `put` accepts an item after the close, or does not give it back. This holds also for later calls, if the
+/// body ignores the error.
 #[test]
 fn put_after_the_close_gives_the_item_back() {
     let _watchdog = watchdog();
@@ -397,7 +399,7 @@ fn put_after_the_close_gives_the_item_back() {
     }
 }
 
-/// Forbids that a body which waits for its cancellation, or for a future, is not told of a close.
+/// Forbids that a body that waits for its cancellation, or for a future, does not learn of a close.
 #[test]
 fn close_is_seen_inside() {
     let _watchdog = watchdog();
@@ -422,7 +424,7 @@ fn close_is_seen_inside() {
         });
         block_on(async {
             assert!(awaits.next().await.is_some());
-            // Its unwinding is no panic.
+            // The body is unwound, but `close` does not panic.
             awaits.close().await;
         });
         assert_eq!(dropped.try_iter().count(), 1);

@@ -38,8 +38,8 @@ fn five_hundred_idle_streams_use_no_thread() {
     until("the spare threads have ended", || pool.stats().threads <= 4);
 }
 
-/// Forbids that streams that are opened, read once and closed, one after the other, start more threads than the pool's size, or
-/// leave anything behind.
+/// Forbids that streams that are opened, read once and closed, one after the other, start more threads than the pool's
+/// size, or leave anything behind.
 #[test]
 fn ten_thousand_short_streams_need_two_threads() {
     let _watchdog = watchdog();
@@ -199,7 +199,7 @@ fn the_size_holds_for_streams() {
     }
 }
 
-/// Forbids that a turn counts as a job, however it ends.
+/// Forbids that a turn is counted as a job, however the turn ends.
 #[test]
 fn turns_count_nowhere() {
     let _watchdog = watchdog();
@@ -240,7 +240,7 @@ fn an_iterator_that_blocks_is_replaced() {
 
 // --- closing --------------------------------------------------------------------------------------------------------
 
-/// Forbids that a paused iterator is dropped on another thread than one of its pool, or after queued jobs.
+/// Forbids that a paused iterator is dropped on a thread outside of its pool, or only after the queued jobs.
 #[test]
 fn a_paused_iterator_is_dropped_on_a_thread_of_its_pool() {
     let _watchdog = watchdog();
@@ -279,7 +279,7 @@ fn a_job_closes_a_stream_of_its_own_pool() {
 
 // --- the pool's end -------------------------------------------------------------------------------------------------
 
-/// Takes what is left: the given items in order, and then, once, a panic that mentions the pool.
+/// Takes the rest of the stream: the given items in order, then one panic that mentions the pool, then the end.
 #[track_caller]
 fn assert_cut_off(mut stream: IteratorWrapper<Item>, watch: &Watch, items: std::ops::Range<usize>) {
     let left = items.clone().map(|_| take(&mut stream).unwrap()).collect();
@@ -346,7 +346,7 @@ fn a_stream_does_not_start_in_a_closed_pool() {
     }
 }
 
-/// Forbids that a shutdown does not tell a running iterator, or does not wait for it.
+/// Forbids that a running iterator does not learn of a shutdown, or that the shutdown does not wait for the iterator.
 #[test]
 fn shutdown_tells_a_running_one() {
     let _watchdog = watchdog();
@@ -372,7 +372,7 @@ fn shutdown_tells_a_running_one() {
     let calls = watch.calls();
     until("the stream is cut off", || {
         let next = std::panic::AssertUnwindSafe(|| take(&mut stream));
-        // Outside of the `catch_unwind`: a normal end must fail the test.
+        // Outside of the `catch_unwind`, so that a normal end fails the test.
         std::panic::catch_unwind(next).map(|item| item.expect("cut off, not a normal end")).is_err()
     });
     assert!(take(&mut stream).is_none() && stream.is_closed());

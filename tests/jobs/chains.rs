@@ -1,4 +1,5 @@
-//! Chains of values that own one another, 100 000 long, on a stack of 2 MiB: cancelled, dropped, refused, awaited, waited for.
+//! Chains of 100 000 values, each of which owns the next, on a stack of 2 MiB. The chains are cancelled, dropped, refused,
+//! awaited, or waited for.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,7 @@ fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     thread::Builder::new().stack_size(2 << 20).spawn(test).unwrap().join().unwrap();
 }
 
-/// What a link of a chain owns: the handle before it. Counts how many are gone.
+/// A link of a chain, which owns the handle of the link before it. Counts the dropped links.
 struct Link(Option<Job<()>>, Arc<AtomicUsize>);
 
 impl Drop for Link {
@@ -36,7 +37,7 @@ fn chain_of_jobs(pool: &ThreadPool, dropped: &Arc<AtomicUsize>) -> Job<()> {
     last.unwrap()
 }
 
-/// Forbids: the stack overflows as queued jobs cancel one another.
+/// Forbids: the stack overflows when queued jobs that own one another are cancelled.
 #[test]
 fn queued_jobs_that_own_one_another_are_cancelled() {
     on_a_small_stack(|| {
@@ -45,7 +46,7 @@ fn queued_jobs_that_own_one_another_are_cancelled() {
             let dropped = Arc::default();
             let held = hold(&pool, 1);
             end(chain_of_jobs(&pool, &dropped));
-            assert_eq!(dropped.load(SeqCst), LENGTH, "all are gone when the outermost call returns");
+            assert_eq!(dropped.load(SeqCst), LENGTH, "not all jobs were dropped when the outermost call returned");
             release(held);
         }
         for close in
@@ -87,7 +88,7 @@ fn jobs_that_wait_for_one_another_run() {
     });
 }
 
-/// Forbids: the stack overflows as results are dropped that own the handles of finished jobs.
+/// Forbids: the stack overflows when results are dropped that own the handles of finished jobs.
 #[test]
 fn results_that_own_finished_jobs_are_dropped() {
     struct Chain(#[expect(dead_code, reason = "it is only owned")] Option<Job<Chain>>);
@@ -106,7 +107,7 @@ fn results_that_own_finished_jobs_are_dropped() {
     });
 }
 
-/// Forbids: the stack overflows as each closure that a closed pool refuses submits the next job in its `Drop`.
+/// Forbids: the stack overflows when a closed pool refuses a closure whose `Drop` submits the next job, and so on.
 #[test]
 fn each_refused_job_submits_the_next() {
     struct Submits(ThreadPool, usize, Arc<AtomicUsize>);
@@ -127,7 +128,7 @@ fn each_refused_job_submits_the_next() {
     });
 }
 
-/// Forbids: the stack overflows as tasks, calls and their closures are dropped by a loop that has ended.
+/// Forbids: the stack overflows when a closed loop drops a task, a call or a timer whose `Drop` adds the next, and so on.
 #[test]
 fn each_task_that_a_closed_loop_drops_spawns_the_next() {
     type Spawn = fn(&LoopHandle, Box<dyn FnOnce() + Send>);
@@ -156,7 +157,7 @@ fn each_task_that_a_closed_loop_drops_spawns_the_next() {
     });
 }
 
-/// Forbids: the stack overflows as tasks that own one another are cancelled, or their outputs dropped.
+/// Forbids: the stack overflows when tasks that own one another are cancelled, or their outputs are dropped.
 #[test]
 fn tasks_that_own_one_another_are_dropped() {
     on_a_small_stack(|| {
@@ -176,7 +177,7 @@ fn tasks_that_own_one_another_are_dropped() {
     });
 }
 
-/// Forbids: the stack overflows as contexts are dropped that are values of one another.
+/// Forbids: the stack overflows when a chain of contexts is dropped, each of which is a value in the next.
 #[test]
 fn contexts_in_contexts_are_dropped() {
     static PARENT: ContextVar<Context> = ContextVar::new();
@@ -185,7 +186,7 @@ fn contexts_in_contexts_are_dropped() {
             PARENT.set(Context::current());
         }
         PARENT.clear();
-        // The contexts of jobs, too.
+        // The same for the context of a job.
         let pool = ThreadPool::new(1);
         let held = hold(&pool, 1);
         for _ in 0..LENGTH {
@@ -198,7 +199,7 @@ fn contexts_in_contexts_are_dropped() {
     });
 }
 
-/// Forbids: the stack overflows as iterators are dropped that own other iterables, wherever that happens.
+/// Forbids: the stack overflows when iterators are dropped that own other iterables, in a pool or on separate threads.
 #[test]
 fn iterables_that_own_one_another_are_closed() {
     on_a_small_stack(|| {

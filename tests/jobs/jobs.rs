@@ -1,7 +1,8 @@
 //! Jobs: `ThreadPool`, `threaded`, `Job`, `Outcome`, `is_cancelled` and `gather`. Results, panics, cancellation and
 //! threads.
 //!
-//! "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
+//! notes. Neither is in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]

@@ -1,4 +1,4 @@
-//! Waits that come to an end: with a time-out, by a cancellation, or by the first of several futures.
+//! Waits that end early: by a time-out, by a cancellation, or when the first of several futures is ready.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,8 @@ const SHORT: Duration = Duration::from_millis(20);
 
 // --- wait_cancelled -------------------------------------------------------------------------------------------------
 
-/// Forbids: a sleeping job sleeps on when it is cancelled, dropped, or its pool is shut down.
+/// Forbids: a job in `wait_cancelled` sleeps on after it was cancelled, its handle was dropped, or its pool was shut
+/// down.
 #[test]
 fn a_cancelled_job_wakes_up() {
     let _watchdog = watchdog();
@@ -51,7 +52,7 @@ fn a_cancelled_job_wakes_up() {
     }
 }
 
-/// Forbids: the sleep is shorter than its time, or true, where nothing is cancelled.
+/// Forbids: without a cancellation, `wait_cancelled` returns early, or returns true.
 #[test]
 fn without_a_cancellation_it_is_a_sleep() {
     let _watchdog = watchdog();
@@ -67,7 +68,7 @@ fn without_a_cancellation_it_is_a_sleep() {
     assert!(threaded_separate(sleeps).async_call().wait());
 }
 
-/// Forbids: an iterator that waits for more does not hear that it is closed.
+/// Forbids: an iterator in `wait_cancelled` does not learn that its stream was closed.
 #[test]
 fn a_closed_iterable_wakes_up() {
     let _watchdog = watchdog();
@@ -88,7 +89,7 @@ fn a_closed_iterable_wakes_up() {
     }
 }
 
-/// Forbids: a job that sleeps so keeps others from running.
+/// Forbids: a job in `wait_cancelled` keeps other jobs of its pool from running.
 #[test]
 fn a_sleeping_job_holds_nobody_up() {
     let _watchdog = watchdog();
@@ -101,7 +102,7 @@ fn a_sleeping_job_holds_nobody_up() {
 
 // --- time-outs ------------------------------------------------------------------------------------------------------
 
-/// Forbids: a wait with a time-out loses the job, its result, or its panic; or waits for too short a time.
+/// Forbids: `wait_timeout` loses the job, its result, or its panic; or returns too early.
 #[test]
 fn a_job_is_waited_for_so_long() {
     let _watchdog = watchdog();
@@ -128,7 +129,7 @@ fn a_job_is_waited_for_so_long() {
     let outcome = pool.spawn(|| quiet_panic("on purpose")).outcome().wait_timeout(Duration::MAX).unwrap();
     assert!(matches!(outcome, Err(JoinError::Panicked(_))));
 
-    // One that was not waited for to the end is cancelled with its handle.
+    // A job whose wait has timed out is cancelled when its handle is dropped.
     let held = hold(&pool, 1);
     let job = pool.spawn(|| ()).wait_timeout(Duration::ZERO).unwrap_err();
     drop(job);
@@ -136,7 +137,7 @@ fn a_job_is_waited_for_so_long() {
     release(held);
 }
 
-/// Forbids: a channel's time-outs lose an item, come too early, or not at all.
+/// Forbids: a channel operation with a time-out loses an item, times out too early, or never does.
 #[test]
 fn a_channel_is_waited_for_so_long() {
     let _watchdog = watchdog();
@@ -176,7 +177,7 @@ fn a_channel_is_waited_for_so_long() {
     assert_eq!(block_on(sender.send_timeout(2, Duration::MAX)), Err(spsc::SendTimeoutError::Closed(2)));
 }
 
-/// Forbids: the blocking iterator over a receiver ends early, or not at all.
+/// Forbids: the blocking iterator over a receiver ends early, or never.
 #[test]
 fn a_receiver_is_an_iterator() {
     let _watchdog = watchdog();
@@ -192,7 +193,7 @@ fn a_receiver_is_an_iterator() {
 
 // --- race and try_gather --------------------------------------------------------------------------------------------
 
-/// Forbids: the wrong one wins, or the loser is not gone when `race` returns.
+/// Forbids: the wrong future wins a `race`, or the loser has not been dropped when `race` returns.
 #[test]
 fn the_first_wins_and_the_other_is_dropped() {
     let _watchdog = watchdog();
@@ -226,7 +227,8 @@ fn the_first_wins_and_the_other_is_dropped() {
     });
 }
 
-/// Forbids: of two that become ready in one turn, the second wins; or a branch is polled that was not woken.
+/// Forbids: two branches become ready in one turn of the loop, and the second branch wins; or a branch is polled that was
+/// not woken.
 #[test]
 fn both_ready_at_once() {
     let _watchdog = watchdog();
@@ -251,7 +253,7 @@ fn both_ready_at_once() {
     });
 }
 
-/// Forbids: the branches of a race share a context.
+/// Forbids: the branches of a `race` or a `try_gather` share a context.
 #[test]
 fn branches_have_their_own_contexts() {
     static ID: ContextVar<u8> = ContextVar::new();
@@ -276,7 +278,7 @@ fn branches_have_their_own_contexts() {
     });
 }
 
-/// Forbids: `try_gather` mixes up the order, waits for the others after an error, or keeps them.
+/// Forbids: `try_gather` mixes up the order; or after an error, it waits for the other branches or does not drop them.
 #[test]
 fn the_first_error_drops_the_others() {
     let _watchdog = watchdog();

@@ -1,6 +1,7 @@
 //! The pool from outside: builder, threads, counters, and jobs that are cancelled or panic.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
+//! is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -39,7 +40,7 @@ fn a_pool_needs_no_settings() {
     assert!(!format!("{pool:?}").is_empty());
 }
 
-/// Forbids threads without jobs, more threads than jobs, and more threads than the size.
+/// Forbids that threads start without jobs, that there are more threads than jobs, or more threads than the size.
 #[test]
 fn threads_start_one_by_one_up_to_the_size() {
     let _watchdog = watchdog();
@@ -170,7 +171,7 @@ fn a_trickle_lets_the_other_threads_end() {
     let pool = ThreadPool::builder().threads(4).keep_alive(Duration::from_millis(250)).build();
     release(hold(&pool, 4));
     assert_eq!(pool.stats().threads, 4);
-    // If the threads took turns, each would get a job about every twenty milliseconds.
+    // If the jobs went to the four threads in turn, each thread would get a job about every twenty milliseconds.
     until("the others have ended", || {
         thread::sleep(Duration::from_millis(4));
         pool.spawn(|| ()).wait();
@@ -188,7 +189,7 @@ fn no_job_is_lost_to_a_thread_that_ends() {
         let pool = threads.watch(ThreadPool::builder().threads(size).keep_alive(keep_alive)).build();
         for round in 0..300_u32 {
             assert_eq!(pool.spawn(move || round).wait(), round);
-            // So that the next job comes just before, at, or just after the end of the thread.
+            // The next job comes just before, at, or just after the end of the thread.
             let pause = Instant::now() + keep_alive * (round % 21) / 10;
             while Instant::now() < pause {
                 std::hint::spin_loop();
@@ -291,7 +292,7 @@ fn idle_threads_sleep() {
         thread::sleep(time);
         before == switches()
     };
-    // The threads may yield first, on a busy machine for a long time. Afterwards they must not wake up within a second.
+    // The threads may yield first, and on a busy machine for long. Afterwards no thread may wake up within a second.
     until("they are idle", || pool.stats().idle == 3);
     until("they have gone to sleep", || quiet_for(Duration::from_millis(100)));
     assert!(quiet_for(Duration::from_secs(1)), "an idle thread woke up");
@@ -363,7 +364,7 @@ fn counters_are_up_to_date_before_a_handle_resolves() {
     release(held);
 }
 
-/// Forbids that a job is counted in none, or in two, of the counters whose sum is `submitted`.
+/// Forbids that a job is counted twice, or not at all, in the counters whose sum is `submitted`.
 #[test]
 fn submitted_is_the_sum_of_all_there_are() {
     let _watchdog = watchdog();
@@ -404,7 +405,8 @@ fn submitted_is_the_sum_of_all_there_are() {
     );
 }
 
-/// Forbids that, while other threads use the pool, counters do not add up or decrease, or more jobs run than the size.
+/// Forbids that, while other threads use the pool, the counters do not add up, a counter decreases, or more jobs run than
+/// the pool has threads.
 #[test]
 fn counters_add_up_at_any_moment() {
     let _watchdog = watchdog();
@@ -464,7 +466,7 @@ fn busy_and_waited_are_measured_if_asked() {
 
 // --- spawn_many -----------------------------------------------------------------------------------------------------
 
-/// Forbids that `spawn_many` returns handles in another order, or that one thread runs the jobs in another order.
+/// Forbids that `spawn_many` changes the order of the handles, or that a single thread runs the jobs in another order.
 #[test]
 fn spawn_many_keeps_the_order() {
     let _watchdog = watchdog();

@@ -23,8 +23,8 @@ fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
     Arc::new(Calls(f)).into()
 }
 
-/// Forbids that closing a pool from the `Drop` of a job that a shutdown cancels waits for the other jobs of that
-/// shutdown.
+/// Forbids that a call that closes the pool, from the `Drop` of a job that a shutdown cancels, waits for the other jobs
+/// that this shutdown cancels.
 #[test]
 fn closing_in_the_drop_of_a_job_that_is_cancelled() {
     let _watchdog = watchdog();
@@ -114,7 +114,7 @@ fn a_start_hook_may_use_its_pool() {
         };
         let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
         assert!(own.set(pool.clone()).is_ok());
-        // If the hook shuts the pool down before, it is cancelled.
+        // The job is cancelled if the hook shuts the pool down first.
         let _ = pool.spawn(|| ()).outcome().wait();
         assert!(has_run.load(SeqCst));
         pool.drain();
@@ -175,7 +175,7 @@ fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
             close(&second);
             assert!(job.is_finished(), "the shutdown returned before a job was resolved");
         });
-        // It cannot be told whether the second one waits; only that it returns too early, if it does.
+        // The second call gets time to return too early. A test cannot see that the call waits.
         (0..100).for_each(|_| std::thread::yield_now());
         gate.open();
         first.join().unwrap();
@@ -273,7 +273,7 @@ fn values_may_be_large_aligned_or_zero_sized() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that a pool is leaked when a job's handle owns its last `Arc`, and the `Drop` of a hook panics.
+/// Forbids that a pool is leaked when a job's handle owns the pool's last `Arc`, and the `Drop` of a hook panics.
 #[test]
 fn a_handle_that_owns_the_last_arc_of_a_pool() {
     struct Panics(Arc<AtomicUsize>);
@@ -290,15 +290,14 @@ fn a_handle_that_owns_the_last_arc_of_a_pool() {
     let job = pool.spawn(|| vec![0_u8; 64]);
     pool.shutdown();
     drop(pool);
-    // The thread owns an `Arc` of the pool until its end.
+    // The pool's thread owns an `Arc` of the pool until the thread ends.
     let mut job = Some(job);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(job.take())));
     until("the pool is gone", || drops.load(SeqCst) == 1);
     drop(panicked);
 }
 
-/// "A thousand cancelled jobs in a queue cost a shutdown nothing". In a closed pool, a purge at each of a hundred
-/// thousand cancels would take minutes.
+/// Forbids that each cancel in a closed pool searches the queue: with a hundred thousand jobs, this would take minutes.
 #[test]
 fn cancelling_in_a_closed_pool_is_not_quadratic() {
     let _watchdog = watchdog();

@@ -1,4 +1,4 @@
-//! `ThreadPool::map`, in order and unordered, awaited and in blocking code.
+//! `ThreadPool::map`: ordered and unordered, in async and in blocking code.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ where
     Pin::new(map).poll_next(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Forbids: a result is lost, comes twice, or in the wrong place.
+/// Forbids: a result is lost, comes twice, or comes out of order.
 #[test]
 fn the_results_are_those_of_a_plain_map() {
     let _watchdog = watchdog();
@@ -52,7 +52,8 @@ fn the_results_are_those_of_a_plain_map() {
     }
 }
 
-/// Forbids: anything runs before the first poll; the items' iterator runs ahead of the room; more jobs are started than may.
+/// Forbids: anything runs before the first poll; an item is taken from the iterator without room for its job; or more
+/// than `max_size` jobs are started.
 #[test]
 fn it_is_lazy_and_bounded() {
     let _watchdog = watchdog();
@@ -82,7 +83,7 @@ fn it_is_lazy_and_bounded() {
         }
         drop(map);
     }
-    // Unless said: twice the threads.
+    // The default `max_size` is twice the number of threads.
     let held = hold(&pool, 2);
     let before = pool.stats().submitted;
     assert!(poll_now(&mut pool.map(0.., |n: u8| n)).is_pending());
@@ -90,7 +91,7 @@ fn it_is_lazy_and_bounded() {
     release(held);
 }
 
-/// Forbids: a panic of one job ends the whole, or comes at another place.
+/// Forbids: the panic of one job ends the whole map, or comes out of order.
 #[test]
 fn a_panic_is_resumed_at_its_place() {
     let _watchdog = watchdog();
@@ -142,7 +143,7 @@ fn dropping_cancels() {
         assert_eq!((witness.wakes(), witness.kept()), (0, 0));
         assert_eq!(pool.stats().cancelled - before, 4);
         is_told.recv().unwrap();
-        assert!(has_started.try_recv().is_err(), "another one has started");
+        assert!(has_started.try_recv().is_err(), "another job has started");
     }
 }
 
@@ -174,7 +175,7 @@ fn next_is_cancel_safe() {
     }
 }
 
-/// Forbids: a closed pool ends a map without a word; or hangs it.
+/// Forbids: a map hangs, or panics more often than it has cancelled jobs, after its pool was closed.
 #[test]
 fn a_closed_pool_says_so() {
     let _watchdog = watchdog();
@@ -198,7 +199,7 @@ fn a_closed_pool_says_so() {
     }
 }
 
-/// Forbids: a job has another context than that of its consumer.
+/// Forbids: a job does not run in a copy of its consumer's context.
 #[test]
 fn jobs_have_the_context_of_the_consumer() {
     static ID: ContextVar<u8> = ContextVar::new();
@@ -221,7 +222,8 @@ fn a_job_may_map_on_its_own_pool() {
     assert_eq!(sum.wait(), 9900);
 }
 
-/// Forbids: a result costs more the more jobs are in flight; or a reader of results that are there starves a time-out.
+/// Forbids: the cost of a result grows with the number of jobs in flight; or a reader that never has to wait starves a
+/// time-out.
 #[test]
 fn many_are_in_flight() {
     let _watchdog = watchdog();
@@ -243,7 +245,7 @@ fn many_are_in_flight() {
     }
 }
 
-/// Forbids: an item that is never asked for is made; or the map can be used no more when the items' iterator has panicked.
+/// Forbids: the map is unusable after its items' iterator has panicked, or loses an item before or after the panic.
 #[test]
 fn the_items_may_panic() {
     let _watchdog = watchdog();
@@ -264,7 +266,7 @@ fn the_items_may_panic() {
     });
 }
 
-/// Forbids: bad settings are accepted.
+/// Forbids: a `max_size` of zero is accepted, or a setting after the first poll.
 #[test]
 fn settings_are_checked() {
     let pool = ThreadPool::new(1);
@@ -274,7 +276,8 @@ fn settings_are_checked() {
     assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err());
 }
 
-/// Forbids: a consumer's waker that panics aborts the process while the function unwinds, or makes a job that returns panic.
+/// Forbids: the consumer's waker panics, and this aborts the process while the function unwinds, or makes a job panic
+/// whose function returns.
 #[test]
 fn a_waker_that_panics_harms_no_job() {
     struct Panics;
@@ -326,7 +329,7 @@ fn items_before_a_panic_are_not_lost() {
     }
 }
 
-/// Forbids: a consumer that waits leaves room for another job, which the job that it waits for needs.
+/// Forbids: a consumer waits although the map has room for another job, and the awaited job waits for that job.
 #[test]
 fn a_consumer_that_waits_leaves_no_room() {
     const IN_FLIGHT: usize = 8;
@@ -334,7 +337,7 @@ fn a_consumer_that_waits_leaves_no_room() {
     for unordered in [false, true] {
         let pool = ThreadPool::new(IN_FLIGHT);
         let all = Arc::new(std::sync::Barrier::new(IN_FLIGHT));
-        // The first job ends at once; the others wait for one another.
+        // The first job ends at once; the other jobs wait for one another.
         let function = move |n: usize| {
             if n > 0 {
                 all.wait();

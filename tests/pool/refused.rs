@@ -1,6 +1,7 @@
 //! The pool, and `separate`, when the system refuses threads.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
+//! is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -86,7 +87,7 @@ fn what_a_refused_job_drops_may_use_the_pool_and_panic() {
     }
 }
 
-/// Forbids that a job that submits to a pool without threads is lost, or hangs.
+/// Forbids that a job hangs, or harms its own pool, when it submits a job to a pool without threads.
 #[test]
 fn a_job_elsewhere_may_meet_a_pool_without_threads() {
     let _watchdog = watchdog();
@@ -99,7 +100,8 @@ fn a_job_elsewhere_may_meet_a_pool_without_threads() {
     }
 }
 
-/// Forbids: a thread that drains a pool is not woken when another thread has refused the last job, as the pool has no thread.
+/// Forbids: a pool can start no thread, and a thread that drains the pool is not woken when another thread has refused
+/// the last job.
 #[test]
 fn a_drain_ends_when_the_last_job_has_been_refused() {
     let _watchdog = watchdog();
@@ -151,7 +153,7 @@ fn one_thread_probe() {
     let other = builder().build();
     assert_no_thread(other.spawn(|| ()));
 
-    // The one thread runs all jobs, including one that waits for another job, which runs inline.
+    // The one thread runs all jobs. One of them waits for another job, which runs inline.
     let inside = pool.clone();
     let nested = pool.spawn(move || inside.spawn(|| thread::current().id()).wait());
     release(held);

@@ -1,6 +1,7 @@
 //! How a pool ends: `drain`, `shutdown`, `shutdown_timeout`, the last handle, from outside and from its own jobs.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
+//! is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -422,7 +423,8 @@ fn the_last_handle_is_dropped_in_a_job() {
         let keep = on_drop(move || drop(last));
         let mut cancelled = None;
         match place {
-            // Inside the job, at the end of the closure, with the result, with the payload, with a panic, by a cancel.
+            // The last handle is dropped inside the job, at the end of the closure, with the result, with the payload, by
+        // a panic, or by a cancel.
             0 => pool.spawn(move || drop(keep)).detach(),
             1 => pool.spawn(move || _ = &keep).detach(),
             2 => pool.spawn(move || keep).detach(),
@@ -642,7 +644,7 @@ fn two_pools_close_each_other() {
         let (other, own, both_run) = (other.clone(), own.clone(), Arc::clone(&both_run));
         move || {
             both_run.wait();
-            // No longer, because the other job may wait for this one.
+            // Without a wait, because the other job may wait for this one.
             let _ = other.shutdown_timeout(Duration::ZERO);
             own.shutdown();
         }
@@ -764,8 +766,8 @@ fn a_job_without_a_handle_is_waited_for() {
     }
 }
 
-/// Forbids: `drain` or `shutdown` returns before the destructors of its threads' thread-locals have run, in whichever thread
-/// it is called.
+/// Forbids: one of two threads that call `drain` or `shutdown` returns before the destructors of the pool's thread-locals
+/// have run.
 #[test]
 fn closing_waits_for_the_destructors_of_thread_locals() {
     struct Flag(Arc<AtomicBool>);
@@ -800,7 +802,7 @@ fn closing_waits_for_the_destructors_of_thread_locals() {
     }
 }
 
-/// Forbids: a pool that is closed in the destructor of one of its own thread-locals waits for that very thread.
+/// Forbids: closing a pool in the destructor of a thread-local, on a thread of this pool, waits for that same thread.
 #[test]
 fn a_thread_local_may_close_its_pool() {
     struct Closes(ThreadPool, fn(&ThreadPool), mpsc::Sender<()>);
@@ -825,8 +827,8 @@ fn a_thread_local_may_close_its_pool() {
     }
 }
 
-/// Forbids: a running job that waits for a queued one hangs, as a shutdown is just dropping a closure in front of that job, and
-/// the closure's `Drop` waits for the running job.
+/// Forbids: a running job that waits for a queued job hangs, because a shutdown is dropping the closure that precedes the
+/// queued job, and the closure's `Drop` waits for the running job.
 #[test]
 fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
     let _watchdog = watchdog();
@@ -855,7 +857,8 @@ fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
     assert!(first.outcome().wait().is_err());
 }
 
-/// Forbids: a job that drains another pool holds up its own while it waits for a stop hook, which waits for a job there.
+/// Forbids: a job waits for a stop hook of another pool, which it drains, and so keeps its own pool from running the job
+/// that this hook waits for.
 #[test]
 fn a_job_that_drains_another_pool_holds_nobody_up() {
     let _watchdog = watchdog();

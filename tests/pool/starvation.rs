@@ -1,6 +1,7 @@
 //! A pool cannot starve itself: jobs that wait for other jobs, and for each other, in pools with too few threads.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the project's list of what has gone wrong elsewhere.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
+//! is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -54,7 +55,7 @@ fn nested_waits_in_a_pool_of_one() {
     assert_eq!((stats.succeeded, running_now(&stats)), (100, 0));
 }
 
-/// Forbids that `wait` in a job leaves a queued job of the same pool to another thread.
+/// Forbids that `wait` in a job does not run a queued job of the same pool inline.
 #[test]
 fn wait_runs_a_queued_job_inline() {
     let _watchdog = watchdog();
@@ -79,7 +80,7 @@ fn wait_runs_a_queued_job_inline() {
     }
 }
 
-/// Forbids that a panic or a cancel passes between a job that runs inline and the job that waits for it.
+/// Forbids that a panic or a cancel of a job that runs inline affects the job that waits for it, or the reverse.
 #[test]
 fn a_job_in_anothers_wait_is_a_job_of_its_own() {
     let _watchdog = watchdog();
@@ -96,8 +97,8 @@ fn a_job_in_anothers_wait_is_a_job_of_its_own() {
     assert_eq!((pool.stats().panicked, pool.stats().succeeded), (1, 2));
 }
 
-/// Forbids that nested waits overflow the stack: each level has a buffer of a sixty-fourth of the stack, and all levels together
-/// need more than the stack.
+/// Forbids that nested waits overflow the stack. Each level has a buffer of a sixty-fourth of the stack, so all levels
+/// together need more than one stack.
 #[test]
 fn nested_waits_need_no_deep_stack() {
     type Wait = fn(Job<usize>) -> usize;
@@ -109,7 +110,7 @@ fn nested_waits_need_no_deep_stack() {
             let inside = pool.clone();
             wait(pool.spawn(move || nest::<BYTES>(&inside, wait, left - 1))) + 1
         };
-        // It is in use during the wait.
+        // Keeps the buffer alive during the wait.
         black_box(&mut buffer);
         depth
     }
@@ -122,12 +123,12 @@ fn nested_waits_need_no_deep_stack() {
         let ways: [Wait; 3] =
             [Job::wait, |job| job.outcome().wait().unwrap(), |job| threaded(move || job.wait()).async_call().wait()];
         assert_eq!(ways.map(|wait| start(wait).wait()), [100; 3]);
-        assert_eq!([Job::wait as Wait; 4].map(start).map(Job::wait), [100; 4], "four at once");
+        assert_eq!([Job::wait as Wait; 4].map(start).map(Job::wait), [100; 4], "four nests at once");
         until("the spare threads have ended", || pool.stats().threads <= 4);
         pool.drain();
     }
     let _watchdog = watchdog();
-    // Threads have 2 MiB, unless the environment says otherwise.
+    // A thread's stack has 2 MiB, unless the environment sets another size.
     check::<{ 32 << 10 }>(ThreadPool::builder());
     check::<{ 4 << 10 }>(ThreadPool::builder().stack_size(256 << 10));
 }
@@ -277,7 +278,7 @@ fn from_one_pool_to_the_other_and_back() {
     }
 }
 
-/// Forbids that a spare thread starts without a queued job, or does not start for the first one.
+/// Forbids that a spare thread starts without a queued job, or does not start for the first queued job.
 #[test]
 fn no_spare_thread_without_a_job_for_it() {
     let _watchdog = watchdog();
@@ -307,7 +308,7 @@ fn no_spare_thread_without_a_job_for_it() {
     assert!(threads.started() <= 2);
 }
 
-// --- wakers that take long ------------------------------------------------------------------------------------------
+// --- wakers that block or run for long ------------------------------------------------------------------------------
 
 /// Wakers that run code of the test on the thread that wakes them.
 struct Runs<F>(F);
@@ -318,7 +319,7 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Runs<F> {
     }
 }
 
-/// Ends so many jobs at once, whose handles are awaited with wakers that run `code`.
+/// Ends this many jobs at once. The jobs' handles are awaited with wakers that run `code`.
 fn wake_at_the_end(pool: &ThreadPool, jobs: usize, code: impl Fn() + Send + Sync + 'static) -> Vec<Job<()>> {
     let waker = Waker::from(Arc::new(Runs(code)));
     let mut held = hold(pool, jobs);
@@ -329,7 +330,8 @@ fn wake_at_the_end(pool: &ThreadPool, jobs: usize, code: impl Fn() + Send + Sync
     held.into_iter().map(|running| running.job).collect()
 }
 
-/// Forbids that the waker of a job's handle, which blocks outside of the crate, holds up other jobs though threads are free.
+/// Forbids that the waker of a job's handle blocks without the crate's knowledge, and delays other jobs although threads
+/// are free.
 #[test]
 fn a_waker_that_blocks_holds_up_its_own_thread_only() {
     let _watchdog = watchdog();
@@ -345,7 +347,7 @@ fn a_waker_that_blocks_holds_up_its_own_thread_only() {
         assert!(jobs.iter().all(Job::is_finished), "a job has its result before it wakes");
         let mut queued = Vec::new();
         if blocked < 4 {
-            // No more than there are blocked threads, one by one; and many at once.
+            // First as many jobs as blocked threads, submitted one by one; then many at once.
             for count in [1, blocked] {
                 let next: Vec<_> = (0..count).map(|_| pool.spawn(|| ())).collect();
                 until("the next jobs have run", || next.iter().all(Job::is_finished));
@@ -365,11 +367,11 @@ fn a_waker_that_blocks_holds_up_its_own_thread_only() {
     }
 }
 
-/// Forbids that a waker that runs a task right there, which waits for the next job of the pool, waits for ever.
+/// Forbids that a waker waits for ever when it runs a task, which waits for the next job of the pool.
 #[test]
 fn a_waker_that_runs_a_task_holds_up_its_own_thread_only() {
     let _watchdog = watchdog();
-    // The task blocks outside of the crate, runs for long, waits in the crate, or runs a loop.
+    // The task blocks in std, spins, waits in the crate, or runs a loop.
     let tasks: [fn(&ThreadPool); 4] = [
         |pool| {
             let (send, receive) = mpsc::channel();
@@ -406,11 +408,11 @@ fn a_waker_that_runs_a_task_holds_up_its_own_thread_only() {
 
 // --- many blocked jobs ----------------------------------------------------------------------------------------------
 
-/// Jobs that have started, block in the crate until `let_go`, and then run until their gate opens.
+/// Jobs that block in the crate until `let_go`, and then run until their gates open.
 struct Blocked {
     jobs: Vec<Job<()>>,
     letters: Vec<oneshot::Sender<()>>,
-    /// The jobs that have returned from their blocking call, and have not ended.
+    /// Counts the jobs that have returned from their blocking call, and have not ended.
     back: Crowd,
     /// One gate for each job.
     ends: Vec<Gate>,
@@ -458,7 +460,7 @@ fn the_size_holds_after_many_blocked_jobs_return() {
             let (crowd, seen, new) = (crowd.clone(), Arc::clone(&seen), new.clone());
             move || {
                 new.enter();
-                // The crowd only shrinks, and is read last; so the sum is never larger than at some one moment.
+                // `crowd` only shrinks, and is read last. So the sum is at most the number of jobs that really ran at once.
                 seen.fetch_max(new.now() + crowd.now(), Ordering::SeqCst);
                 thread::yield_now();
                 new.leave();

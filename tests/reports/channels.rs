@@ -19,7 +19,7 @@ use std::{mem, thread};
 #[test]
 fn a_select_loop_loses_nothing() {
     const ITEMS: u32 = 5000;
-    /// The number of the channel that is ready first, and what came. Drops both futures.
+    /// The number of the channel that is ready first, and its item. Drops both futures.
     async fn select(a: &mut spsc::Receiver<u32>, b: &mut spsc::Receiver<u32>) -> (usize, Option<u32>) {
         let (mut a, mut b) = (pin!(a.recv()), pin!(b.recv()));
         poll_fn(|cx| match a.as_mut().poll(cx) {
@@ -55,8 +55,8 @@ fn a_select_loop_loses_nothing() {
     }
 }
 
-/// tachyonix 1: forbids that a forgotten `send` or `recv` future is used after its channel end is gone, or keeps the wake-up of
-/// the next future.
+/// tachyonix 1: forbids that a forgotten `send` or `recv` future is accessed after its channel end was dropped, or takes
+/// the wake-up of the next future.
 #[test]
 fn forgotten_futures_of_channels() {
     let _watchdog = watchdog();
@@ -130,7 +130,7 @@ fn forgotten_handles() {
     event_loop.block_on(async { spawn(pending::<()>()).detach() });
     mem::forget(event_loop);
     assert_eq!(block_on(async { spawn(async { 5 }).await }), 5);
-    // A shutdown ends all iterables, read or not.
+    // A shutdown ends all iterables, also the forgotten one.
     pool.shutdown();
     assert_eq!(ran.load(SeqCst), 11);
     assert!(watch.end().is_some());
@@ -174,7 +174,7 @@ fn polled_after_it_was_ready() {
     });
 }
 
-/// crossbeam 1300: forbids that a limit is taken for a size: no memory is reserved for `usize::MAX` items.
+/// crossbeam 1300: forbids that `recv_many` or `next_many` reserves memory for as many items as its limit.
 #[test]
 fn many_items_at_once_without_a_limit() {
     let _watchdog = watchdog();

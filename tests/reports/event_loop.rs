@@ -41,8 +41,8 @@ fn tasks_that_wait_for_each_other_are_dropped() {
     assert_eq!(Arc::strong_count(&value), 1);
 }
 
-/// compio 901, tokio 1584, tokio 6238: forbids that left-over tasks whose `Drop`s panic are leaked, or hide the panic of the main
-/// future.
+/// compio 901, tokio 1584, tokio 6238: forbids that left-over tasks whose `Drop` panics are leaked, or hide the panic of
+/// the main future.
 #[test]
 fn left_over_tasks_whose_drops_panic() {
     let _watchdog = watchdog();
@@ -72,8 +72,8 @@ fn left_over_tasks_whose_drops_panic() {
     }
 }
 
-/// tokio 1972, tokio 2046: forbids that a wake-up under a user's lock, while the loop ends, drops another task, which wants that
-/// lock.
+/// tokio 1972, tokio 2046: forbids that a wake-up under a user's lock, while the loop ends, drops another task whose
+/// `Drop` takes the same lock.
 #[test]
 fn a_wake_up_under_a_lock_while_the_loop_ends() {
     let _watchdog = watchdog();
@@ -114,8 +114,8 @@ fn a_wake_up_under_a_lock_while_the_loop_ends() {
     }
 }
 
-/// tokio 3752, tokio 7499, zbus 380, asyncio 258: forbids that a loop that ends overflows the stack, or never ends, as each
-/// task or call that it drops adds the next. (`chains.rs` does so with a loop that has ended.)
+/// tokio 3752, tokio 7499, zbus 380, asyncio 258: forbids that the end of a loop overflows the stack, or hangs, when each
+/// task or call that the loop drops adds another one. (`tests/jobs/chains.rs` does the same with a closed loop.)
 #[test]
 fn each_drop_while_the_loop_ends_adds_the_next() {
     type Add = fn(&LoopHandle, Adds);
@@ -160,10 +160,10 @@ fn sync_wait_in_the_drop_of_a_left_over_task() {
         spawn(never_ending(guard)).detach();
         yield_now().await;
     });
-    assert!(hears.recv().unwrap().is_err(), "no loop could run it");
+    assert!(hears.recv().unwrap().is_err(), "the loop is ending, so nothing could run the future");
 }
 
-/// bumble 947: forbids that a thread that has entered a loop that is gone cannot run jobs, or a loop of its own.
+/// bumble 947: forbids that a thread that has entered a closed loop cannot run jobs, or a loop of its own.
 #[test]
 fn a_thread_that_has_entered_a_loop_that_is_gone() {
     let _watchdog = watchdog();
@@ -182,8 +182,8 @@ fn a_thread_that_has_entered_a_loop_that_is_gone() {
 
 // --- nesting --------------------------------------------------------------------------------------------------------
 
-/// tokio 5177, tokio 2529, tauri 5068: forbids that a nested `block_on`, which panics, or a loop that is dropped inside another
-/// one, damages the loop that runs.
+/// tokio 5177, tokio 2529, tauri 5068: forbids that the running loop is damaged by a nested `block_on`, which panics, or
+/// by another loop that is dropped inside it.
 #[test]
 fn a_loop_goes_on_after_a_nested_block_on() {
     let _watchdog = watchdog();
@@ -209,7 +209,7 @@ fn a_loop_goes_on_after_a_nested_block_on() {
     assert_eq!((sum, Arc::strong_count(&value)), (4, 1));
 }
 
-/// tokio 5177: forbids that a panic in `into_future` leaves a loop current, or a frame behind.
+/// tokio 5177: forbids that after a panic in `into_future` a loop is still current, or counts as running.
 #[test]
 fn into_future_panics() {
     struct Bad;
@@ -250,7 +250,8 @@ fn sync_await_three_loops_deep() {
     fn job<R: Send + 'static>(func: impl FnOnce() -> R + Send + 'static) -> Job<R> {
         POOL.get_or_init(|| ThreadPool::new(1)).spawn(func)
     }
-    /// A loop, whose job waits for that loop, which waits for a job, which runs the loop of the next level.
+    /// A loop that awaits a job. The job waits for a future on this loop, which awaits a second job. The second job runs
+    /// the loop of the next level.
     fn level(left: u32) -> u32 {
         block_on(async move {
             let ticks = spawn(async {
@@ -273,8 +274,8 @@ fn sync_await_three_loops_deep() {
     assert_eq!(level(3), 4);
 }
 
-/// cpython 111379: forbids that a job that has caught its cancellation waits for ever in its next `sync_await`, or counts as
-/// cancelled though it returns.
+/// cpython 111379: forbids that a job that has caught its cancellation waits for ever in its next `sync_await`, or is
+/// counted as cancelled although it returns.
 #[test]
 fn a_job_that_swallows_its_cancellation() {
     let _watchdog = watchdog();
@@ -299,7 +300,7 @@ fn a_job_that_swallows_its_cancellation() {
 
 // --- gather ---------------------------------------------------------------------------------------------------------
 
-/// futures-rs 1603: forbids that joining n futures that become ready one by one polls n times n times, also where joins nest.
+/// futures-rs 1603: forbids that a `gather`, nested or not, of n futures that become ready one by one polls n² times.
 #[test]
 fn gather_polls_in_proportion() {
     struct Counted<F>(F, Arc<AtomicUsize>);

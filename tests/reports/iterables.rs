@@ -28,7 +28,7 @@ fn an_iterable_whose_buffer_cannot_be_had_can_be_closed() {
                 let next = AssertUnwindSafe(|| Pin::new(&mut items).poll_next(cx).is_ready());
                 Poll::Ready(catch_unwind(next))
             });
-            let payload = first.await.expect_err("so many do not fit");
+            let payload = first.await.expect_err("a buffer of this size cannot be allocated");
             assert_says(text(&*payload), &TOO_MANY.to_string());
             timeout(LONG, async { items.close().await }).await.unwrap();
         });
@@ -84,7 +84,7 @@ fn into_iter_panics() {
     }
 }
 
-/// No report: forbids that the iterables of two nested scopes, which the bodies exchange, are not closed.
+/// No report: forbids that two nested scopes leave an iterable open when a body exchanges their iterables.
 #[test]
 fn scopes_that_exchange_their_iterables() {
     let _watchdog = watchdog();

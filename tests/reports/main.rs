@@ -1,7 +1,8 @@
-//! What users of neighbouring projects have reported, tried on this crate.
+//! Bugs that users of similar projects have reported, tested on this crate.
 //!
-//! Each test names the report, as project and number, or the known bug of the project's list, and says what it forbids. A test
-//! without a report varies another one.
+//! Each test names the report, by project and number, and says what it forbids. "Known bug" numbers refer to the
+//! maintainers' list of bugs in similar projects, which is not in this repository. "No report" marks a variant of another
+//! test.
 
 #![deny(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]

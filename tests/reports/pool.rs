@@ -1,4 +1,5 @@
-//! Pools: code in unusual places that closes its pool, waits for it, or blocks; hooks; the global pool; the end of the process.
+//! Pools: code in unusual places that closes its pool, waits for its pool, or blocks; hooks; the global pool; the end of
+//! the process.
 
 use crate::helpers::iterables::*;
 use crate::hooks::Hooks;
@@ -19,18 +20,18 @@ use std::time::Duration;
 use std::{process, thread};
 
 thread_local! {
-    /// Dropped at the end of its thread.
+    /// A value that is dropped when the thread ends.
     static KEPT: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
 }
 
-/// The value of a context variable. The last context that has it drops it.
+/// The value of a context variable. The last context that owns the value drops it.
 type Value = Arc<Mutex<dyn Send>>;
 static VALUE: ContextVar<Value> = ContextVar::new();
 
 // --- closing a pool from inside -------------------------------------------------------------------------------------
 
-/// zio 534, scoped-pool 1, tokio 2529: forbids that a handle's waker, which runs on a thread of the pool, waits for that thread
-/// as it closes the pool.
+/// zio 534, scoped-pool 1, tokio 2529: forbids that a handle's waker, which runs on a thread of the pool, waits for this
+/// thread when it closes the pool.
 #[test]
 fn a_waker_closes_the_pool() {
     let _watchdog = watchdog();
@@ -50,7 +51,8 @@ fn a_waker_closes_the_pool() {
     }
 }
 
-/// Known bug 9: forbids that what a job leaves behind waits for the thread that drops it, as it closes the pool.
+/// Known bug 9: forbids that the `Drop` of a job's closure, result, payload or context waits for the thread on which it
+/// runs, when it closes the pool.
 #[test]
 fn what_a_job_leaves_behind_closes_the_pool() {
     let _watchdog = watchdog();
@@ -79,14 +81,14 @@ fn what_a_job_leaves_behind_closes_the_pool() {
     }
 }
 
-/// Lets the job end when nobody wants its result.
+/// Detaches the job, and then lets it end.
 fn leave_behind<R>(running: Running<R>) {
     running.job.detach();
     running.stop.open();
 }
 
-/// rayon 1242: forbids that a thread that ends since it was idle waits for itself, as a thread-local of it closes the pool.
-/// (`pool_shutdown.rs` tests threads that end with their pool.)
+/// rayon 1242: forbids that a thread that ends after its keep-alive time waits for itself, when one of its thread-locals
+/// closes the pool. (`tests/pool/shutdown.rs` tests threads that end with their pool.)
 #[test]
 fn a_thread_local_of_an_idle_thread_closes_the_pool() {
     let _watchdog = watchdog();
@@ -108,7 +110,7 @@ fn a_thread_local_of_an_idle_thread_closes_the_pool() {
 // --- hooks ----------------------------------------------------------------------------------------------------------
 
 /// tokio 2006, rayon 271: forbids that the stop hook of the only thread hangs when it waits for a job of its pool.
-/// (`pool_edges.rs` tests start hooks.)
+/// (`tests/pool/edges.rs` tests start hooks.)
 #[test]
 fn a_stop_hook_waits_for_a_job_of_its_pool() {
     let _watchdog = watchdog();
@@ -127,7 +129,7 @@ fn a_stop_hook_waits_for_a_job_of_its_pool() {
     pool.drain();
 }
 
-/// tokio 2327, tokio 4862: forbids that async code in a hook panics, or uses the loop of the code that started the thread.
+/// tokio 2327, tokio 4862: forbids that async code in a hook panics, or uses the loop on which the thread was started.
 #[test]
 fn hooks_that_run_async_code() {
     let _watchdog = watchdog();
@@ -153,7 +155,8 @@ fn hooks_that_run_async_code() {
     assert!(runs >= 2 && runs % 2 == 0, "{runs} hooks ran to their end");
 }
 
-/// rayon 271: forbids that each thread that waits in its start hook is replaced by another one, which waits in its start hook.
+/// rayon 271: forbids that each thread that waits in its start hook is replaced by another thread, which then waits in
+/// its own start hook.
 #[test]
 fn a_start_hook_that_waits_starts_few_threads() {
     let _watchdog = watchdog();
@@ -169,8 +172,8 @@ fn a_start_hook_that_waits_starts_few_threads() {
     assert!(starts.load(SeqCst) <= 2, "{} threads for one job in a pool of one", starts.load(SeqCst));
 }
 
-/// No report: forbids that a thread that comes out of its start hook leaves the job to a thread that is still in that hook: the
-/// next one then does the same, and so on.
+/// No report: forbids that a thread that returns from its start hook leaves the job to a thread that is still in that
+/// hook. The second thread would do the same, and so on.
 #[test]
 fn a_thread_out_of_its_start_hook_takes_the_job() {
     let _watchdog = watchdog();
@@ -185,9 +188,10 @@ fn a_thread_out_of_its_start_hook_takes_the_job() {
             }
             let former = waiting.lock().unwrap().take();
             if let Some(former) = former {
-                // The thread before comes out of its hook. This one is slow meanwhile, without a blocking call of the crate.
+                // Lets the previous thread return from its hook. This thread stays busy meanwhile, without a blocking
+                // call of the crate.
                 let _ = former.send(());
-                until("the thread before has left its hook", || leaves.load(SeqCst) >= number);
+                until("the previous thread has left its hook", || leaves.load(SeqCst) >= number);
                 for _ in 0..20 {
                     thread::sleep(MILLI);
                     if ran.is_open() {
@@ -208,7 +212,7 @@ fn a_thread_out_of_its_start_hook_takes_the_job() {
     assert!(starts <= 2, "{starts} threads for one job in a pool of one");
 }
 
-/// Known bug 9: forbids that a hook that drops the last handle of its pool loses a job, or the other hook.
+/// Known bug 9: forbids that a hook drops the last handle of its pool, and a job or the other hook does not run.
 #[test]
 fn hooks_drop_the_last_handle() {
     let _watchdog = watchdog();
@@ -235,7 +239,8 @@ fn hooks_drop_the_last_handle() {
     }
 }
 
-/// Known bug 15: forbids that threads that are not kept alive lose a job or an item, or run one hook without the other.
+/// Known bug 15: forbids that threads with a keep-alive time of zero lose a job or an item, or run one hook without the
+/// other.
 #[test]
 fn threads_that_are_not_kept_alive() {
     let _watchdog = watchdog();
@@ -254,10 +259,11 @@ fn threads_that_are_not_kept_alive() {
     assert_eq!((threads.started(), pool.stats().threads), (threads.stopped(), 0));
 }
 
-// --- what blocks beside a job ---------------------------------------------------------------------------------------
+// --- user code beside jobs that blocks ------------------------------------------------------------------------------
 
-/// No report: forbids that what a worker does beside its jobs, and that blocks outside of the crate, holds up the next job
-/// though a thread is free. (`pool_starvation.rs` tests the waker of a job's handle.)
+/// No report: forbids that user code which a worker runs outside of its jobs, and which blocks without the crate's
+/// knowledge, delays the next job although a thread is free. (`tests/pool/starvation.rs` tests the waker of a job's
+/// handle.)
 #[test]
 fn what_blocks_beside_a_job_holds_up_its_own_thread_only() {
     type Code = Box<dyn FnOnce() + Send>;
@@ -332,7 +338,7 @@ fn what_blocks_beside_a_job_holds_up_its_own_thread_only() {
         }
         begun.pass();
         let next = pool.spawn(|| ());
-        until(&format!("the next job has run beside the {what}"), || next.is_finished());
+        until(&format!("the next job has run while the {what} blocks"), || next.is_finished());
         go.open();
         drop(kept);
         pool.drain();
@@ -341,8 +347,8 @@ fn what_blocks_beside_a_job_holds_up_its_own_thread_only() {
 
 // --- jobs and locks -------------------------------------------------------------------------------------------------
 
-/// nearcore 15554, aptos-core 19541: forbids that a job that waits with a lock runs another job, which wants that lock, on its own
-/// stack.
+/// nearcore 15554, aptos-core 19541: forbids that a job that holds a lock while it waits runs, on its own stack, another
+/// job that locks the same mutex.
 #[test]
 fn waiting_with_a_lock_runs_no_other_job() {
     let _watchdog = watchdog();
@@ -364,7 +370,7 @@ fn waiting_with_a_lock_runs_no_other_job() {
     assert_eq!(*lock.lock().unwrap(), 12);
 }
 
-/// affinitypool 45: forbids that a pool hangs when its job polls a job of that pool once, and drops it.
+/// affinitypool 45: forbids that a pool hangs when one of its jobs polls another job of that pool once, and drops it.
 #[test]
 fn a_job_polls_and_drops_a_job_of_its_own_pool() {
     let _watchdog = watchdog();
@@ -418,7 +424,7 @@ fn pools_made_and_dropped_in_jobs_of_other_pools() {
         let pool = ThreadPool::new(1);
         let jobs = pool.spawn_many((0..2).map(|_| move || nested(left - 1)));
         if left % 2 == 0 {
-            // The queue runs empty all the same.
+            // The queue still runs empty.
             drop(pool);
             return jobs.into_iter().map(Job::wait).sum::<u32>() + 1;
         }
@@ -432,7 +438,7 @@ fn pools_made_and_dropped_in_jobs_of_other_pools() {
 
 // --- processes ------------------------------------------------------------------------------------------------------
 
-/// geoengine 393: forbids that the global pool cannot be built, used or asked for inside jobs and hooks.
+/// geoengine 393: forbids that the global pool cannot be built, used or obtained inside jobs and hooks.
 #[test]
 fn the_global_pool_is_configured_from_inside() {
     let output = child("pool::global_pool_probe", None);

@@ -1,4 +1,4 @@
-//! Printing a value while it is used, and a panic hook that uses what has panicked.
+//! Printing a value while it is used, and a panic hook that uses the pool or loop in which the panic occurred.
 
 use crate::helpers::iterables::*;
 use crate::{MILLI, poll};
@@ -13,7 +13,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Waker;
 
-/// h2 333, log4rs 443: forbids that a value is printed under one of its locks: the writer may use the value, or panic.
+/// h2 333, log4rs 443: forbids that a value is printed while one of its locks is held: the writer may use the value, or
+/// panic.
 #[test]
 fn a_writer_that_uses_what_is_being_printed() {
     struct Writer<F>(F);
@@ -73,7 +74,7 @@ fn a_writer_that_uses_what_is_being_printed() {
     print(&error, || pool.spawn(|| ()).wait());
 }
 
-/// tikv 4686: forbids that a panic hook that uses the pool or the loop that has panicked deadlocks.
+/// tikv 4686: forbids that a panic hook deadlocks when it uses the pool or the loop in which the panic occurred.
 #[test]
 fn a_panic_hook_that_uses_the_pool_and_the_loop() {
     let output = child("printing::panic_hook_probe", None);

@@ -1,4 +1,4 @@
-//! Timers whose wakers use other timers, and limits that fire as something else happens.
+//! Timers whose wakers use other timers, and time-outs that fire at the same time as another event.
 
 use crate::helpers::iterables::*;
 use crate::{LONG, MILLI, poll};
@@ -12,7 +12,8 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-/// tokio 3229, ice 6022: forbids that a timer that is dropped by the wake-up of another one with its deadline is used afterwards.
+/// tokio 3229, ice 6022: forbids that a timer is used after the wake-up of another timer with the same deadline has
+/// dropped it.
 #[test]
 fn a_wake_up_drops_the_other_timers_of_its_deadline() {
     #[derive(Default)]
@@ -27,7 +28,7 @@ fn a_wake_up_drops_the_other_timers_of_its_deadline() {
             drop(sleeps);
         }
     }
-    /// Forty sleeps with one deadline, of which every fourth drops all when it is over.
+    /// Forty sleeps with one deadline. The waker of every fourth sleep drops all of them.
     fn arm() -> (Arc<Drops>, Witness) {
         let (drops, witness) = (Arc::<Drops>::default(), Witness::default());
         let deadline = Instant::now() + 50 * MILLI;
@@ -38,7 +39,7 @@ fn a_wake_up_drops_the_other_timers_of_its_deadline() {
         }
         *drops.sleeps.lock().unwrap() = sleeps;
         if Instant::now() >= deadline {
-            // The machine was slow: nobody may be woken any more.
+            // This thread was slow, and perhaps all sleeps were ready at once, so that no waker was registered.
             drops.clone().wake();
         }
         (drops, witness)
@@ -61,7 +62,8 @@ fn a_wake_up_drops_the_other_timers_of_its_deadline() {
     }
 }
 
-/// tokio 3229: forbids that dropping a waker that owns the next sleep, and so on, deadlocks or loses one of them.
+/// tokio 3229: forbids that dropping a waker that owns the next sleep, whose waker owns the next one, and so on,
+/// deadlocks or leaks a sleep.
 #[test]
 fn a_wakers_drop_drops_the_next_sleep() {
     struct Owns(#[expect(dead_code, reason = "it is only owned")] Mutex<Option<Sleep>>, Arc<AtomicUsize>);
@@ -73,7 +75,7 @@ fn a_wakers_drop_drops_the_next_sleep() {
             self.1.fetch_add(1, SeqCst);
         }
     }
-    /// The last of a hundred sleeps, each of which owns the one before through its waker.
+    /// The last of a hundred sleeps. The waker of each sleep owns the sleep before it.
     fn chain(deadline: Instant, dropped: &Arc<AtomicUsize>) -> Sleep {
         let mut last = None;
         for _ in 0..100 {
@@ -92,7 +94,7 @@ fn a_wakers_drop_drops_the_next_sleep() {
             until("all have been dropped", || delay == LONG || dropped.load(SeqCst) == 100);
             assert_eq!(dropped.load(SeqCst), 100);
             let mut last = chain(Instant::now() + delay, &dropped);
-            // Replaces the waker, unless the time has come.
+            // Replaces the waker, unless the deadline has passed.
             let _ = poll(&mut last, Waker::noop());
             until("all have been dropped", || dropped.load(SeqCst) == 200);
         }
@@ -106,7 +108,8 @@ fn a_wakers_drop_drops_the_next_sleep() {
     assert!(poll(&mut last, Waker::noop()).is_ready());
 }
 
-/// No report: forbids that a call whose closure cancels that very call in its `Drop` deadlocks, or is told that it cancels.
+/// No report: forbids that a deadlock occurs, or that `cancel` returns true a second time, when a timer is cancelled and
+/// its callback's `Drop` cancels the same timer again.
 #[test]
 fn a_call_that_cancels_itself_as_it_is_dropped() {
     let _watchdog = watchdog();
@@ -122,7 +125,8 @@ fn a_call_that_cancels_itself_as_it_is_dropped() {
     });
 }
 
-/// cpython 86296, cpython 134471: forbids that a time-out that fires in the same turn swallows the cancellation of its task.
+/// cpython 86296, cpython 134471: forbids that a task is cancelled and goes on, because a time-out in it fires in the
+/// same turn.
 #[test]
 fn a_cancelled_task_stays_cancelled_though_its_time_is_up() {
     let _watchdog = watchdog();
@@ -137,7 +141,7 @@ fn a_cancelled_task_stays_cancelled_though_its_time_is_up() {
                 flag.store(true, SeqCst);
             });
             yield_now().await;
-            // The loop stands still meanwhile: the time is up, and no task has been woken.
+            // This blocks the loop: the time is up afterwards, but no task has been woken.
             thread::sleep(3 * MILLI);
             assert!(task.cancel());
             assert!(matches!(task.outcome().await, Err(JoinError::Cancelled)));
@@ -147,7 +151,7 @@ fn a_cancelled_task_stays_cancelled_though_its_time_is_up() {
     }
 }
 
-/// cpython 86296: forbids that a time-out of no length hides a value that is there at once.
+/// cpython 86296: forbids that a time-out of zero hides a value that is ready at the first poll.
 #[test]
 fn a_value_that_is_there_beats_any_limit() {
     let _watchdog = watchdog();

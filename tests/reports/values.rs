@@ -1,6 +1,6 @@
 //! Values of unusual kinds: payloads whose `Drop` panics, large values, strict alignments, odd names.
 
-#![allow(clippy::large_stack_arrays, clippy::large_futures, reason = "large values are what it is about")]
+#![allow(clippy::large_stack_arrays, clippy::large_futures, reason = "the tests are about large values")]
 
 use crate::helpers::iterables::*;
 use crate::{MILLI, caught};
@@ -12,7 +12,7 @@ use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::{mem, thread};
 
-/// Its `Drop` panics, with such a value as the payload.
+/// A value whose `Drop` panics, with another such value as the payload.
 struct Bomb(u32);
 
 impl Drop for Bomb {
@@ -23,7 +23,8 @@ impl Drop for Bomb {
     }
 }
 
-/// rust 86027, rust 85927: forbids that a panic payload whose `Drop` panics, and so on, ends a thread or the process.
+/// rust 86027, rust 85927: forbids that a thread or the process ends because the `Drop` of a panic payload panics, with a
+/// payload whose `Drop` panics, and so on.
 #[test]
 fn a_payload_whose_drop_panics_with_such_a_payload() {
     /// Discards a panic, but not its payload.
@@ -65,7 +66,7 @@ fn sum(bytes: &[u8; BIG]) -> usize {
     bytes.iter().map(|byte| usize::from(*byte)).sum()
 }
 
-/// Runs each case in a frame of its own, on a thread with a stack of 2 MiB.
+/// Runs each case in its own stack frame, on a thread with a stack of 2 MiB.
 fn on_a_small_stack(cases: Vec<fn(&ThreadPool)>) {
     let run = move || {
         let pool = ThreadPool::builder().threads(2).stack_size(2 << 20).build();
@@ -126,7 +127,7 @@ fn large_futures_and_items() {
     ]);
 }
 
-/// No report: forbids that a value that needs the alignment of a page is misaligned somewhere. (`pool_edges.rs` tests jobs.)
+/// No report: forbids that a value with the alignment of a page is misaligned. (`tests/pool/edges.rs` tests jobs.)
 #[test]
 fn values_as_aligned_as_a_page() {
     #[derive(Clone)]

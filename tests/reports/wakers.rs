@@ -1,4 +1,4 @@
-//! Wakers that panic as they are cloned, woken or dropped.
+//! Wakers that panic when they are cloned, woken or dropped.
 
 use crate::helpers::iterables::*;
 use crate::hooks::Hooks;
@@ -90,7 +90,8 @@ fn handles_survive_a_waker_that_cannot_be_cloned() {
     }
 }
 
-/// tokio 3689: forbids that a waker whose clone panics keeps a task, a sleep of a loop, or a `gather` waiting for ever.
+/// tokio 3689: forbids that a task, a sleep of a loop, or a `gather` waits for ever after it was polled with a waker whose
+/// clone panics.
 #[test]
 fn a_loop_survives_a_waker_that_cannot_be_cloned() {
     let _watchdog = watchdog();
@@ -110,7 +111,7 @@ fn a_loop_survives_a_waker_that_cannot_be_cloned() {
         let (sender, receiver) = oneshot::channel();
         let mut all = Box::pin(gather([receiver]));
         poll_uncloneable(all.as_mut());
-        // The panic may have ended the `gather`, like the panic of a branch. It must not wait for ever.
+        // The panic may have ended the `gather`, like the panic of a branch. But the `gather` must not wait for ever.
         let _ = sender.send(2);
         if let Ok(values) = caught(all).await {
             assert_eq!(values, [Ok(2)]);
@@ -118,7 +119,7 @@ fn a_loop_survives_a_waker_that_cannot_be_cloned() {
     });
 }
 
-/// tokio 4055, tokio 6584: forbids that a waker that panics in the timer thread takes the wake-ups of other timers with it.
+/// tokio 4055, tokio 6584: forbids that the wake-ups of other timers are lost when a waker panics in the timer thread.
 #[test]
 fn a_timer_survives_a_waker_that_panics() {
     let _watchdog = watchdog();
