@@ -1,7 +1,6 @@
 //! `oneshot`: every combination of what the two ends can do, the wakers, and races between the ends.
 //!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
-//! notes. Neither is in this repository.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
@@ -79,7 +78,7 @@ fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, 
     })
 }
 
-/// How often a race is run: each test takes a fraction of a second.
+/// How often a race is run. Each test takes a fraction of a second.
 const ROUNDS: usize = 300;
 
 /// Both ends of a channel.
@@ -326,7 +325,7 @@ fn any_kind_of_value() {
     assert_eq!((&raw const aligned).addr() % 256, 0);
 }
 
-/// Its memory stays, and a value that was sent to it; the other end notices nothing.
+/// Forgetting an end leaks the channel, with a value that was sent. The other end works as before.
 #[test]
 fn a_forgotten_end_harms_nobody() {
     let (sender, receiver) = oneshot::channel();
@@ -559,7 +558,7 @@ fn the_last_waker_of_closed_counts() {
     assert!(first.poll(&mut closed).is_ready());
 }
 
-/// A waker is kept once, however often it is registered.
+/// The channel keeps one clone of a waker, however often the waker is registered.
 #[test]
 fn the_same_waker_is_kept_once() {
     let witness = Witness::default();
@@ -573,7 +572,7 @@ fn the_same_waker_is_kept_once() {
     assert_eq!(receiver.try_recv(), Ok(1));
 }
 
-/// Known bug 28: "dropped when it can no longer be needed".
+/// Known bug 28: a waker is dropped when it can no longer be needed.
 #[test]
 fn no_waker_outlives_its_use() {
     let waiting = |witness: &Witness| {
@@ -659,7 +658,7 @@ fn a_late_wake_up_is_harmless() {
     assert_eq!(Arc::strong_count(&hooks), 1);
 }
 
-// --- wakers that come back (known bug 29) ---------------------------------------------------------------------------
+// --- wakers that use their channel (known bug 29) -------------------------------------------------------------------
 
 #[test]
 fn the_wake_up_receives() {

@@ -1,7 +1,6 @@
 //! `spsc`: every combination of what the two ends can do, the size, the items, the wakers, and races between the ends.
 //!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
-//! notes. Neither is in this repository.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 #![allow(clippy::similar_names, reason = "`sender`, `sends` and `sent` are distinct enough")]
@@ -328,7 +327,7 @@ fn what_is_sent_is_received() {
     }
 }
 
-/// "`max_size` is exact."
+/// `max_size` is exact.
 #[test]
 fn a_full_channel_takes_no_more() {
     let _watchdog = watchdog();
@@ -357,7 +356,7 @@ fn a_full_channel_takes_no_more() {
     }
 }
 
-/// Known bug 24, as far as a test can reach it: the indices wrap around with every number of queued items.
+/// Known bug 24, as far as a test can reach it: the positions in the ring wrap around, with every number of queued items.
 #[test]
 fn the_ring_goes_round_and_round() {
     for size in SIZES {
@@ -387,7 +386,7 @@ fn the_ring_goes_round_and_round() {
     }
 }
 
-/// "After the sender closes, the rest is still received."
+/// After the sender has closed, the remaining items are still received.
 #[test]
 fn the_rest_is_received_after_the_sender_has_closed() {
     let _watchdog = watchdog();
@@ -411,7 +410,7 @@ fn the_rest_is_received_after_the_sender_has_closed() {
     }
 }
 
-/// "drop = close"
+/// Dropping the sender closes the channel.
 #[test]
 fn the_rest_is_received_after_the_sender_has_gone() {
     let _watchdog = watchdog();
@@ -473,7 +472,7 @@ fn a_closed_receiver_receives_what_is_there_and_no_more() {
     }
 }
 
-/// "drop = close, queued items dropped": at once, although the sender lives on.
+/// Dropping the receiver closes the channel and drops the queued items at once, although the sender lives on.
 #[test]
 fn a_dropped_receiver_drops_what_is_queued() {
     let _watchdog = watchdog();
@@ -612,8 +611,8 @@ fn a_channel_of_size_zero_panics() {
     assert!(catch_unwind(|| spsc::channel::<()>(0)).is_err());
 }
 
-/// "A `max_size` that cannot be had (its memory, or more than the index can count) panics with its size; it never
-/// aborts." The smaller sizes could be counted, but need more bytes than there are addresses.
+/// A `max_size` that cannot be allocated, or that the counters cannot represent, panics with a message that contains the
+/// size, and never aborts. The smaller sizes of this test can be counted, but need more bytes than there are addresses.
 #[test]
 fn a_size_that_cannot_be_had_panics_with_its_size() {
     fn check<T: 'static>(size: usize) {
@@ -806,7 +805,7 @@ fn a_waiting_item_whose_drop_panics() {
     assert_eq!(drops.sorted(), [0, 1, 2]);
 }
 
-/// A channel contains, in a second channel, its own sender, and is dropped by its receiver.
+/// A channel contains, inside a second channel, its own sender. Its receiver drops all of them.
 #[test]
 fn a_channel_that_carries_its_own_sender() {
     let _watchdog = watchdog();
@@ -832,7 +831,7 @@ fn an_items_drop_sends() {
     }
     impl Drop for Sends {
         fn drop(&mut self) {
-            // Taken, so that the refused item finds no sender in its `Drop`.
+            // The sender is taken out, so that the `Drop` of the refused item finds none.
             let sender = self.back.lock().unwrap().take();
             if let Some(mut sender) = sender {
                 let item = Sends { back: Arc::default(), refused: Arc::clone(&self.refused) };
@@ -933,7 +932,7 @@ fn a_cancelled_recv_loses_nothing() {
     }
 }
 
-/// "Cancel safe up to the hand-over": the item of a dropped `send` is dropped with the future, and never arrives.
+/// If a `send` is dropped before it is ready, its item is dropped with the future, and never arrives.
 #[test]
 fn a_cancelled_send_sends_nothing() {
     let _watchdog = watchdog();
@@ -1003,7 +1002,8 @@ fn a_recv_that_timed_out_takes_nothing_later() {
 
 // --- waking ---------------------------------------------------------------------------------------------------------
 
-/// "Each end … wakes a sleeping peer at once: a channel that waits until half is free would deadlock programs."
+/// Taking one item wakes a sleeping sender at once. If the channel waited until half of it is free, programs would
+/// deadlock.
 #[test]
 fn one_item_taken_wakes_the_sender() {
     for size in SIZES {
@@ -1016,7 +1016,7 @@ fn one_item_taken_wakes_the_sender() {
             let mut waiting = pin!(sender.send(size + number));
             assert!(witness.poll(waiting.as_mut()).is_pending());
             assert_eq!(receiver.try_recv(), Ok(number));
-            assert_eq!((witness.wakes(), witness.kept()), (1, 0), "of a channel of {size}");
+            assert_eq!((witness.wakes(), witness.kept()), (1, 0), "in a channel of {size}");
             assert_eq!(witness.poll(waiting), Poll::Ready(Ok(())));
         }
     }
@@ -1102,7 +1102,7 @@ fn the_last_waker_counts() {
     assert_eq!([first.kept(), second.kept(), third.kept()], [0, 0, 0]);
 }
 
-/// A waker is kept once, however often it is registered, and by whatever way to receive.
+/// The channel keeps one clone of a waker, however often the waker is registered, and by whatever way to receive.
 #[test]
 fn the_same_waker_is_kept_once() {
     let witness = Witness::default();
@@ -1127,7 +1127,7 @@ fn the_same_waker_is_kept_once() {
     assert_eq!(receiver.try_recv(), Ok(1));
 }
 
-/// Known bug 28: "dropped when it can no longer be needed".
+/// Known bug 28: a waker is dropped when it can no longer be needed.
 #[test]
 fn no_waker_outlives_its_end() {
     // The receiver's waker, when the receiver is dropped before the sender.
@@ -1213,7 +1213,7 @@ fn a_late_wake_up_is_harmless() {
     assert_eq!(Arc::strong_count(&hooks), 1);
 }
 
-// --- wakers that come back (known bug 29) ---------------------------------------------------------------------------
+// --- wakers that use their channel (known bug 29) -------------------------------------------------------------------
 
 #[test]
 fn the_wake_up_receives() {
@@ -1606,8 +1606,8 @@ fn giving_up_send_while_receiving() {
     }
 }
 
-/// "An item whose send returned `Ok` is received, unless the receiver was dropped; once the receiver has seen the end,
-/// no send returns `Ok`."
+/// An item whose send returned `Ok` is received, unless the receiver was dropped. After the receiver has seen the end, no
+/// send returns `Ok`.
 #[test]
 fn what_was_sent_before_the_close_is_received() {
     let _watchdog = watchdog();
@@ -1701,7 +1701,7 @@ fn send_some(mut half: Half<Sender<Item>>, until: u32) -> Half<Sender<Item>> {
                     SendTimeoutError::Closed(_) => panic!("closed"),
                 }),
                 4 => half.end.send_blocking_timeout(unsent, Duration::MAX).map_err(|_| panic!("closed")).err(),
-                // Dropped after one poll: the item is dropped, and another gets its number.
+                // The `send` is dropped after one poll, with its item. The next item gets the same number.
                 _ => match poll_once(half.end.send(unsent)) {
                     Poll::Ready(result) => result.map_err(|SendError(_)| panic!("closed")).err(),
                     Poll::Pending => Some(half.drops.item(half.next)),

@@ -1,8 +1,7 @@
 //! The event loop: `block_on`, `EventLoop`, tasks and their handles, `call_soon`, the current loop and its default
 //! pool.
 //!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
-//! notes. Neither is in this repository.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]

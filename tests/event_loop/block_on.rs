@@ -1,8 +1,7 @@
 //! `block_on` and every other call that blocks a thread: no wake-up is lost, calls nest, and a wait costs few
 //! allocations and little CPU time.
 //!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
-//! notes. Neither is in this repository.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
@@ -294,7 +293,7 @@ fn foreign_unparks_are_ignored() {
         }
         stop.store(true, Ordering::SeqCst);
     });
-    // Nor is the park token that they leave behind.
+    // The park token that such an `unpark` leaves behind is no wake-up either.
     thread::current().unpark();
     let (sender, receiver) = oneshot::channel::<()>();
     thread::spawn(move || drop(sender));
@@ -450,7 +449,7 @@ fn an_inner_wake_up_does_not_wake_the_outer_future() {
     }
 }
 
-/// "In a job it is allowed": also on a thread of a pool.
+/// `block_on` is allowed in a job, on a thread of a pool.
 #[test]
 fn block_on_in_a_job() {
     let _watchdog = watchdog();
@@ -557,7 +556,7 @@ fn many_threads_at_once() {
 
 // --- what it costs --------------------------------------------------------------------------------------------------
 
-/// "A ready future costs no allocation", after the thread's first call.
+/// A ready future costs no allocation, after the thread's first call.
 #[test]
 fn a_ready_future_costs_no_allocation() {
     assert_eq!(block_on(ready(5)), 5);
@@ -566,7 +565,7 @@ fn a_ready_future_costs_no_allocation() {
     }
 }
 
-/// "No allocation per call": a thread makes its waker once.
+/// A call of `block_on` does not allocate: each thread makes its waker once.
 #[test]
 fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
     let _watchdog = watchdog();
@@ -649,7 +648,7 @@ fn nested_blocking_costs_no_allocation() {
     other.join().unwrap();
 }
 
-/// "One allocation."
+/// A oneshot channel takes one allocation.
 #[test]
 fn a_oneshot_is_one_allocation() {
     let (mut ends, made, _) = counted(oneshot::channel::<[u64; 4]>);
@@ -687,7 +686,7 @@ fn a_channel_in_use_does_not_allocate() {
     assert_eq!(used, 0);
 }
 
-/// "A job is one allocation", of "≤ 128 bytes", on both threads together, for every way to wait for it.
+/// A job takes one allocation of at most 128 bytes, on both threads together, for every way to wait for it.
 #[test]
 fn a_job_is_one_allocation() {
     let _watchdog = watchdog();
@@ -753,8 +752,8 @@ fn a_call_on_this_thread_costs_no_allocation() {
     assert_eq!(allocations(|| assert_eq!(threaded(|| 1).sync_call(), 1)), 0);
 }
 
-/// "A thread that waits for long jobs must not burn CPU": five waits of 200 ms take less than 10 ms of CPU time, for
-/// every way to wait.
+/// A thread that waits for a long job uses little CPU time: for every way to wait, five waits of 200 ms take less than
+/// 10 ms.
 #[cfg(target_os = "linux")]
 #[test]
 fn waiting_takes_no_cpu_time() {

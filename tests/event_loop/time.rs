@@ -1,7 +1,6 @@
 //! `sleep`, `sleep_until` and `timeout`: they never end early, never overflow, and leave nothing behind.
 //!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
-//! notes. Neither is in this repository.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -46,7 +45,7 @@ fn durations_without_end() -> [Duration; 7] {
 
 // --- sleep ----------------------------------------------------------------------------------------------------------
 
-/// "A timer never fires early."
+/// A timer never fires early.
 #[test]
 fn a_sleep_is_never_too_short() {
     let _watchdog = watchdog();
@@ -88,7 +87,7 @@ fn a_sleep_wakes_the_waker_that_it_was_given() {
     witness.wait_until_none_is_kept();
 }
 
-/// The longer sleep begins first, and the timer must be told of the earlier deadline.
+/// The longer sleep begins first, so the earlier deadline must wake the timer thread.
 #[test]
 fn a_short_sleep_overtakes_a_long_one() {
     let _watchdog = watchdog();
@@ -161,7 +160,7 @@ fn many_sleeps() {
     });
 }
 
-/// Known bug 35: "Every duration may be `Duration::MAX` (it means never, and never panics)."
+/// Known bug 35: every duration may be `Duration::MAX`, which means never, and does not panic.
 #[test]
 fn durations_without_end_never_end() {
     let _watchdog = watchdog();
@@ -235,7 +234,7 @@ fn the_last_waker_counts() {
     let mut sleep = sleep(30 * MILLI);
     for witness in [&first, &second, &second] {
         if witness.poll(&mut sleep).is_ready() {
-            // This thread did not run for a while, and the deadline has passed.
+            // The system has not run this thread for a while, and the deadline has passed.
             return;
         }
         assert_eq!(witness.kept(), 1);

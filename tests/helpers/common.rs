@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{io, process, thread};
 
-/// Aborts the process with a message if the test still runs after a minute. Dropping the result disarms the watchdog.
+/// Aborts the process with a message if the test still runs after a minute. Dropping the returned value disarms the
+/// watchdog.
 #[must_use]
 pub fn watchdog() -> mpsc::Sender<()> {
     let (done, watch) = mpsc::channel();
@@ -77,7 +78,7 @@ impl Witness {
     }
 }
 
-/// Waits for a condition by polling it, where no wake-up announces the condition.
+/// Waits until the condition is true, by checking it every millisecond. Fails the test after 20 seconds.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -120,7 +120,7 @@ pub async fn hold<T>(value: T) {
     drop(value);
 }
 
-/// A list to which the tasks of a test add entries.
+/// A log to which the tasks of a test add entries.
 #[derive(Clone)]
 pub struct Log<T>(Rc<RefCell<Vec<T>>>);
 
@@ -201,7 +201,7 @@ pub fn panic_of<R>(f: impl FnOnce() -> R) -> String {
     }
 }
 
-/// Whether `f` is cut short, since its job was cancelled: it unwinds, but without a message.
+/// Whether `f` is cut short because its job was cancelled: `f` unwinds, but not with a message.
 pub fn is_cut_short<R>(f: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(f)).is_err_and(|payload| !payload.is::<&str>() && !payload.is::<String>())
 }

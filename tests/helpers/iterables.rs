@@ -66,8 +66,8 @@ pub fn assert_panics_once<T: Send + 'static>(stream: &mut IteratorWrapper<T>) ->
     said
 }
 
-/// A stream with a full buffer, from which nothing has been taken. A pooled stream is paused, and all threads of its
-/// pool are idle; a separate one is blocked.
+/// A stream with a full buffer, from which no item has been taken. A pooled stream is paused, and all threads of its pool
+/// are idle; a separate stream is blocked.
 pub fn filled(kind: Kind, pool: &ThreadPool, max_size: usize) -> (IteratorWrapper<Item>, Watch) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let (watch, start) = (Watch::default(), Gate::default());
@@ -103,7 +103,7 @@ pub fn all_are_idle(pool: &ThreadPool) -> bool {
     stats.idle == stats.threads
 }
 
-// --- what is watched ------------------------------------------------------------------------------------------------
+// --- watched iterators ----------------------------------------------------------------------------------------------
 
 /// Watches an iterator: whether it was made, how many items it made, and where it and its items were dropped.
 #[derive(Clone, Default)]
@@ -149,7 +149,7 @@ impl Watch {
         self.0.makes.load(Ordering::SeqCst)
     }
 
-    /// How often `next` was called: the number of items that were made or begun.
+    /// How often `next` was called: the number of items that were made, or are being made.
     pub fn calls(&self) -> usize {
         self.0.calls.load(Ordering::SeqCst)
     }
@@ -162,7 +162,7 @@ impl Watch {
         ends.first().cloned()
     }
 
-    /// Waits until the iterator, or the closure that would make it, and all items are dropped; asserts that each was
+    /// Waits until all items have been dropped, and the iterator, or the closure that would make it. Asserts that each was
     /// dropped once.
     #[track_caller]
     pub fn wait_for_the_end(&self) {

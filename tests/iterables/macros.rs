@@ -500,7 +500,7 @@ fn shadowed_names() {
     each_way(shadowed::two, &[0, 1]);
 }
 
-/// The macros cause no warnings. (Clippy's show when clippy checks the tests.)
+/// The macros cause no warnings. (Clippy's warnings show only when clippy checks the tests.)
 pub mod without_warnings {
     #![deny(warnings, missing_docs, unused, clippy::all, clippy::pedantic)]
 

@@ -1,8 +1,7 @@
 //! Jobs: `ThreadPool`, `threaded`, `Job`, `Outcome`, `is_cancelled` and `gather`. Results, panics, cancellation and
 //! threads.
 //!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, and quoted sentences to their design
-//! notes. Neither is in this repository.
+//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -151,7 +150,7 @@ fn a_job_runs_on_a_thread_of_its_pool() {
     assert_eq!(threaded(here).on(&first).sync_call(), here());
 }
 
-/// "Nothing has started yet."
+/// A `threaded` call starts nothing until it is called or awaited.
 #[test]
 fn a_threaded_call_waits_to_be_called() {
     let _watchdog = watchdog();
@@ -174,7 +173,7 @@ fn a_threaded_call_waits_to_be_called() {
     assert_eq!(runs.load(Ordering::SeqCst), 0);
 }
 
-/// "start now": a job starts without a poll.
+/// A job starts without a poll.
 #[test]
 fn a_job_starts_without_being_polled() {
     let _watchdog = watchdog();
@@ -238,7 +237,7 @@ fn jobs_of_one_thread_run_in_their_order() {
     jobs.into_iter().for_each(Job::wait);
 }
 
-/// A handle may be awaited by several tasks, one after the other: only the last waker is kept and woken (known bug 27).
+/// Several tasks may await a handle, one after the other: only the last waker is kept and woken (known bug 27).
 #[test]
 fn a_handle_moves_and_the_last_waker_counts() {
     let _watchdog = watchdog();
@@ -257,7 +256,7 @@ fn a_handle_moves_and_the_last_waker_counts() {
     let there = thread::spawn(move || (outcome.wait().unwrap(), block_on(other)));
     let _pool = busy.free();
     assert_eq!(there.join().unwrap(), (1, 2));
-    // The other thread has replaced this waker, or the job ended before. Either way the waker is no longer needed.
+    // The other thread has replaced this waker, or the job has ended first. In both cases the waker is no longer needed.
     first.wait_until_none_is_kept();
     assert_eq!((second.kept(), second.wakes()), (0, 0));
 }
@@ -375,7 +374,7 @@ fn captured_values_are_dropped_with_the_job() {
     }
 }
 
-/// Known bug 12: "a worker drops a job's closure and result before it goes idle". No other job follows.
+/// Known bug 12: a worker drops a job's closure and result before it goes idle. No other job follows.
 #[test]
 fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     let _watchdog = watchdog();
@@ -449,7 +448,7 @@ fn closures_and_results_of_all_shapes() {
 #[derive(Debug, PartialEq)]
 struct Custom(i32);
 
-/// "Resumed, with its payload, in whoever awaits; `outcome()` gives it as a value."
+/// A panic is resumed, with its payload, where the job is awaited; `outcome()` returns the panic as a value.
 #[test]
 fn a_panic_reaches_the_awaiter() {
     let _watchdog = watchdog();
@@ -516,7 +515,7 @@ fn a_panic_does_not_kill_the_worker() {
     }
 }
 
-/// Known bug 13: a result, a payload or something captured whose own `Drop` panics.
+/// Known bug 13: the `Drop` of a result, of a payload or of a captured value panics.
 #[test]
 fn a_panic_in_a_drop_does_not_kill_the_worker() {
     let _watchdog = watchdog();
@@ -554,7 +553,7 @@ fn a_panic_in_a_drop_does_not_kill_the_worker() {
     assert_eq!(thread_of(&pool), worker);
 }
 
-/// A panic in the `Drop` of a captured value of a cancelled job, which runs on the canceller's thread.
+/// A captured value's `Drop`, which runs on the thread that cancels the job, may panic.
 #[test]
 fn a_panic_in_the_drop_of_a_cancelled_closure() {
     let _watchdog = watchdog();
@@ -622,7 +621,7 @@ fn errors_can_be_boxed_and_say_something() {
 
 // --- cancelling -----------------------------------------------------------------------------------------------------
 
-/// Known bug 11, and "its closure is dropped at once, not when a worker gets to it", for every way to drop a job.
+/// Known bug 11, for every way to drop a job: the closure is dropped at once, and not only when a worker takes the job.
 #[test]
 fn a_job_dropped_before_its_start_never_runs() {
     let _watchdog = watchdog();
@@ -656,7 +655,7 @@ fn a_job_dropped_before_its_start_never_runs() {
     }
 }
 
-/// "true: it had not started and never will"
+/// If `cancel` returns true, the job had not started, and never will.
 #[test]
 fn a_cancelled_job_resolves_as_cancelled() {
     let _watchdog = watchdog();
@@ -686,7 +685,7 @@ fn a_cancelled_job_resolves_as_cancelled() {
     assert!(matches!(witness.poll(&mut job.outcome()), Poll::Ready(Err(JoinError::Cancelled))));
 }
 
-/// "`cancel()` on a running job only asks: its handle still yields the value."
+/// `cancel` only asks a running job to stop: its handle still yields the value.
 #[test]
 fn a_running_job_is_asked() {
     let _watchdog = watchdog();
@@ -698,7 +697,7 @@ fn a_running_job_is_asked() {
         while !is_cancelled() {
             thread::yield_now();
         }
-        // It stays true.
+        // `is_cancelled` stays true.
         assert!(is_cancelled());
         "stopped"
     });
@@ -710,7 +709,8 @@ fn a_running_job_is_asked() {
     assert!(!pool.spawn(is_cancelled).wait());
 }
 
-/// "One that is running cannot be interrupted, but `is_cancelled()` turns true inside it and its result is dropped."
+/// Dropping the handle of a running job does not interrupt the job: `is_cancelled` turns true in the job, and the result
+/// is dropped.
 #[test]
 fn a_running_job_sees_its_handle_go() {
     let _watchdog = watchdog();
@@ -751,7 +751,7 @@ fn a_finished_job_cannot_be_cancelled() {
     assert_eq!(job.wait(), 1);
 }
 
-/// "Dropping the handle of a finished job drops the result right there, on the caller's thread."
+/// Dropping the handle of a finished job drops the result in this call, on the caller's thread.
 #[test]
 fn the_result_of_a_finished_job_is_dropped_by_its_handle() {
     let _watchdog = watchdog();
@@ -792,7 +792,7 @@ fn is_cancelled_is_false_elsewhere() {
     assert_eq!(job.wait(), (true, false));
 }
 
-/// "`detach()` opts out."
+/// A detached job runs, although its handle is gone.
 #[test]
 fn a_detached_job_runs() {
     let _watchdog = watchdog();
@@ -886,7 +886,7 @@ fn dropping_while_the_job_starts_or_ends() {
     }
 }
 
-/// "No user code ever runs under a lock": a value that a cancel or a worker drops may use the pool.
+/// No user code runs under a lock: a value that a cancel or a worker drops may use the pool.
 #[test]
 fn a_drop_may_submit_to_the_pool() {
     struct Submits(ThreadPool, mpsc::Sender<i32>);
@@ -985,14 +985,14 @@ fn stress() {
 
 // --- threads --------------------------------------------------------------------------------------------------------
 
-/// "panics on 0, naming the argument"
+/// A pool of zero threads panics, and the message names the argument.
 #[test]
 fn no_pool_without_threads() {
     let panic = catch_unwind(|| ThreadPool::new(0)).unwrap_err();
     assert!(text(&*panic).contains("threads"), "{}", text(&*panic));
 }
 
-/// "Started lazily": the size is only a limit.
+/// Threads are started lazily: the size is only a limit.
 #[test]
 fn a_pool_of_a_million_threads_is_cheap() {
     let _watchdog = watchdog();
@@ -1002,7 +1002,8 @@ fn a_pool_of_a_million_threads_is_cheap() {
     }
 }
 
-/// "A loop of `spawn().await` needs one thread, not two": when a handle resolves, its worker is free.
+/// Jobs that are spawned and awaited one after the other need one thread, not two: when a handle resolves, its worker is
+/// free.
 #[test]
 fn a_job_after_another_finds_the_idle_thread() {
     let _watchdog = watchdog();
@@ -1014,7 +1015,7 @@ fn a_job_after_another_finds_the_idle_thread() {
     assert_eq!(ids, more, "by block_on");
 }
 
-/// "One for each job that finds no idle thread, up to the size."
+/// Each job that finds no idle thread starts one, up to the size.
 #[test]
 fn as_many_jobs_run_at_once_as_the_pool_has_threads() {
     let _watchdog = watchdog();
@@ -1059,7 +1060,7 @@ fn two_jobs_at_one_idle_thread() {
     for _ in 0..50 {
         let pool = ThreadPool::new(2);
         let barrier = Arc::new(Barrier::new(2));
-        // With one thread started, and then with both.
+        // In the first round one thread has started; later, both have.
         for _ in 0..10 {
             assert_eq!(pool.spawn(|| 1).wait(), 1);
             let meet = || {
@@ -1102,7 +1103,7 @@ fn a_job_may_submit_jobs() {
     assert_eq!(end.recv(), Ok(7));
 }
 
-/// "Names show in debuggers."
+/// The threads of a pool have its name, which debuggers show.
 #[test]
 fn a_pools_threads_have_names() {
     let _watchdog = watchdog();
@@ -1112,7 +1113,7 @@ fn a_pools_threads_have_names() {
 }
 
 thread_local! {
-    /// Dropped when the thread ends.
+    /// A value that is dropped when the thread ends.
     static AT_THE_END: RefCell<Option<Traced>> = const { RefCell::new(None) };
 }
 
@@ -1121,7 +1122,7 @@ fn report_end(traced: Traced) {
     AT_THE_END.set(Some(traced));
 }
 
-/// "Dropping the last `ThreadPool` handle lets the queue run empty, then the threads end", and does not wait for it.
+/// After the last handle is dropped, the queue runs empty, and then the threads end. The drop does not wait for this.
 #[test]
 fn the_last_handle_leaves_the_queue_to_run_empty() {
     let _watchdog = watchdog();
@@ -1231,7 +1232,7 @@ fn the_last_handle_is_dropped_with_a_result() {
     assert_eq!(last.wait(), 1);
 }
 
-/// "idle: no thread wakes up"
+/// The thread of an idle pool does not wake up.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_idle_thread_sleeps() {
@@ -1247,7 +1248,7 @@ fn an_idle_thread_sleeps() {
         let text = std::fs::read_to_string(&status).unwrap();
         text.lines().filter(|line| line.contains("ctxt_switches")).map(str::to_owned).collect::<Vec<_>>()
     };
-    // The thread may spin for a while first, but not for as long as this.
+    // The thread may spin first, but not for as long as ten of these intervals.
     let sleeps = (0..10).any(|_| {
         let before = switches();
         assert_eq!(before.len(), 2);
@@ -1262,7 +1263,7 @@ fn an_idle_thread_sleeps() {
 /// The environment variable with the pool size that the probe expects.
 const EXPECTED_SIZE: &str = "OFFTHREAD_TEST_EXPECTED_SIZE";
 
-/// "`min(max(parallelism, 4), 32)` threads"
+/// The default size: as many threads as cores, but at least 4 and at most 32.
 fn default_size() -> usize {
     thread::available_parallelism().unwrap().get().clamp(4, 32)
 }
@@ -1325,7 +1326,7 @@ fn the_size_of_the_global_pool_can_be_set() {
     }
 }
 
-/// "A value that is not a positive number panics, saying so."
+/// A size that is not a positive number panics, and the message says so.
 #[test]
 fn a_bad_size_of_the_global_pool_panics() {
     for setting in ["0", "-1", "many", "1.5", " ", "3 threads"] {
@@ -1365,8 +1366,8 @@ fn fill_the_memory() -> Vec<Vec<u8>> {
     blocks
 }
 
-/// "If the system refuses a thread the pool goes on with those it has; with none at all the job resolves with
-/// `NoThread`."
+/// If the system refuses a thread, the pool goes on with the threads that it has. If the pool has no thread, the job
+/// resolves with `NoThread`.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "run by the test below, in a process whose memory is limited"]
@@ -1409,7 +1410,7 @@ fn the_system_may_refuse_a_thread() {
 
 // --- gather ---------------------------------------------------------------------------------------------------------
 
-/// "Results in order", whichever branch finishes first.
+/// `gather` returns the results in order, whichever branch finishes first.
 #[test]
 fn gather_keeps_the_order() {
     let _watchdog = watchdog();
@@ -1431,7 +1432,7 @@ fn gather_keeps_the_order() {
     other.join().unwrap();
 }
 
-/// "Concurrently": each branch waits for the branch after it.
+/// The branches of `gather` run concurrently: here, each branch waits for the branch after it.
 #[test]
 fn gather_runs_all_at_once() {
     let _watchdog = watchdog();

@@ -247,7 +247,7 @@ fn generic_functions() {
     each_way(|| unsized_::<str>("text".into()), &"text".to_owned());
 }
 
-/// The result borrows nothing, whatever lifetimes the signature has.
+/// The result of a decorated function borrows nothing, whatever lifetimes the signature has.
 #[test]
 fn the_result_borrows_nothing() {
     trait Named<'a> {
@@ -544,7 +544,7 @@ fn separate_threads_have_the_function_s_name() {
     });
 }
 
-// --- in whatever surroundings ----------------------------------------------------------------------------------------
+// --- names and macros at the call site ------------------------------------------------------------------------------
 
 /// Shadows names that the macros might use.
 mod shadowed {
@@ -606,7 +606,7 @@ functions_with_eight_arguments! {
     f1 f2 f3 f4 f5 f6 f7 f8 f9 f10 f11 f12 f13 f14 f15 f16 f17 f18 f19 f20 f21 f22 f23 f24 f25 f26 f27 f28 f29 f30
 }
 
-/// The macros cause no warnings. (Clippy's show when clippy checks the tests.)
+/// The macros cause no warnings. (Clippy's warnings show only when clippy checks the tests.)
 pub mod without_warnings {
     #![deny(warnings, missing_docs, unused, clippy::all, clippy::pedantic)]
 

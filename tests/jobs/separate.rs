@@ -195,7 +195,8 @@ fn cancelling_at_the_moment_of_the_start() {
     }
 }
 
-/// Forbids that a running job is not told of a cancel or of its handle's drop, or is told after a `detach`.
+/// Forbids that a running job does not learn of a cancel or of its handle's drop, or counts as cancelled after a
+/// `detach`.
 #[test]
 fn a_running_job_is_told() {
     let _watchdog = watchdog();
@@ -219,7 +220,8 @@ fn a_running_job_is_told() {
     assert!(!running_separate(is_cancelled).finish());
 }
 
-/// Forbids that a captured value lives when the handle resolves, or that a result is dropped on the wrong thread.
+/// Forbids that a captured value is still alive when the handle resolves, or that a result is dropped on the wrong
+/// thread.
 #[test]
 fn captured_values_and_results_are_dropped_on_the_right_thread() {
     let _watchdog = watchdog();
@@ -260,7 +262,8 @@ fn separate_threads_and_pools_wait_for_each_other() {
     assert_eq!(waiting.wait(), 3);
 }
 
-/// Forbids that a separate job belongs to the pool of the job that started it, and is affected by that pool's end.
+/// Forbids that a separate job belongs to the pool of the job that started it, and that it is affected by this pool's
+/// end.
 #[test]
 fn a_separate_job_is_in_no_pool() {
     let _watchdog = watchdog();

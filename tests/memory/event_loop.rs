@@ -97,7 +97,7 @@ fn idle_loop_keeps_nothing_of_many_calls() {
     assert!(kept < LITTLE, "{kept} bytes");
 }
 
-/// The inbox: calls and tasks that another thread has handed in while the loop was busy.
+/// The messages are calls and tasks that another thread has submitted while the loop was busy.
 #[test]
 fn idle_loop_keeps_nothing_of_many_messages() {
     let kept = kept_after(async || {
@@ -127,7 +127,7 @@ fn thread_keeps_nothing_of_a_long_chain() {
     assert!(kept < LITTLE, "{kept} bytes");
 }
 
-/// Outside of loops: sleeps that end, sleeps that are cancelled, and both beside one that lives on.
+/// The sleeps, outside of loops, end or are cancelled. In the second round, one sleep lives on.
 #[test]
 fn timer_thread_keeps_nothing_of_many_sleeps() {
     let _alone = alone();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const JOBS: usize = 100_000;
 const MEGABYTE: usize = 1 << 20;
 
-/// A job of 256 bytes and more: 100 000 of them take 25 megabytes.
+/// A job of at least 256 bytes: 100 000 of these jobs take 25 megabytes.
 fn job(pool: &ThreadPool, number: usize) -> Job<usize> {
     let captured = [number; 32];
     pool.spawn(move || black_box(&captured)[number % 32])
@@ -52,7 +52,8 @@ fn cancelled_at_once() {
     shut_down_in_no_time(&pool);
 }
 
-/// Forbids that jobs that are cancelled later, in any order, keep their memory, or that each cancel searches the queue.
+/// Forbids that jobs that are cancelled later, in any order, keep their memory; or that each cancel searches the whole
+/// queue.
 #[test]
 fn cancelled_later() {
     let (_alone, _watchdog) = (alone(), watchdog());
@@ -151,7 +152,7 @@ fn kept_after(burst: impl FnOnce(&ThreadPool)) -> usize {
     left
 }
 
-/// What `kept_after` may find: room for 64 entries, and what one more use would take.
+/// How many bytes a pool may keep: room for 64 entries, and the memory of one more use.
 const LITTLE: usize = 16 << 10;
 
 /// Forbids that an idle pool keeps the memory of a burst of jobs, however these were submitted, and however they ended.

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// Examples that have their own tests, or take arguments.
+/// Examples that take arguments. Two of them have their own tests.
 const OTHERS: [&str; 3] = ["bench", "http", "wc"];
 
 /// Runs an example to its end, and returns its output.

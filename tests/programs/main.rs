@@ -1,4 +1,4 @@
-//! The examples, and what needs a process of its own.
+//! The examples, and a test that needs its own process.
 
 #[path = "../helpers/mod.rs"]
 mod helpers;

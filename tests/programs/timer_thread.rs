@@ -1,4 +1,5 @@
-//! The thread that wakes sleeps outside of event loops ends when there are none. This binary has no other sleeps.
+//! The thread that wakes sleeps outside of event loops ends when there are no such sleeps. This binary has no other
+//! sleeps.
 
 #![cfg(target_os = "linux")]
 

@@ -88,7 +88,7 @@ fn parse(line: &[u8]) -> Option<([u64; 3], Vec<u8>)> {
     Some((numbers, rest.strip_prefix(b" ")?.to_vec()))
 }
 
-// --- what it should say ---------------------------------------------------------------------------------------------
+// --- the expected output --------------------------------------------------------------------------------------------
 
 /// A test's own folder, removed on drop.
 struct Tree {

@@ -3,7 +3,7 @@
 #[path = "../helpers/mod.rs"]
 mod helpers;
 
-// What the private source in `timers.rs` imports.
+// The module that the private source in `timers.rs` imports.
 #[allow(dead_code, reason = "this test does not use all of it")]
 #[path = "../../src/primitives/waker_map.rs"]
 mod waker_map;

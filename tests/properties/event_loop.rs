@@ -59,7 +59,7 @@ enum Way {
 #[derive(Clone, Debug)]
 enum Step {
     Spawn(Vec<Act>, End, Way),
-    /// These refer to a task of the list, if there is one. `true`: on another thread.
+    /// These steps refer to a task of the list, if there is one. `true` means on another thread.
     Cancel(usize, bool),
     Drop(usize, bool),
     Detach(usize),
@@ -187,7 +187,7 @@ struct Entry {
 #[derive(Default)]
 struct Program {
     entries: Vec<Entry>,
-    /// The records of all tasks; and those of the detached tasks that will end.
+    /// The records of all tasks. The next field has those of the detached tasks that will end.
     records: Vec<Arc<Record>>,
     detached: Vec<Arc<Record>>,
     /// How many callbacks of each kind were submitted and not cancelled, and which have run.
@@ -219,7 +219,7 @@ impl Program {
                     // On that thread no loop is current, so the task itself must make it current.
                     Way::Elsewhere => meanwhile(|| handle.spawn(body)),
                 };
-                assert_eq!(record.polls.load(Ordering::SeqCst), 0, "polled in the call");
+                assert_eq!(record.polls.load(Ordering::SeqCst), 0, "the task was polled inside `spawn`");
                 self.records.push(Arc::clone(&record));
                 self.entries.push(Entry { task, record, end, cancelled: false });
             }
@@ -238,7 +238,7 @@ impl Program {
                 at(elsewhere, || drop(task));
                 // The message of a new task, or of a cancel by another thread, may still be in the inbox.
                 let at_once = was_polled && !cancelled && !elsewhere;
-                assert!(!at_once || record.is_dropped(), "the handle is gone, the future is not");
+                assert!(!at_once || record.is_dropped(), "the handle was dropped, but the future was not");
                 until("the future is gone", || record.is_dropped()).await;
             }
             Step::Detach(which) => {

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 use std::vec;
 
-/// What becomes of one item.
+/// How one item ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Value,
@@ -42,7 +42,7 @@ enum Step {
     NextOnce,
     /// Polls the map once.
     Poll,
-    /// Polls the map, and again when its waker has been woken, until it gives something.
+    /// Polls the map until it is ready, each time after its waker has been woken.
     PollUntilReady,
     /// Waits until no job runs.
     Pause,
@@ -96,8 +96,8 @@ struct Record {
     started: AtomicUsize,
     /// How many results have been taken.
     taken: AtomicUsize,
-    /// How many of these rules were broken: the iterator is asked by the consumer, when there is room, and not after its
-    /// end; no more than `max_size` jobs have been started whose results have not been taken.
+    /// How often one of these rules was broken. Only the consumer calls the iterator, only if there is room, and not after
+    /// the iterator's end. At most `max_size` jobs have started whose results have not been taken.
     broken: AtomicUsize,
 }
 
@@ -145,7 +145,7 @@ impl Iterator for Items {
     }
 }
 
-/// The payload of the iterator's panic. That of the function is the item's number.
+/// The payload of the iterator's panic. The payload of the function's panic is the item's number.
 struct NoItem;
 
 fn function(item: Item) -> Item {
@@ -170,17 +170,17 @@ fn ask<R>(map: &mut Program, ask: impl FnOnce(&mut Program) -> R) -> Result<R, B
     answer
 }
 
-/// A plain `map`: what is to come.
+/// The model, a plain `map`: the results that should still come.
 struct Expected {
     unordered: bool,
     record: Arc<Record>,
-    /// The numbers and fates of the items whose results are to come, in order.
+    /// The numbers and fates of the items whose results should still come, in order.
     results: Vec<(usize, Fate)>,
-    /// How many panics of the iterator are to come.
+    /// How many panics of the iterator should still come.
     no_items: usize,
     /// The pool has been shut down: jobs may be cancelled.
     closed: bool,
-    /// How many of the `results` will not come, if there is no order.
+    /// In an unordered map: how many of the `results` will not come, because their jobs were cancelled.
     cancelled: usize,
     is_over: bool,
 }
@@ -210,7 +210,7 @@ impl Expected {
                 self.no_items -= 1;
             }
             Err(panic) if panic.is::<usize>() => self.check_result(*panic.downcast().unwrap(), true)?,
-            // A job was cancelled. Without an order, nobody says which.
+            // A job was cancelled. An unordered map does not tell which.
             Err(panic) => {
                 prop_assert!(self.closed && !self.results.is_empty(), "{}", text(&*panic));
                 if self.unordered {
@@ -226,7 +226,7 @@ impl Expected {
 
     /// The function has returned, or has panicked, for the item of this number.
     fn check_result(&mut self, number: usize, panicked: bool) -> Result<(), TestCaseError> {
-        // Those in flight are the first of those that are to come.
+        // The jobs in flight are the first entries of `results`.
         let in_flight = self.record.in_flight(&self.record.given);
         let first = if self.unordered { in_flight + self.cancelled } else { 1 };
         let at = self.results.iter().take(first).position(|expected| expected.0 == number);
@@ -255,7 +255,7 @@ fn run(map: &mut Program, expected: &mut Expected, pool: &ThreadPool, step: Step
         Step::NextOnce => {
             let witness = Witness::default();
             expected.check(ask(map, |map| witness.poll(Box::pin(map.next()))))?;
-            // A thread that wakes it at this moment may still have it.
+            // A thread that is waking the waker may still own it.
             witness.wait_until_none_is_kept();
         }
         Step::Poll => _ = expected.check(ask(map, |map| poll(map, Waker::noop())))?,
@@ -275,9 +275,9 @@ proptest! {
     // No regression files: a failing case is printed, and can be turned into a test.
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Forbids a result or a panic that is lost, doubled, or at the wrong place; a consumer that is not woken; an iterator
-    /// that is asked without room, by another thread, or after its end; more jobs than `max_size` in flight; and an item
-    /// that is never dropped.
+    /// Forbids a result or a panic that is lost, doubled, or out of order; a consumer that is not woken; an iterator that is
+    /// called without room, by another thread, or after its end; more than `max_size` jobs in flight; and an item that is
+    /// never dropped.
     #[test]
     fn random_programs(
         threads in 1..4_usize,
@@ -324,7 +324,7 @@ proptest! {
                 }
             }
         }
-        // The test and `expected` have the record; an item that is left would have it too.
+        // The test and `expected` own the record; an item that was not dropped would own it too.
         until("everything is dropped", || Arc::strong_count(&record) == 2);
         until("no job is left", || running_now(&pool.stats()) == 0);
         assert_at_rest(&pool);

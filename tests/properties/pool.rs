@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// Does the work. True: the job is to panic.
+    /// Does the work. Returns whether the job should panic.
     fn work(&self, work: Work) -> bool {
         match work {
             Work::Value => false,
@@ -191,7 +191,7 @@ struct Known {
     record: Arc<Record>,
     number: usize,
     work: Work,
-    /// All threads have been held since the job was submitted.
+    /// All threads have been occupied since the job was submitted.
     has_not_started: bool,
     /// The job must never run.
     never: bool,

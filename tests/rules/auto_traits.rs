@@ -107,7 +107,7 @@ fn the_ends_of_a_channel_are_send_and_sync_where_the_items_are_send() {
     assert_eq!(threads!(spsc::Receiver<Local>), NONE);
 }
 
-/// "A handle of an `R` that is `Send` but not `Sync` is itself `Send`."
+/// The handle of a job whose result is `Send`, but not `Sync`, is itself `Send`.
 #[test]
 fn a_job_is_send_where_its_result_is() {
     assert_eq!(threads!(Job<Shared>), ALL);
@@ -116,7 +116,7 @@ fn a_job_is_send_where_its_result_is() {
     assert!(has!(Outcome<Sendable>: Send));
 }
 
-/// "Exactly where their contents allow."
+/// The handle of a job whose result is not `Send` is not `Send` either.
 #[test]
 fn a_job_is_not_send_where_its_result_is_not() {
     assert!(!has!(Job<Local>: Send));
@@ -136,7 +136,7 @@ fn errors_of_channels_are_as_their_items() {
     assert_eq!(threads!(spsc::SendTimeoutError<Local>), NONE);
 }
 
-/// A panic's payload need not be `Sync`; `Panic` still is, "so `?` works with any error box".
+/// A panic's payload need not be `Sync`; `Panic` is `Sync` nevertheless, so `?` works with any error box.
 #[test]
 fn types_without_user_values_are_send_and_sync() {
     assert_eq!(threads!(spsc::TryRecvError), ALL);
@@ -228,7 +228,7 @@ fn ends_and_handles_are_not_clone_but_a_pool_is() {
 }
 
 #[test]
-fn the_futures_have_the_outputs_that_the_design_names() {
+fn the_futures_have_the_documented_outputs() {
     assert!(has!(Job<Sendable>: Future<Output = Sendable>));
     assert!(has!(Outcome<Sendable>: Future<Output = Result<Sendable, JoinError>>));
     assert!(has!(oneshot::Receiver<Sendable>: Future<Output = Result<Sendable, oneshot::Closed>>));

@@ -1,4 +1,4 @@
-//! A panic that is the caller's fault points at the caller's line, not into this crate.
+//! A panic that the caller has caused points at the caller's line, not at a line of this crate.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ fn last() -> (String, u32) {
     LAST.lock().unwrap().clone()
 }
 
-/// Forbids: the location of a panic that the caller has to mend is a line of this crate.
+/// Forbids: the location of a panic that the caller has caused is a line of this crate.
 #[test]
 fn panics_point_at_the_caller() {
     panic::set_hook(Box::new(|info| {
@@ -25,7 +25,7 @@ fn panics_point_at_the_caller() {
     }));
     let pool = ThreadPool::new(1);
     pool.spawn(|| ()).wait();
-    /// Each of these panics, on the line where it stands.
+    /// Evaluates each expression. Returns its text, whether it has panicked, and the location of the panic.
     macro_rules! each_panics_here {
         ($($code:expr;)+) => { [$((stringify!($code), catch_unwind(AssertUnwindSafe(|| _ = $code)).is_err(), last())),+] };
     }

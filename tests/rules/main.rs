@@ -1,4 +1,4 @@
-//! Rules of the source: layers, auto traits, and where a panic points to.
+//! Rules of the source: layers, auto traits, and the locations of panics.
 
 #[path = "../helpers/mod.rs"]
 mod helpers;
