@@ -1,52 +1,52 @@
-//! What offthread costs, beside what std alone offers for the same purpose.
+//! What offthread costs, compared with what std alone offers for the same purpose.
 //!
 //! ```sh
-//! cargo run --release --example bench                # all of it, some 15 seconds
+//! cargo run --release --example bench                # all workloads; takes half a minute or more
 //! cargo run --release --example bench -- spsc        # the workloads with `spsc` in their names
-//! cargo run --release --example bench -- --quick     # a first look
-//! cargo run --release --example bench -- --svg FILE  # and a picture of the ratios
+//! cargo run --release --example bench -- --quick     # fewer and shorter rounds
+//! cargo run --release --example bench -- --svg FILE  # also draws a picture of the ratios
 //! ```
 //!
 //! | workload | one operation | offthread | std |
 //! |---|---|---|---|
-//! | job round trip | start a job, wait for its result | a pool of 4, `block_on` | a thread a job |
+//! | job round trip | start a job, wait for its result | a pool of 4, `block_on` | one thread for each job |
 //! | 100 000 jobs | the same, but all are started before the first is awaited | a pool of 4 | 4 threads, one queue of boxed closures, a channel for each answer |
 //! | map of *n* jobs | the same, but no more than *n* are in flight | `ThreadPool::map` on a pool of 4, in order or not | as above |
 //! | oneshot, one thread | make a channel, send a value, receive it | `oneshot` | `sync_channel(1)` |
-//! | oneshot ping-pong | there and back between two threads, over two new channels | `oneshot` | `sync_channel(1)` |
+//! | oneshot ping-pong | send a value to another thread and back, over two new channels | `oneshot` | `sync_channel(1)` |
 //! | `block_on`, ready | wait for a future that is ready | `block_on` | a poll by hand |
-//! | a future that wakes itself | one more poll of it | `block_on` | a loop of polls |
+//! | wakes itself | one more poll of a future that wakes itself | `block_on` | a loop of polls |
 //! | spawn, yield, join | a task that yields once, among 100 000 | `spawn` | a loop over a `Vec` of boxed futures |
-//! | 100 000 sleeps | a task that sleeps up to 200 ms, among 100 000 | `sleep` | a thread that sleeps for each in turn, by a `BinaryHeap` |
-//! | `sync_await` | from a thread, have the loop's thread compute something, wait for it | `sync_await` | a boxed closure through a channel, the answer through another |
+//! | 100 000 sleeps | a task that sleeps up to 200 ms, among 100 000 | `sleep` | one thread, which sleeps until each deadline in a `BinaryHeap` |
+//! | `sync_await` | from a thread, run a computation on the loop's thread, wait for its result | `sync_await` | a boxed closure through a channel, the answer through another |
 //! | spsc, *n* slots | hand a `u64` from a thread to the main one | `spsc`, sent blocking and awaited | `sync_channel` |
 //! | iterable, *n* slots | the next item of an iterator that runs in a thread | `IteratorWrapper` on a pool of 1 | `sync_channel` and a thread |
 //! | iterable for one item | open an iterable with 4 slots, take an item, close it | `IteratorWrapper` on a pool of 2 | `sync_channel` and a thread |
-//! | generator, *n* slots | the next item that a body puts in a thread | `threaded_generator` on a pool of 1 | `sync_channel` and a thread |
+//! | generator, *n* slots | the next item that a body in a thread puts | `threaded_generator` on a pool of 1 | `sync_channel` and a thread |
 //!
-//! Some of std's need a word. A thread for each of 100 000 jobs is no alternative, so there it is the pool that one
-//! writes with std. And a poll by hand cannot wait for anything, nor does a loop over futures know which was woken, or a heap
-//! of deadlines have anybody to wake: they are the floor, not an alternative. Of the sleeps the CPU time is what counts;
-//! a line below the table says how late they were.
+//! A thread for each of 100 000 jobs is no alternative, so std's side of these workloads is a hand-written pool. Three of
+//! std's sides are lower bounds rather than alternatives: a poll by hand cannot wait, a loop over futures does not know
+//! which future was woken, and a heap of deadlines wakes nobody. For the sleeps, compare the CPU time; a line below the
+//! table says how late the sleeps were.
 //!
 //! # How it measures
-//! The two sides take turns, round by round, so that whatever else the machine does hits both. A round repeats a
-//! batch of operations until its time is up; a batch sets up its own threads, which its many operations outweigh, and
-//! checks its result. The first round of each side is a warm-up and does not count.
+//! The two sides take turns, round by round, so that any other load of the machine affects both. A round repeats a batch
+//! of operations until the round's time is up. A batch sets up its own threads, whose cost is small beside that of the
+//! operations, and checks its result. The first round of each side is a warm-up and does not count.
 //!
 //! # How to read it
-//! * **ns/op** is the median of the rounds, and **ratio** that of the medians: below 1, offthread is the faster one.
-//! * **CPU** is the processor time of all threads, over all rounds. A wait that spins shows here and nowhere else.
-//!   `-`: too little for the clock that there is (see [`cpu_time`]).
-//! * **allocs/op** is counted in one batch of its own, which is not timed. The threads that the batch sets up are in
-//!   it.
+//! * **ns/op** is the median of the rounds, and **ratio** is the ratio of the medians: below 1, offthread is faster.
+//! * **CPU** is the processor time of all threads, over all rounds. Only this column shows the cost of a wait that spins.
+//!   `-` means that the time was too short for the clock (see [`cpu_time`]).
+//! * **allocs/op** is counted in a separate batch, which is not timed. The count includes the setup of the batch's
+//!   threads.
 //!
-//! Trust the ratios rather than the nanoseconds, and no ratio from one run alone. On an idle machine the ratio of a
-//! workload on one thread moves by a tenth from run to run. With threads it may move several-fold, as it makes a
-//! great difference whether two threads share a core or have one each, and that is up to the system and to what else
-//! runs. So compare a few runs, and take no ratio between 0.7 and 1.4 for a difference. The allocations hardly move.
+//! Trust the ratios rather than the nanoseconds, and never a ratio from a single run. On an idle machine, the ratio of a
+//! workload on one thread varies by a tenth from run to run. With several threads it may vary several-fold: it matters
+//! whether two threads share a core or have one each, and this depends on the system and on its load. So compare several
+//! runs, and ignore differences with a ratio between 0.7 and 1.4. The allocations hardly vary.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "std is what is measured against")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the crate is compared with std")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::{self, File};
@@ -70,10 +70,11 @@ Measures offthread against std and prints a table in Markdown.
   --help      print this text
 ";
 
-/// Two ways to do the same: each does so many operations, numbered from 0, and returns the sum of the numbers.
+/// Two ways to do the same work. Each does the given number of operations, numbered from 0, and returns the sum of the
+/// numbers.
 struct Workload {
     name: &'static str,
-    /// How many operations make a batch: at least a millisecond's worth, or setting up would count.
+    /// How many operations make a batch. A batch should take at least a millisecond, so that its setup does not matter.
     batch: u32,
     ours: fn(u32) -> u64,
     std: fn(u32) -> u64,
@@ -106,7 +107,7 @@ const WORKLOADS: [Workload; 23] = [
     Workload { name: "generator, 1024 slots", batch: 500_000, ours: ours::generator::<1024>, std: std_alone::stream::<1024> },
 ];
 
-/// Pending so many times, waking itself each time; then ready with the number.
+/// A future that is pending `times` times, wakes itself each time, and is then ready with the number.
 async fn yields(times: u32, number: u64) -> u64 {
     let mut left = times;
     poll_fn(|cx| {
@@ -130,7 +131,7 @@ fn lengths(count: u32) -> impl Iterator<Item = (u64, Duration)> {
     })
 }
 
-/// How late the sleeps of one side were: those of the batch before, and the latest of all.
+/// How late the sleeps of one side were: all sleeps of the last batch, and the latest sleep of all batches.
 #[derive(Default)]
 struct Lateness {
     batch: Vec<Duration>,
@@ -324,8 +325,8 @@ mod ours {
     }
 }
 
-/// The other side: what one writes without offthread. For a single value `sync_channel(1)` is the cheaper of std's
-/// channels; for the answers of the pool `channel` is.
+/// std's side: the code that one would write without offthread. For a single value, `sync_channel(1)` is the cheapest of
+/// std's channels; for the answers of the pool, `channel` is.
 mod std_alone {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
@@ -405,7 +406,7 @@ mod std_alone {
             let queued = queued.clone();
             thread::spawn(move || {
                 loop {
-                    // A statement of its own: the lock must be free again while the job runs.
+                    // A separate statement, so that the lock is released before the job runs.
                     let job = queued.lock().unwrap().recv();
                     let Ok(job) = job else { return };
                     job();
@@ -492,7 +493,8 @@ mod std_alone {
     }
 }
 
-/// How many rounds each side gets, and how long one lasts at least. An odd number of rounds has a middle one.
+/// How many rounds each side gets, and how long a round lasts at least. The number of rounds is odd, so that there is a
+/// median round.
 #[derive(Clone, Copy)]
 struct Effort {
     rounds: u32,
@@ -555,7 +557,7 @@ fn misuse(problem: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Measures both sides in turn, and prints their row of the table. Returns the ratio.
+/// Measures both sides in turn, and prints a row of the table. Returns the ratio.
 fn measure(workload: &'static Workload, effort: Effort) -> f64 {
     let [mut ours, mut std] = [workload.ours, workload.std].map(|run| Side { workload, run, rounds: Vec::new() });
     for side in [&ours, &std] {
@@ -570,7 +572,7 @@ fn measure(workload: &'static Workload, effort: Effort) -> f64 {
     print_row(workload.name, &ours, &std)
 }
 
-/// One of the two sides of a workload, and what has been measured.
+/// One of the two sides of a workload, and its measured rounds.
 struct Side {
     workload: &'static Workload,
     run: fn(u32) -> u64,
@@ -609,14 +611,15 @@ impl Side {
         f64::from(ALLOCATIONS.load(Relaxed)) / f64::from(self.workload.batch)
     }
 
-    /// Nanoseconds: the median.
+    /// The median of the rounds, in nanoseconds.
     fn wall_per_op(&self) -> f64 {
         let mut rounds: Vec<_> = self.rounds.iter().map(|round| round.wall.as_secs_f64() * 1e9 / round.ops).collect();
         rounds.sort_by(f64::total_cmp);
         rounds[rounds.len() / 2]
     }
 
-    /// Nanoseconds: all rounds together, as one may be too short for the clock. `None` if all together are, too.
+    /// The CPU time of all rounds together, in nanoseconds, because one round may be too short for the clock. `None` if all
+    /// rounds together are too short.
     fn cpu_per_op(&self) -> Option<f64> {
         let cpu: Duration = self.rounds.iter().map(|round| round.cpu).sum::<Option<_>>()?;
         let ops: f64 = self.rounds.iter().map(|round| round.ops).sum();
@@ -625,15 +628,15 @@ impl Side {
     }
 }
 
-/// How much [`cpu_time`] may be off in one round: less than a tick for each of its two terms.
+/// The maximum error of [`cpu_time`] in one round: less than a tick for each of its two terms.
 const CPU_TIME_ERROR: Duration = Duration::from_millis(20);
 
-/// The CPU time of this process so far. Linux only: std has no such clock.
+/// The CPU time of this process so far. Only Linux has it, because std has no such clock.
 ///
-/// The precise counters in `/proc/self/task/*/schedstat` vanish with their threads, and here threads come and go.
-/// `/proc/self/stat` includes those that have ended. The sum of its two terms is what the scheduler has measured, but
-/// each is rounded down to ticks of 10 ms. Over 7 rounds of 80 ms on one core that is a few per cent as a rule, and
-/// 25 at worst.
+/// `/proc/self/stat` includes threads that have ended, which matters because the batches start threads. (The precise
+/// counters in `/proc/self/task/*/schedstat` vanish with their threads.) The sum of the two terms is the time that the
+/// scheduler has measured, but each term is rounded down to ticks of 10 ms. Over 7 rounds of 80 ms on one core, the error
+/// is usually a few per cent, and at most 25.
 fn cpu_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The second field is the program's name in parentheses, which may contain anything.
@@ -659,7 +662,7 @@ fn print_row(name: &str, ours: &Side, std: &Side) -> f64 {
     ratio
 }
 
-/// How the picture and the bars show a ratio: by its powers of ten. 0: both sides take as long.
+/// The length of a ratio's bar, in powers of ten. 0 means that both sides take equally long.
 fn powers_of_ten(ratio: f64) -> f64 {
     ratio.log10().clamp(-3.0, 1.0)
 }
@@ -675,7 +678,7 @@ fn print_cells(first: &str, others: [&str; 7]) {
     println!("| {first:27} | {} |", others.map(|cell| format!("{cell:>14}")).join(" | "));
 }
 
-/// Draws a picture of the ratios. A bar to the left: ours is faster.
+/// Draws a picture of the ratios. A bar to the left means that offthread is faster.
 fn draw(ratios: &[(&str, f64)], svg: &mut impl Write) -> io::Result<()> {
     const ROW: usize = 20;
     let x = |ratio: f64| 610.0 + 120.0 * powers_of_ten(ratio);
@@ -699,7 +702,8 @@ fn draw(ratios: &[(&str, f64)], svg: &mut impl Write) -> io::Result<()> {
     writeln!(svg, "</svg>")
 }
 
-/// The system's allocator, which counts while it is told to: in timed rounds, all it adds is one look at a flag.
+/// The system's allocator, which counts allocations while a flag is set. In timed rounds, its only cost is reading the
+/// flag.
 struct Counting;
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
@@ -716,28 +720,28 @@ impl Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call is passed on to `System` as it is; counting neither allocates nor panics.
+// SAFETY: each call is forwarded to `System` unchanged; counting neither allocates nor panics.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which `System` shares.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which `System` shares.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller's promise.
+        // SAFETY: `block` comes from `System`, with the same layout; the caller answers for `new_size`.
         unsafe { System.realloc(block, layout, new_size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `block` comes from `System`, with the same layout.
         unsafe { System.dealloc(block, layout) }
     }
 }

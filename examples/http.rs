@@ -1,18 +1,18 @@
 //! Serves the files of a directory to web browsers: an HTTP/1.1 server in threads.
 //!
-//! What it shows: [`TcpListener::incoming`] blocks, so a generator reads it, in a thread of its own. One async
-//! function takes the connections from it, as many as may be in flight, and makes each a job of a pool: there, reading
-//! requests and sending files is plain blocking code. A third thread waits for the end of stdin, which stops the
-//! server: it closes the generator, and then the pool, whose jobs learn of it by [`is_cancelled`] and end after the
-//! answer at hand.
+//! What it shows: [`TcpListener::incoming`] blocks, so a generator reads it in a separate thread. One async function takes
+//! the connections from the generator, limits how many are in flight, and starts a job in a pool for each connection.
+//! The jobs read requests and send files with plain blocking code. Another thread waits for the end of stdin, which stops
+//! the server: the async function closes the generator, and then the pool. The jobs see this by [`is_cancelled`], and end
+//! after the current answer.
 //!
 //! ```sh
 //! cargo run --release --example http -- target/doc
 //! cargo run --release --example http -- . 8080 --bind 0.0.0.0
 //! ```
 //!
-//! It answers GET and HEAD, and is strict: a request that can be read in two ways is refused. What is not there, what
-//! may not be read and what lies outside of the directory are all the same to it: 404.
+//! The server answers GET and HEAD. It is strict: a request that can be read in two ways is refused. A file that does not
+//! exist, may not be read, or lies outside of the directory gets the same answer: 404.
 
 #![forbid(unsafe_code)]
 
@@ -43,24 +43,24 @@ Serves the files below DIR by HTTP, on port 8000 unless told otherwise (0: any
 that is free), and prints the address. The end of standard input stops it.
 
   --bind ADDRESS   listen there (default: 127.0.0.1, for this machine alone)
-  --connections N  answer so many at a time (default: 64); others have to wait
+  --connections N  answer this many at a time (default: 64); others have to wait
   --timeout SECS   how long a client may take over a request, or over each
                    64 KiB of an answer (default: 10)
   --help           print this text
 ";
 
-/// The longest request line, and the most that all lines of a request may be together.
+/// The maximum length of the request line, and of all lines of a request together.
 const MAX_LINE: usize = 8 * 1024;
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
 
-/// After so many requests on one connection it is somebody else's turn.
+/// After this many requests the connection is closed, so that another client gets its turn.
 const MAX_REQUESTS: usize = 100;
 
 /// How much of a file is read and sent at a time.
 const CHUNK: u64 = 64 * 1024;
 
-/// How long to wait before another try where the system refuses something.
+/// How long to wait before another attempt after the system has refused something.
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 
 // --- threads and async code -----------------------------------------------------------------------------------------
 
-/// A connection's job, and the connection itself for as long as the job runs.
+/// A connection's job, and a weak reference to the connection, which lives as long as the job runs.
 type InFlight = (Weak<TcpStream>, Outcome<io::Result<()>>);
 
 /// Serves until the end of stdin.
@@ -96,7 +96,7 @@ async fn run(options: Options) -> Result<(), String> {
     let mut connections = accept(listener);
     let mut end = threaded_separate(|| drop(io::copy(&mut io::stdin(), &mut io::sink()))).name("stdin").async_call();
 
-    // When the end comes, dropping `next` before it is ready loses no connection.
+    // If `end` wins the race, `next` is dropped before it is ready, which loses no connection.
     while let Either::Right(Some(stream)) = race(&mut end, async {
         fewer_than(limit, &mut in_flight).await;
         connections.next().await
@@ -106,29 +106,29 @@ async fn run(options: Options) -> Result<(), String> {
         let (stream, root) = (Arc::new(stream), root.clone());
         let weak = Arc::downgrade(&stream);
         let job = threaded(move || serve(stream, &root, timeout)).on(&pool).async_call();
-        // Whether the connection broke, or even the job panicked, is a value: it ends nothing but this connection.
+        // An outcome holds even a panic as a value, so a broken connection or a panic ends this connection only.
         in_flight.push((weak, job.outcome()));
     }
 
     stop_accepting(connections, address).await;
-    // Who waits for a next request reads the end of the connection instead.
+    // A job that waits for the next request reads the end of the connection instead.
     for stream in in_flight.iter().filter_map(|(stream, _)| stream.upgrade()) {
         let _ = stream.shutdown(Shutdown::Read);
     }
-    // In the jobs, `is_cancelled` turns true. This waits for them; their time-outs bound it.
+    // In the jobs, `is_cancelled` turns true. `shutdown` waits for the jobs, whose time-outs bound this wait.
     threaded_separate(move || pool.shutdown()).await;
     Ok(())
 }
 
-/// The connections, as they come. One may wait in the buffer, and one for room there. The others wait where they always
-/// do, in the system's queue.
+/// The connections, as they come. One connection may wait in the buffer, and one for room in the buffer. The others wait
+/// in the system's queue, as for any listener.
 fn accept(listener: TcpListener) -> IteratorWrapper<TcpStream> {
     let body = move |out: &mut Yielder<_>| {
         for stream in listener.incoming() {
             match stream {
                 _ if is_cancelled() => break,
                 Ok(stream) => out.put(stream)?,
-                // The client has left already, or there are too many files open: that passes.
+                // The client has already left, or too many files are open: such an error is temporary.
                 Err(error) => {
                     complain(&format!("no connection: {error}"));
                     wait_cancelled(PAUSE);
@@ -140,15 +140,15 @@ fn accept(listener: TcpListener) -> IteratorWrapper<TcpStream> {
     threaded_generator_separate(body).max_size(1).name("accept")
 }
 
-/// Closes the generator. When this returns, its thread has dropped the listener, the port is free, and who was waiting
-/// to be served has been turned away.
+/// Closes the generator. When this returns, the generator's thread has dropped the listener, the port is free, and the
+/// waiting clients have been refused.
 async fn stop_accepting(mut connections: IteratorWrapper<TcpStream>, mut address: SocketAddr) {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    // `accept` returns only when somebody connects. So the server does that itself, until it has been noticed.
+    // The blocked `accept` returns only when a client connects. So the server itself connects until the generator ends.
     let knock = async {
         loop {
             let _ = threaded_separate(move || TcpStream::connect_timeout(&address, PAUSE)).await;
@@ -158,7 +158,7 @@ async fn stop_accepting(mut connections: IteratorWrapper<TcpStream>, mut address
     race(connections.close(), knock).await;
 }
 
-/// Lets go of the jobs that have finished, and waits until there are less than `limit`.
+/// Removes the jobs that have finished, and waits until fewer than `limit` are left.
 async fn fewer_than(limit: usize, in_flight: &mut Vec<InFlight>) {
     future::poll_fn(|cx| {
         in_flight.retain_mut(|(_, job)| Pin::new(job).poll(cx).is_pending());
@@ -169,8 +169,8 @@ async fn fewer_than(limit: usize, in_flight: &mut Vec<InFlight>) {
 
 // --- a connection ---------------------------------------------------------------------------------------------------
 
-/// A socket with a deadline. Time-outs of single reads and writes would not do: a client could hold a thread for ever,
-/// by sending or taking a byte now and then.
+/// A socket with a deadline. Time-outs of single reads and writes are not enough: a client that sends or takes a byte now
+/// and then could occupy a thread for ever.
 struct Client {
     stream: Arc<TcpStream>,
     timeout: Duration,
@@ -178,7 +178,7 @@ struct Client {
 }
 
 impl Client {
-    /// The client has all the time again for what comes next.
+    /// Gives the client the full time-out for its next step.
     fn renew(&mut self) {
         self.deadline = Instant::now() + self.timeout;
     }
@@ -207,7 +207,7 @@ impl Write for Client {
     }
 }
 
-/// Answers a connection's requests, one after the other; those that the client has sent ahead wait in the buffer.
+/// Answers a connection's requests, one after the other. Requests that the client has sent ahead wait in the buffer.
 fn serve(stream: Arc<TcpStream>, root: &Path, timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut client = BufReader::new(Client { stream, timeout, deadline: Instant::now() });
@@ -229,7 +229,7 @@ fn serve(stream: Arc<TcpStream>, root: &Path, timeout: Duration) -> io::Result<(
             break;
         }
     }
-    // If the socket were closed while the client still sends, the system would discard what is left of the answer.
+    // If the socket were closed while the client still sends, the system would discard the rest of the answer.
     client.get_mut().renew();
     client.get_ref().stream.shutdown(Shutdown::Write)?;
     io::copy(&mut client, &mut io::sink()).map(drop)
@@ -237,7 +237,7 @@ fn serve(stream: Arc<TcpStream>, root: &Path, timeout: Duration) -> io::Result<(
 
 // --- requests -------------------------------------------------------------------------------------------------------
 
-/// A status code and what it is called.
+/// A status code and its name.
 #[derive(Clone, Copy, PartialEq)]
 struct Status(u16, &'static str);
 
@@ -254,14 +254,15 @@ const SERVER_ERROR: Status = Status(500, "Internal Server Error");
 const NOT_IMPLEMENTED: Status = Status(501, "Not Implemented");
 const WRONG_VERSION: Status = Status(505, "HTTP Version Not Supported");
 
-/// For what goes wrong while a request is being read. One that breaks off is no request.
+/// For errors while a request is being read. A request that breaks off is a bad request.
 impl From<io::Error> for Status {
     fn from(error: io::Error) -> Self {
         if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) { TIMEOUT } else { BAD_REQUEST }
     }
 }
 
-/// Reads up to the empty line. Every line has to end in CR LF: others see one line where a lenient reader sees two.
+/// Reads up to the empty line. Every line must end in CR LF: if a bare LF ended a line here, another program might see one
+/// line where this server sees two.
 fn read_lines(client: &mut impl BufRead, lines: &mut Vec<Vec<u8>>) -> Result<(), Status> {
     let mut left = MAX_HEAD;
     loop {
@@ -275,7 +276,7 @@ fn read_lines(client: &mut impl BufRead, lines: &mut Vec<Vec<u8>>) -> Result<(),
         }
         line.truncate(line.strip_suffix(b"\r\n").ok_or(BAD_REQUEST)?.len());
         match (line.is_empty(), lines.len()) {
-            // Some clients end what they sent before with one line end too many.
+            // Some clients send an extra line end after a request.
             (true, 0) => {}
             (true, _) => return Ok(()),
             (false, 0..=MAX_HEADERS) => lines.push(line),
@@ -284,7 +285,7 @@ fn read_lines(client: &mut impl BufRead, lines: &mut Vec<Vec<u8>>) -> Result<(),
     }
 }
 
-/// A GET or HEAD request: what it is for, and what its header fields say.
+/// A GET or HEAD request: its target, and the meaning of its header fields.
 #[derive(Default)]
 struct Request {
     target: String,
@@ -294,7 +295,7 @@ struct Request {
     content_length: Option<u64>,
 }
 
-/// Takes a request apart: the request line first, then the header fields.
+/// Parses a request: the request line first, then the header fields.
 fn parse_request(lines: &[Vec<u8>]) -> Result<Request, Status> {
     let (line, headers) = lines.split_first().ok_or(BAD_REQUEST)?;
     let parts: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
@@ -321,7 +322,7 @@ impl Request {
     fn add_header(&mut self, line: &[u8]) -> Result<(), Status> {
         let colon = line.iter().position(|&byte| byte == b':').ok_or(BAD_REQUEST)?;
         let (name, value) = (line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii().to_ascii_lowercase());
-        // This also refuses blanks before the colon, and a field that goes on in the next line.
+        // This also refuses blanks before the colon, and a field that continues on the next line.
         if !is_token(&name) || line.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
             return Err(BAD_REQUEST);
         }
@@ -344,9 +345,10 @@ impl Request {
         Ok(())
     }
 
-    /// Do the header fields go together, and is the connection to be closed after the answer?
+    /// Checks that the header fields agree, and decides whether to close the connection after the answer.
     ///
-    /// If there is a body it is: nobody wants to know what that says, and where it ends is a matter of trust.
+    /// If there is a body, the connection is closed: the server does not read the body, and would have to trust the client
+    /// about where the body ends.
     fn decide(&mut self, minor: u8) -> Result<(), Status> {
         let host_is_missing = minor > 0 && !self.host;
         if host_is_missing || self.chunked && (minor == 0 || self.content_length.is_some()) {
@@ -357,17 +359,18 @@ impl Request {
     }
 }
 
-/// What methods and the names of header fields are made of.
+/// Whether the text is a token, like a method or the name of a header field.
 fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 // --- files ----------------------------------------------------------------------------------------------------------
 
-/// Finds and opens what a target leads to below `root`, which is canonical, and nowhere else.
+/// Finds and opens the file that a target names below `root`, and no file outside of it. `root` is canonical.
 ///
-/// Each name is checked, then all symbolic links are resolved, then the path is compared with the root's. Only then is
-/// the file opened: to open a pipe would block. Whoever can rename things in the directory meanwhile is trusted.
+/// First each name is checked, then all symbolic links are resolved, then the path is compared with the root. The file is
+/// opened only if it is a regular file, because opening a pipe would block. The server trusts programs that rename files
+/// in the directory meanwhile.
 fn respond(root: &Path, target: &str) -> Result<Response, Status> {
     let inside = |path: PathBuf| path.canonicalize().ok().filter(|path| path.starts_with(root)).ok_or(NOT_FOUND);
     let (path, query) = split_target(target).ok_or(BAD_REQUEST)?;
@@ -385,7 +388,7 @@ fn respond(root: &Path, target: &str) -> Result<Response, Status> {
     if found.is_file() { Response::file(&found) } else { Err(NOT_FOUND) }
 }
 
-/// The path of a target, and the query with its question mark. A target may be a whole address, too.
+/// The path of a target, and the query with its question mark. A target may also be a whole URL.
 fn split_target(target: &str) -> Option<(&str, &str)> {
     let local = match target.split_once("://") {
         _ if target.starts_with('/') => target,
@@ -398,7 +401,7 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
     Some((if path.is_empty() { "/" } else { path }, query))
 }
 
-/// The name of one file or directory: no path, nothing like `..` or `C:`, and UTF-8.
+/// The decoded name of one file or directory. Paths, names like `..` or `C:`, and names that are not UTF-8 are refused.
 fn decode_name(encoded: &str) -> Result<String, Status> {
     let mut name = Vec::new();
     let mut bytes = encoded.bytes();
@@ -435,7 +438,7 @@ impl Response {
         Ok(Self { status: OK, headers, body: Box::new(file), length })
     }
 
-    /// A page that says the status, and no more.
+    /// A page that shows only the status.
     fn status(status: Status, headers: &str) -> Self {
         let headers = format!("Content-Type: text/plain; charset=utf-8\r\n{headers}");
         let text = format!("{} {}\n", status.0, status.1);
@@ -461,7 +464,7 @@ impl Response {
             bytes.clear();
             let length = self.body.by_ref().take(left.min(CHUNK)).read_to_end(&mut bytes)?;
             if length == 0 {
-                // The file has become shorter. The client learns it by the end of the connection.
+                // The file has become shorter. The client notices this by the early end of the connection.
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             left -= length as u64;
@@ -486,17 +489,18 @@ fn content_type(path: &Path) -> &'static str {
     }
 }
 
-/// As in `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Formats a time, as in `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(time: SystemTime) -> String {
     const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
     const WEEKDAYS: [&str; 7] = ["Wed", "Thu", "Fri", "Sat", "Sun", "Mon", "Tue"];
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // From 1 March of the year 0 on, a leap day is the last day of a year, of four years, and of four centuries.
+    // The days since 1 March of the year 0. If years start in March, a leap day is the last day of a year, of four years,
+    // and of four centuries.
     let days = seconds / 86400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // From March on, the months are 31, 30, 31, 30, 31 days long, and so on from the start.
+    // From March on, the months have 31, 30, 31, 30 and 31 days, and so on in turn.
     let month = (5 * day + 2) / 153;
     let (weekday, name) = (WEEKDAYS[(days % 7) as usize], MONTHS[month as usize]);
     let (day, year) = (day - (153 * month + 2) / 5 + 1, era * 400 + year + u64::from(month >= 10));
@@ -514,7 +518,7 @@ struct Options {
     timeout: Duration,
 }
 
-/// The options, or nothing if they ask for help.
+/// Parses the options. Returns `None` if the user asks for help.
 fn parse_arguments(mut args: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {
     fn number<T: FromStr<Err: Display>>(what: &str, text: &OsStr) -> Result<T, String> {
         let text = text.to_string_lossy();
@@ -541,12 +545,12 @@ fn parse_arguments(mut args: impl Iterator<Item = OsString>) -> Result<Option<Op
     }
     let dir = dir.ok_or("no DIR given")?;
     let timeout = Duration::try_from_secs_f64(timeout).map_err(|error| format!("--timeout {timeout}: {error}"))?;
-    // So that no deadline is out of the clock's reach.
+    // The limit keeps every deadline within the range of the clock.
     let timeout = timeout.min(Duration::from_secs(86400));
     Ok(Some(Options { dir, port: port.unwrap_or(8000), bind, connections, timeout }))
 }
 
-/// One write, so that lines stay whole. If it fails there is nobody left to tell.
+/// Writes the message in one call, so that lines stay whole. An error is ignored, because it could not be reported.
 fn complain(problem: &str) {
     let _ = io::stderr().write_all(format!("http: {problem}\n").as_bytes());
 }

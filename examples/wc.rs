@@ -1,17 +1,17 @@
 //! Counts the lines, words and bytes of files, many at a time: `wc` with threads.
 //!
-//! What it shows: blocking work (opening and reading files) runs in the jobs of a pool, by `map`, which keeps a bounded
-//! number of them in flight and gives their results in order. It asks the walk for the next file only when there is room
-//! for one more: so the walk stays as far ahead as that, and reads a directory on the main thread now and then. There is
-//! no lock: each job owns its path and hands back a value. Beside it, on the same thread, a task sleeps and shows how far
-//! it has got, ten times a second.
+//! What it shows: `map` runs blocking work, which opens and reads files, in the jobs of a pool. The map keeps a bounded
+//! number of jobs in flight, and returns their results in order. It takes the next file from the walk only when there is
+//! room for another job. So the walk is never further ahead, and now and then it reads a directory on the main thread.
+//! There is no lock: each job owns its path and returns a value. On the main thread, a second task draws a progress line
+//! ten times a second.
 //!
 //! ```sh
 //! cargo run --release --example wc -- src tests
 //! cargo run --release --example wc -- -j 8 /usr/include
 //! ```
 //!
-//! The numbers are those of coreutils' `wc` in the C locale; [`NEXT`] says which of its two rules for words this is.
+//! The numbers are those of coreutils' `wc` in the C locale. There are two rules for words: see [`NEXT`].
 
 #![forbid(unsafe_code)]
 
@@ -39,16 +39,16 @@ Counts the lines, words and bytes of every file, and of all of them together.
 A directory is walked: the regular files below it are counted, symbolic links
 in it are not followed. Standard input is not read: - is a name like any other.
 
-  -j THREADS  count in so many threads (default: one for each processor)
-  --          the end of the options: what follows is a PATH in any case
+  -j THREADS  count in this many threads (default: one for each processor)
+  --          the end of the options: every later argument is a PATH
   --help      print this text
 ";
 
-/// How many jobs may be in flight for each thread. Results are awaited in order, so this many files can be finished
-/// behind one big file before the other threads run out of work. A job that waits costs little more than its path.
+/// How many jobs may be in flight for each thread. Results are awaited in order. So while one thread reads a big file, the
+/// others can finish this many files each before they run out of work. A waiting job costs little more than its path.
 const IN_FLIGHT: usize = 32;
 
-/// How much is read at a time. This is all the memory a running job needs, however big its file is.
+/// How many bytes are read at a time. A running job needs no more memory than this, however big its file is.
 const BUFFER_SIZE: usize = 64 * 1024;
 
 fn main() -> ExitCode {
@@ -64,7 +64,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // Only writing the results fails here. A reader that has left (`wc … | head -1`) is no news to anyone.
+            // Only writing the results can fail here. If the reader has closed the pipe, as in `wc … | head -1`, there is
+            // nothing to report.
             if error.kind() != ErrorKind::BrokenPipe {
                 to_stderr(format!("wc: standard output: {error}\n").as_bytes());
             }
@@ -73,37 +74,38 @@ fn main() -> ExitCode {
     }
 }
 
-/// Counts all files in the pool and prints the results in the order of the walk; `false` if one could not be read.
+/// Counts all files in the pool, and prints the results in the order of the walk. Returns false if a file could not be
+/// read.
 async fn run(threads: usize, paths: Vec<PathBuf>) -> io::Result<bool> {
     let pool = ThreadPool::new(threads);
     let count = |(path, found): (PathBuf, io::Result<()>)| {
-        // What the walk could not read takes its place in the queue like any file.
+        // A path that the walk could not read passes through a job too, so that its error is reported in order.
         let counts = found.and_then(|()| count(File::open(&path)?));
         (path, counts)
     };
     let mut results = pool.map(Walk::new(paths), count).max_size(threads * IN_FLIGHT);
-    // The two tasks share it, and need no lock for that: they take turns on one thread.
+    // The two tasks share the report without a lock, because they take turns on one thread.
     let report = Rc::new(RefCell::new(Report::new()));
-    // Dropped, and so cancelled, at the end.
+    // The task is cancelled when this function returns and drops the handle.
     let _progress = io::stderr().is_terminal().then(|| spawn(show_progress(report.clone())));
     loop {
         let result = poll_fn(|cx| {
             let result = Pin::new(&mut results).poll_next(cx);
             if result.is_pending() {
-                // While results come fast they are written in bulk.
+                // Output is flushed only when no result is ready, so fast results are written in bulk.
                 report.borrow_mut().out.flush()?;
             }
             result.map(Ok::<_, io::Error>)
         });
         match result.await? {
-            // If this fails, returning drops the results that are left, which cancels their jobs.
+            // If this fails, the function returns and drops the map, which cancels the remaining jobs.
             Some((path, counts)) => report.borrow_mut().add(&path, counts)?,
             None => return report.borrow_mut().finish(),
         }
     }
 }
 
-/// Draws the progress line over and over.
+/// Draws the progress line again and again.
 async fn show_progress(report: Rc<RefCell<Report>>) {
     loop {
         report.borrow_mut().show();
@@ -128,11 +130,11 @@ impl AddAssign for Counts {
     }
 }
 
-/// What each byte does to the state "in a word" (0 or 1): bit `i` is what state `i` becomes.
+/// How each byte changes the state "in a word", which is 0 or 1: bit `i` is the new state after state `i`.
 ///
-/// A word is a run of bytes without white space, but only if a printable ASCII character is among them: control bytes
-/// and those from 128 on neither make nor end a word. That is the C locale's rule in coreutils up to 9.4. From 9.5 on,
-/// any run without white space is a word; text gives the same numbers.
+/// A word is a run of bytes without white space that contains a printable ASCII character: control bytes, and bytes from
+/// 128 on, neither start nor end a word. That is the C locale's rule in coreutils up to 9.4. From 9.5 on, any run without
+/// white space is a word. For ASCII text, both rules give the same numbers.
 const NEXT: [u8; 256] = {
     let mut next = [0b10; 256];
     let mut byte = 0_u8;
@@ -147,7 +149,7 @@ const NEXT: [u8; 256] = {
     next
 };
 
-/// Counts what `input` yields. A line is a newline; [`NEXT`] says what a word is.
+/// Counts the lines, words and bytes of `input`. A newline counts as a line; [`NEXT`] defines words.
 fn count(mut input: impl Read) -> io::Result<Counts> {
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut counts = Counts::default();
@@ -161,7 +163,7 @@ fn count(mut input: impl Read) -> io::Result<Counts> {
         };
         counts.bytes += chunk.len() as u64;
         for &byte in chunk {
-            // There is no branch in here, and so none to mispredict at each end of a word.
+            // This code has no branch that could be mispredicted at each end of a word.
             let next = NEXT[usize::from(byte)] >> in_word & 1;
             counts.words += u64::from(next & !in_word);
             counts.lines += u64::from(byte == b'\n');
@@ -172,22 +174,22 @@ fn count(mut input: impl Read) -> io::Result<Counts> {
 
 // --- finding the files ----------------------------------------------------------------------------------------------
 
-/// A path, and whether it is a directory (or why that is not known).
+/// A path, and whether it is a directory; or the error, if this is not known.
 type Entry = (PathBuf, io::Result<bool>);
 
-/// What is left of a directory. The paths are put together one by one.
+/// The remaining entries of a directory. Each path is built only when the walk reaches it.
 type Level = Box<dyn Iterator<Item = Entry>>;
 
-/// Finds the files, one at a time and in an order that depends on their names alone. An error stands for a directory,
-/// or for an entry of one, that could not be read.
+/// Finds the files, one at a time, in an order that depends only on their names. An error stands for a directory, or for
+/// an entry of a directory, that could not be read.
 ///
-/// It holds the names in the directories from the named one down to where it is, never those of the whole tree.
+/// The walk keeps the names in the current directory and in its ancestors, never the names of the whole tree.
 struct Walk {
     levels: Vec<Level>,
 }
 
 impl Walk {
-    /// A path that is named is what it leads to: if it is a symbolic link, that one is followed.
+    /// Symbolic links among the given paths are followed.
     fn new(paths: Vec<PathBuf>) -> Self {
         let named = paths.into_iter().map(|path| {
             let is_dir = path.is_dir();
@@ -196,13 +198,13 @@ impl Walk {
         Self { levels: vec![Box::new(named)] }
     }
 
-    /// What is in a directory, by name. Symbolic links are left out, so a walk cannot go round in circles; and devices,
-    /// sockets and pipes are, since opening one may block for ever.
+    /// The entries of a directory, sorted by name. Symbolic links are left out, so that a walk cannot go round in circles.
+    /// Devices, sockets and pipes are left out too, because opening one may block for ever.
     fn list(dir: &Path) -> io::Result<Level> {
         let mut entries: Vec<(OsString, io::Result<FileType>)> = fs::read_dir(dir)?
             .map(|entry| match entry {
                 Ok(entry) => (entry.file_name(), entry.file_type()),
-                // The listing has broken off. An empty name makes this an error of the directory itself.
+                // The listing has failed midway. The empty name makes this an error of the directory itself.
                 Err(error) => (OsString::new(), Err(error)),
             })
             .filter(|(_, kind)| kind.as_ref().map_or(true, |kind| kind.is_file() || kind.is_dir()))
@@ -231,9 +233,9 @@ impl Iterator for Walk {
     }
 }
 
-// --- saying what was found ------------------------------------------------------------------------------------------
+// --- the output -----------------------------------------------------------------------------------------------------
 
-/// Prints each result when it is there, and adds up the total.
+/// Prints the results one by one, and adds up the total.
 struct Report {
     out: BufWriter<StdoutLock<'static>>,
     progress: Progress,
@@ -262,7 +264,7 @@ impl Report {
             }
             Err(error) => {
                 self.unreadable += 1;
-                // On a terminal, the message is to stand where the result would have been.
+                // On a terminal, the message then stands where the result would have been.
                 self.out.flush()?;
                 self.progress.erase();
                 to_stderr(&[b"wc: ", &*raw(path), format!(": {error}\n").as_bytes()].concat());
@@ -271,7 +273,7 @@ impl Report {
         }
     }
 
-    /// The widths are fixed, since a result is printed before the later ones are known.
+    /// Prints one line. The columns have fixed widths, because a result is printed before the later results are known.
     fn line(&mut self, counts: Counts, name: &[u8]) -> io::Result<()> {
         self.progress.make_way();
         let Counts { lines, words, bytes } = counts;
@@ -281,13 +283,13 @@ impl Report {
     }
 
     fn show(&mut self) {
-        // If this fails, so does the next one who writes, and he says so.
+        // If this fails, the next write of a result fails too, and reports the error.
         if self.out.flush().is_ok() {
             self.progress.draw(self.files, self.total.bytes);
         }
     }
 
-    /// As `wc` does, leaves the total out if there was but one file.
+    /// Prints the total, unless there was only one file. Returns whether all files could be read.
     fn finish(&mut self) -> io::Result<bool> {
         if self.files + self.unreadable > 1 {
             self.line(self.total, b"total")?;
@@ -297,14 +299,14 @@ impl Report {
     }
 }
 
-/// A line on stderr, a terminal, that is drawn over and over.
+/// A progress line on stderr, which is a terminal. The line is drawn again and again.
 struct Progress {
     stdout_is_terminal: bool,
     visible: bool,
 }
 
 impl Progress {
-    /// The columns that are written, and wiped.
+    /// How many columns are written, and erased.
     const WIDTH: usize = 60;
     const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -324,12 +326,12 @@ impl Progress {
         }
     }
 
-    /// Blanks wipe what was there before, and whatever comes next begins at the left edge.
+    /// Writes the text, and blanks that erase the rest of the previous line. Any later output starts in the first column.
     fn write(text: &str) {
         to_stderr(format!("{text:<0$}\r", Self::WIDTH).as_bytes());
     }
 
-    /// Something is going to stdout, which may be the same terminal.
+    /// Called before output to stdout, which may be the same terminal.
     fn make_way(&mut self) {
         if self.stdout_is_terminal {
             self.erase();
@@ -343,19 +345,19 @@ impl Drop for Progress {
     }
 }
 
-/// One write, so that lines stay whole. If it fails there is nobody left to tell.
+/// Writes the message in one call, so that lines stay whole. An error is ignored, because it could not be reported.
 fn to_stderr(message: &[u8]) {
     let _ = io::stderr().write_all(message);
 }
 
-/// A path as it is, whether or not it is UTF-8.
+/// The bytes of a path, which need not be UTF-8.
 #[cfg(unix)]
 fn raw(path: &Path) -> Cow<'_, [u8]> {
     use std::os::unix::ffi::OsStrExt;
     path.as_os_str().as_bytes().into()
 }
 
-/// A path as nearly as it can be written.
+/// The text of a path. Characters that have no UTF-8 form are replaced.
 #[cfg(not(unix))]
 fn raw(path: &Path) -> Cow<'_, [u8]> {
     path.to_string_lossy().into_owned().into_bytes().into()

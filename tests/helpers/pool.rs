@@ -39,7 +39,7 @@ pub fn running<R: Send + 'static>(pool: &ThreadPool, end: impl FnOnce() -> R + S
     Running { job, stop }
 }
 
-/// Occupies threads of the pool. If none is left, jobs that are submitted afterwards do not start.
+/// Occupies this many threads of the pool. If no thread is left, jobs that are submitted afterwards do not start.
 pub fn hold(pool: &ThreadPool, threads: usize) -> Vec<Running<()>> {
     (0..threads).map(|_| running(pool, || ())).collect()
 }
@@ -61,7 +61,7 @@ pub fn thread_of(pool: &ThreadPool) -> ThreadId {
     pool.spawn(|| thread::current().id()).wait()
 }
 
-/// The name of the calling thread.
+/// The name of the current thread.
 pub fn own_name() -> String {
     thread::current().name().unwrap_or_default().to_owned()
 }

@@ -142,8 +142,9 @@ struct Channel {
     closed: bool,
     send_waker: Witness,
     recv_waker: Witness,
-    /// How often the sender had been woken when it began to wait; and the same for the receiver, if it waits.
+    /// How often the sender had been woken when it began to wait.
     send_wakes: usize,
+    /// The same for the receiver, if it waits.
     recv_wakes: Option<usize>,
 }
 

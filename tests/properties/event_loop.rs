@@ -187,12 +187,14 @@ struct Entry {
 #[derive(Default)]
 struct Program {
     entries: Vec<Entry>,
-    /// The records of all tasks. The next field has those of the detached tasks that will end.
+    /// The records of all tasks.
     records: Vec<Arc<Record>>,
+    /// The records of the detached tasks that will end.
     detached: Vec<Arc<Record>>,
-    /// How many callbacks of each kind were submitted and not cancelled, and which have run.
+    /// How many callbacks of each kind were submitted and not cancelled.
     soon: usize,
     later: usize,
+    /// Which callbacks have run, and how many timers.
     called_soon: Arc<Mutex<Vec<usize>>>,
     called_later: Arc<AtomicUsize>,
 }

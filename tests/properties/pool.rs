@@ -121,10 +121,11 @@ impl Drop for OnItsEnd {
 #[derive(Clone)]
 struct World {
     pool: ThreadPool,
-    /// How many jobs were submitted, by the program and inside its jobs; how many ended; and how many of these
-    /// panicked.
+    /// How many jobs were submitted, by the program and inside its jobs.
     submitted: Arc<AtomicUsize>,
+    /// How many jobs have returned.
     ended: Arc<AtomicUsize>,
+    /// How many jobs have panicked.
     panicked: Arc<AtomicUsize>,
 }
 
@@ -166,7 +167,7 @@ impl World {
                 matches!(work, Work::NestedPanic(0))
             }
             Work::Nested(depth) => {
-                // A pool that has been closed meanwhile refuses it.
+                // If the pool has been closed meanwhile, it refuses the job.
                 let inner = self.pool.spawn(self.job(Work::Nested(depth - 1), 0, &Arc::default()));
                 drop(inner.outcome().wait());
                 false
@@ -238,7 +239,7 @@ impl Program {
 
     fn hold(&mut self) {
         if self.held.is_empty() && !self.closed {
-            // Otherwise a job might return from a wait, and run beside those that hold the threads.
+            // Otherwise a job might return from a wait, and run beside the jobs that occupy the threads.
             until("the pool is at rest", || {
                 let stats = self.world.pool.stats();
                 stats.queued == 0 && running_now(&stats) == 0
