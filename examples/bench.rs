@@ -24,27 +24,27 @@
 //! | iterable for one item | open an iterable with 4 slots, take an item, close it | `IteratorWrapper` on a pool of 2 | `sync_channel` and a thread |
 //! | generator, *n* slots | the next item that a body in a thread puts | `threaded_generator` on a pool of 1 | `sync_channel` and a thread |
 //!
-//! A thread for each of 100 000 jobs is no alternative, so std's side of these workloads is a hand-written pool. Three of
-//! std's sides are lower bounds rather than alternatives: a poll by hand cannot wait, a loop over futures does not know
-//! which future was woken, and a heap of deadlines wakes nobody. For the sleeps, compare the CPU time; a line below the
-//! table says how late the sleeps were.
+//! A thread for each of 100 000 jobs is no alternative, so std's side of these workloads is a hand-written pool. Three
+//! of std's sides are lower bounds rather than alternatives: a poll by hand cannot wait, a loop over futures does not
+//! know which future was woken, and a heap of deadlines wakes nobody. For the sleeps, compare the CPU time; a line
+//! below the table says how late the sleeps were.
 //!
 //! # How it measures
-//! The two sides take turns, round by round, so that any other load of the machine affects both. A round repeats a batch
-//! of operations until the round's time is up. A batch sets up its own threads, whose cost is small beside that of the
-//! operations, and checks its result. The first round of each side is a warm-up and does not count.
+//! The two sides take turns, round by round, so that any other load of the machine affects both. A round repeats a
+//! batch of operations until the round's time is up. A batch sets up its own threads, whose cost is small beside that
+//! of the operations, and checks its result. The first round of each side is a warm-up and does not count.
 //!
 //! # How to read it
 //! * **ns/op** is the median of the rounds, and **ratio** is the ratio of the medians: below 1, offthread is faster.
-//! * **CPU** is the processor time of all threads, over all rounds. Only this column shows the cost of a wait that spins.
-//!   `-` means that the time was too short for the clock (see [`cpu_time`]).
+//! * **CPU** is the processor time of all threads, over all rounds. Only this column shows the cost of a wait that
+//!   spins. `-` means that the time was too short for the clock (see [`cpu_time`]).
 //! * **allocs/op** is counted in a separate batch, which is not timed. The count includes the setup of the batch's
 //!   threads.
 //!
-//! Trust the ratios rather than the nanoseconds, and never a ratio from a single run. On an idle machine, the ratio of a
-//! workload on one thread varies by a tenth from run to run. With several threads it may vary several-fold: it matters
-//! whether two threads share a core or have one each, and this depends on the system and on its load. So compare several
-//! runs, and ignore differences with a ratio between 0.7 and 1.4. The allocations hardly vary.
+//! Trust the ratios rather than the nanoseconds, and never a ratio from a single run. On an idle machine, the ratio of
+//! a workload on one thread varies by a tenth from run to run. With several threads it may vary several-fold: it
+//! matters whether two threads share a core or have one each, and this depends on the system and on its load. So
+//! compare several runs, and ignore differences with a ratio between 0.7 and 1.4. The allocations hardly vary.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the crate is compared with std")]
 
@@ -325,8 +325,8 @@ mod ours {
     }
 }
 
-/// std's side: the code that one would write without offthread. For a single value, `sync_channel(1)` is the cheapest of
-/// std's channels; for the answers of the pool, `channel` is.
+/// std's side: the code that one would write without offthread. For a single value, `sync_channel(1)` is the cheapest
+/// of std's channels; for the answers of the pool, `channel` is.
 mod std_alone {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
@@ -618,8 +618,8 @@ impl Side {
         rounds[rounds.len() / 2]
     }
 
-    /// The CPU time of all rounds together, in nanoseconds, because one round may be too short for the clock. `None` if all
-    /// rounds together are too short.
+    /// The CPU time of all rounds together, in nanoseconds, because one round may be too short for the clock. `None` if
+    /// all rounds together are too short.
     fn cpu_per_op(&self) -> Option<f64> {
         let cpu: Duration = self.rounds.iter().map(|round| round.cpu).sum::<Option<_>>()?;
         let ops: f64 = self.rounds.iter().map(|round| round.ops).sum();
@@ -635,8 +635,8 @@ const CPU_TIME_ERROR: Duration = Duration::from_millis(20);
 ///
 /// `/proc/self/stat` includes threads that have ended, which matters because the batches start threads. (The precise
 /// counters in `/proc/self/task/*/schedstat` vanish with their threads.) The sum of the two terms is the time that the
-/// scheduler has measured, but each term is rounded down to ticks of 10 ms. Over 7 rounds of 80 ms on one core, the error
-/// is usually a few per cent, and at most 25.
+/// scheduler has measured, but each term is rounded down to ticks of 10 ms. Over 7 rounds of 80 ms on one core, the
+/// error is usually a few per cent, and at most 25.
 fn cpu_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The second field is the program's name in parentheses, which may contain anything.

@@ -1,18 +1,18 @@
 //! Serves the files of a directory to web browsers: an HTTP/1.1 server in threads.
 //!
-//! What it shows: [`TcpListener::incoming`] blocks, so a generator reads it in a separate thread. One async function takes
-//! the connections from the generator, limits how many are in flight, and starts a job in a pool for each connection.
-//! The jobs read requests and send files with plain blocking code. Another thread waits for the end of stdin, which stops
-//! the server: the async function closes the generator, and then the pool. The jobs see this by [`is_cancelled`], and end
-//! after the current answer.
+//! What it shows: [`TcpListener::incoming`] blocks, so a generator reads it in a separate thread. One async function
+//! takes the connections from the generator, limits how many are in flight, and starts a job in a pool for each
+//! connection. The jobs read requests and send files with plain blocking code. Another thread waits for the end of
+//! stdin, which stops the server: the async function closes the generator, and then the pool. The jobs see this by
+//! [`is_cancelled`], and end after the current answer.
 //!
 //! ```sh
 //! cargo run --release --example http -- target/doc
 //! cargo run --release --example http -- . 8080 --bind 0.0.0.0
 //! ```
 //!
-//! The server answers GET and HEAD. It is strict: a request that can be read in two ways is refused. A file that does not
-//! exist, may not be read, or lies outside of the directory gets the same answer: 404.
+//! The server answers GET and HEAD. It is strict: a request that can be read in two ways is refused. A file that does
+//! not exist, may not be read, or lies outside of the directory gets the same answer: 404.
 
 #![forbid(unsafe_code)]
 
@@ -120,8 +120,8 @@ async fn run(options: Options) -> Result<(), String> {
     Ok(())
 }
 
-/// The connections, as they come. One connection may wait in the buffer, and one for room in the buffer. The others wait
-/// in the system's queue, as for any listener.
+/// The connections, as they come. One connection may wait in the buffer, and one for room in the buffer. The others
+/// wait in the system's queue, as for any listener.
 fn accept(listener: TcpListener) -> IteratorWrapper<TcpStream> {
     let body = move |out: &mut Yielder<_>| {
         for stream in listener.incoming() {
@@ -169,8 +169,8 @@ async fn fewer_than(limit: usize, in_flight: &mut Vec<InFlight>) {
 
 // --- a connection ---------------------------------------------------------------------------------------------------
 
-/// A socket with a deadline. Time-outs of single reads and writes are not enough: a client that sends or takes a byte now
-/// and then could occupy a thread for ever.
+/// A socket with a deadline. Time-outs of single reads and writes are not enough: a client that sends or takes a byte
+/// now and then could occupy a thread for ever.
 struct Client {
     stream: Arc<TcpStream>,
     timeout: Duration,
@@ -261,8 +261,8 @@ impl From<io::Error> for Status {
     }
 }
 
-/// Reads up to the empty line. Every line must end in CR LF: if a bare LF ended a line here, another program might see one
-/// line where this server sees two.
+/// Reads up to the empty line. Every line must end in CR LF: if a bare LF ended a line here, another program might see
+/// one line where this server sees two.
 fn read_lines(client: &mut impl BufRead, lines: &mut Vec<Vec<u8>>) -> Result<(), Status> {
     let mut left = MAX_HEAD;
     loop {
@@ -347,8 +347,8 @@ impl Request {
 
     /// Checks that the header fields agree, and decides whether to close the connection after the answer.
     ///
-    /// If there is a body, the connection is closed: the server does not read the body, and would have to trust the client
-    /// about where the body ends.
+    /// If there is a body, the connection is closed: the server does not read the body, and would have to trust the
+    /// client about where the body ends.
     fn decide(&mut self, minor: u8) -> Result<(), Status> {
         let host_is_missing = minor > 0 && !self.host;
         if host_is_missing || self.chunked && (minor == 0 || self.content_length.is_some()) {
@@ -368,9 +368,9 @@ fn is_token(text: &[u8]) -> bool {
 
 /// Finds and opens the file that a target names below `root`, and no file outside of it. `root` is canonical.
 ///
-/// First each name is checked, then all symbolic links are resolved, then the path is compared with the root. The file is
-/// opened only if it is a regular file, because opening a pipe would block. The server trusts programs that rename files
-/// in the directory meanwhile.
+/// First each name is checked, then all symbolic links are resolved, then the path is compared with the root. The file
+/// is opened only if it is a regular file, because opening a pipe would block. The server trusts programs that rename
+/// files in the directory meanwhile.
 fn respond(root: &Path, target: &str) -> Result<Response, Status> {
     let inside = |path: PathBuf| path.canonicalize().ok().filter(|path| path.starts_with(root)).ok_or(NOT_FOUND);
     let (path, query) = split_target(target).ok_or(BAD_REQUEST)?;
@@ -494,8 +494,8 @@ fn http_date(time: SystemTime) -> String {
     const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
     const WEEKDAYS: [&str; 7] = ["Wed", "Thu", "Fri", "Sat", "Sun", "Mon", "Tue"];
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // The days since 1 March of the year 0. If years start in March, a leap day is the last day of a year, of four years,
-    // and of four centuries.
+    // The days since 1 March of the year 0. If years start in March, a leap day is the last day of a year, of four
+    // years, and of four centuries.
     let days = seconds / 86400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;

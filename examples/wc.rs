@@ -1,10 +1,10 @@
 //! Counts the lines, words and bytes of files, many at a time: `wc` with threads.
 //!
 //! What it shows: `map` runs blocking work, which opens and reads files, in the jobs of a pool. The map keeps a bounded
-//! number of jobs in flight, and returns their results in order. It takes the next file from the walk only when there is
-//! room for another job. So the walk is never further ahead, and now and then it reads a directory on the main thread.
-//! There is no lock: each job owns its path and returns a value. On the main thread, a second task draws a progress line
-//! ten times a second.
+//! number of jobs in flight, and returns their results in order. It takes the next file from the walk only when there
+//! is room for another job. So the walk is never further ahead, and now and then it reads a directory on the main
+//! thread. There is no lock: each job owns its path and returns a value. On the main thread, a second task draws a
+//! progress line ten times a second.
 //!
 //! ```sh
 //! cargo run --release --example wc -- src tests
@@ -44,8 +44,9 @@ in it are not followed. Standard input is not read: - is a name like any other.
   --help      print this text
 ";
 
-/// How many jobs may be in flight for each thread. Results are awaited in order. So while one thread reads a big file, the
-/// others can finish this many files each before they run out of work. A waiting job costs little more than its path.
+/// How many jobs may be in flight for each thread. Results are awaited in order. So while one thread reads a big file,
+/// the others can finish this many files each before they run out of work. A waiting job costs little more than its
+/// path.
 const IN_FLIGHT: usize = 32;
 
 /// How many bytes are read at a time. A running job needs no more memory than this, however big its file is.
@@ -64,8 +65,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // Only writing the results can fail here. If the reader has closed the pipe, as in `wc … | head -1`, there is
-            // nothing to report.
+            // Only writing the results can fail here. If the reader has closed the pipe, as in `wc … | head -1`, there
+            // is nothing to report.
             if error.kind() != ErrorKind::BrokenPipe {
                 to_stderr(format!("wc: standard output: {error}\n").as_bytes());
             }
@@ -132,9 +133,9 @@ impl AddAssign for Counts {
 
 /// How each byte changes the state "in a word", which is 0 or 1: bit `i` is the new state after state `i`.
 ///
-/// A word is a run of bytes without white space that contains a printable ASCII character: control bytes, and bytes from
-/// 128 on, neither start nor end a word. That is the C locale's rule in coreutils up to 9.4. From 9.5 on, any run without
-/// white space is a word. For ASCII text, both rules give the same numbers.
+/// A word is a run of bytes without white space that contains a printable ASCII character: control bytes, and bytes
+/// from 128 on, neither start nor end a word. That is the C locale's rule in coreutils up to 9.4. From 9.5 on, any run
+/// without white space is a word. For ASCII text, both rules give the same numbers.
 const NEXT: [u8; 256] = {
     let mut next = [0b10; 256];
     let mut byte = 0_u8;
@@ -180,8 +181,8 @@ type Entry = (PathBuf, io::Result<bool>);
 /// The remaining entries of a directory. Each path is built only when the walk reaches it.
 type Level = Box<dyn Iterator<Item = Entry>>;
 
-/// Finds the files, one at a time, in an order that depends only on their names. An error stands for a directory, or for
-/// an entry of a directory, that could not be read.
+/// Finds the files, one at a time, in an order that depends only on their names. An error stands for a directory, or
+/// for an entry of a directory, that could not be read.
 ///
 /// The walk keeps the names in the current directory and in its ancestors, never the names of the whole tree.
 struct Walk {
@@ -198,8 +199,8 @@ impl Walk {
         Self { levels: vec![Box::new(named)] }
     }
 
-    /// The entries of a directory, sorted by name. Symbolic links are left out, so that a walk cannot go round in circles.
-    /// Devices, sockets and pipes are left out too, because opening one may block for ever.
+    /// The entries of a directory, sorted by name. Symbolic links are left out, so that a walk cannot go round in
+    /// circles. Devices, sockets and pipes are left out too, because opening one may block for ever.
     fn list(dir: &Path) -> io::Result<Level> {
         let mut entries: Vec<(OsString, io::Result<FileType>)> = fs::read_dir(dir)?
             .map(|entry| match entry {
@@ -326,7 +327,8 @@ impl Progress {
         }
     }
 
-    /// Writes the text, and blanks that erase the rest of the previous line. Any later output starts in the first column.
+    /// Writes the text, and blanks that erase the rest of the previous line. Any later output starts in the first
+    /// column.
     fn write(text: &str) {
         to_stderr(format!("{text:<0$}\r", Self::WIDTH).as_bytes());
     }

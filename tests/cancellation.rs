@@ -1,5 +1,5 @@
-//! A cancellation is not a panic: when a job is cancelled in `sync_await`, the job unwinds, but neither the panic hook nor
-//! the job's handle reports a panic.
+//! A cancellation is not a panic: when a job is cancelled in `sync_await`, the job unwinds, but neither the panic hook
+//! nor the job's handle reports a panic.
 
 #![forbid(unsafe_code)]
 

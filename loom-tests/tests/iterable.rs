@@ -525,8 +525,8 @@ fn put(
     move |out| count().try_for_each(|number| out.put(number))
 }
 
-/// Forbids: in a buffer for one item, an item that was put is lost, doubled or out of order; or the consumer sees the end
-/// before the body has returned.
+/// Forbids: in a buffer for one item, an item that was put is lost, doubled or out of order; or the consumer sees the
+/// end before the body has returned.
 #[test]
 fn generator_lockstep() {
     model(|| {
@@ -571,8 +571,8 @@ fn put_close() {
     });
 }
 
-/// Forbids: the consumer is dropped while `put` waits for room, and `put` keeps waiting, or an item is leaked or dropped
-/// twice.
+/// Forbids: the consumer is dropped while `put` waits for room, and `put` keeps waiting, or an item is leaked or
+/// dropped twice.
 #[test]
 #[allow(clippy::result_large_err, reason = "counted values are large")]
 fn put_drop() {

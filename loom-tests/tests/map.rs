@@ -73,8 +73,8 @@ fn map_two_reports() {
     });
 }
 
-/// Forbids: a job is started while `max_size` results have not been taken. Only the map orders the two jobs' accesses to
-/// the note.
+/// Forbids: a job is started while `max_size` results have not been taken. Only the map orders the two jobs' accesses
+/// to the note.
 #[test]
 fn map_bounds_the_jobs() {
     both(|unordered| {
@@ -157,8 +157,8 @@ fn map_next_dropped_after_the_report() {
     });
 }
 
-/// Forbids: a map that is dropped as a result comes, or while its jobs wait or run, leaks an item, a result or its waker,
-/// or accesses freed memory.
+/// Forbids: a map that is dropped as a result comes, or while its jobs wait or run, leaks an item, a result or its
+/// waker, or accesses freed memory.
 #[test]
 fn map_dropped() {
     both(|unordered| {

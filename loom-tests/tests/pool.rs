@@ -308,7 +308,8 @@ fn submit_drain() {
     });
 }
 
-/// Forbids: `drain` returns before a thread has ended; or `drain` waits for ever for a thread that has timed out before.
+/// Forbids: `drain` returns before a thread has ended; or `drain` waits for ever for a thread that has timed out
+/// before.
 #[test]
 fn drain_joins() {
     model(|| {
@@ -325,8 +326,8 @@ fn drain_joins() {
     });
 }
 
-/// Forbids: another thread has shut the pool down and is about to refuse a queued job, and `drain` returns while this job
-/// is still queued.
+/// Forbids: another thread has shut the pool down and is about to refuse a queued job, and `drain` returns while this
+/// job is still queued.
 #[test]
 fn drain_beside_a_shutdown() {
     model(|| {
@@ -343,8 +344,8 @@ fn drain_beside_a_shutdown() {
 }
 
 /// Forbids: a thread that drains a pool sees that another thread is refusing the last job, and is not woken after the
-/// job has been refused. (The other thread does not join the pool's threads, because this would wake the draining thread
-/// too.)
+/// job has been refused. (The other thread does not join the pool's threads, because this would wake the draining
+/// thread too.)
 #[test]
 fn drain_beside_a_refusal() {
     model(|| {
@@ -417,8 +418,8 @@ fn two_jobs_drain() {
     });
 }
 
-/// Forbids: a job that is cancelled as a worker takes it runs as well; or it is counted both as run and as cancelled, or
-/// as neither.
+/// Forbids: a job that is cancelled as a worker takes it runs as well; or it is counted both as run and as cancelled,
+/// or as neither.
 #[test]
 fn cancel_start() {
     model(|| {

@@ -1,4 +1,5 @@
-//! Models of `src/primitives/spsc.rs`: operations of the two ends at the same time, in channels for one item and for two.
+//! Models of `src/primitives/spsc.rs`: operations of the two ends at the same time, in channels for one item and for
+//! two.
 //!
 //! Every model also forbids an item that is dropped twice or never, and a slot that both ends access at once.
 

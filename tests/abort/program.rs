@@ -1,4 +1,5 @@
-//! A program that `tests/cancellation.rs` builds with `panic = "abort"`. The exit status is 0 if nothing aborts the program.
+//! A program that `tests/cancellation.rs` builds with `panic = "abort"`. The exit status is 0 if nothing aborts the
+//! program.
 
 use offthread::{LoopHandle, SyncWaitError, ThreadPool, block_on, oneshot, sleep, sync_await, threaded, timeout};
 use std::time::Duration;

@@ -356,7 +356,8 @@ fn a_full_channel_takes_no_more() {
     }
 }
 
-/// Known bug 24, as far as a test can reach it: the positions in the ring wrap around, with every number of queued items.
+/// Known bug 24, as far as a test can reach it: the positions in the ring wrap around, with every number of queued
+/// items.
 #[test]
 fn the_ring_goes_round_and_round() {
     for size in SIZES {
@@ -611,8 +612,9 @@ fn a_channel_of_size_zero_panics() {
     assert!(catch_unwind(|| spsc::channel::<()>(0)).is_err());
 }
 
-/// A `max_size` that cannot be allocated, or that the counters cannot represent, panics with a message that contains the
-/// size, and never aborts. The smaller sizes of this test can be counted, but need more bytes than there are addresses.
+/// A `max_size` that cannot be allocated, or that the counters cannot represent, panics with a message that contains
+/// the size, and never aborts. The smaller sizes of this test can be counted, but need more bytes than there are
+/// addresses.
 #[test]
 fn a_size_that_cannot_be_had_panics_with_its_size() {
     fn check<T: 'static>(size: usize) {
@@ -1606,8 +1608,8 @@ fn giving_up_send_while_receiving() {
     }
 }
 
-/// An item whose send returned `Ok` is received, unless the receiver was dropped. After the receiver has seen the end, no
-/// send returns `Ok`.
+/// An item whose send returned `Ok` is received, unless the receiver was dropped. After the receiver has seen the end,
+/// no send returns `Ok`.
 #[test]
 fn what_was_sent_before_the_close_is_received() {
     let _watchdog = watchdog();

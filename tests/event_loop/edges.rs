@@ -64,9 +64,9 @@ fn a_task_still_in_the_inbox_is_dropped_in_the_cancelling_call() {
     assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
 }
 
-/// When a task is cancelled, two panics may occur: in the `Drop` of the future, or of an output that comes too late; and
-/// in the waker of the code that awaits the task. Each panic is caught by itself, because two panics at once would abort
-/// the process.
+/// When a task is cancelled, two panics may occur: in the `Drop` of the future, or of an output that comes too late;
+/// and in the waker of the code that awaits the task. Each panic is caught by itself, because two panics at once would
+/// abort the process.
 #[test]
 fn two_panics_as_a_task_ends_do_not_abort() {
     struct Panics;
@@ -159,8 +159,8 @@ fn spawn_works_in_the_destructor_of_a_thread_local() {
     }
 }
 
-/// In the destructor of a thread-local, a loop can run everything: jobs, which go to the loop's pool, timers, iterables,
-/// and jobs of a pool that is made there.
+/// In the destructor of a thread-local, a loop can run everything: jobs, which go to the loop's pool, timers,
+/// iterables, and jobs of a pool that is made there.
 #[test]
 fn everything_works_in_the_destructor_of_a_thread_local() {
     static VAR: ContextVar<u8> = ContextVar::new();
@@ -370,8 +370,8 @@ fn a_loop_that_ends_wakes_its_sleeps() {
 
 // --- other runtimes -------------------------------------------------------------------------------------------------
 
-/// `sync_wait` returns `WouldDeadlock` in the `Drop` of a future that the awaited runtime runs, after the future has ended
-/// or was cancelled.
+/// `sync_wait` returns `WouldDeadlock` in the `Drop` of a future that the awaited runtime runs, after the future has
+/// ended or was cancelled.
 #[test]
 fn waiting_for_the_runtime_that_drops_the_future_would_deadlock() {
     let _watchdog = watchdog();

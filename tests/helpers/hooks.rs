@@ -36,7 +36,8 @@ impl Hooks {
     pub fn waker(self: &Arc<Self>) -> Waker {
         /// Each waker owns one count of the `Arc` that its data points into.
         fn arc(data: *const ()) -> Arc<Hooks> {
-            // SAFETY: `data` comes from `Arc::into_raw`, and each caller takes over or gives back the count that goes with it.
+            // SAFETY: `data` comes from `Arc::into_raw`, and each caller takes over or gives back the count that goes
+            // with it.
             unsafe { Arc::from_raw(data.cast()) }
         }
         fn raw(hooks: Arc<Hooks>) -> RawWaker {

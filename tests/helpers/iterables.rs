@@ -66,8 +66,8 @@ pub fn assert_panics_once<T: Send + 'static>(stream: &mut IteratorWrapper<T>) ->
     said
 }
 
-/// A stream with a full buffer, from which no item has been taken. A pooled stream is paused, and all threads of its pool
-/// are idle; a separate stream is blocked.
+/// A stream with a full buffer, from which no item has been taken. A pooled stream is paused, and all threads of its
+/// pool are idle; a separate stream is blocked.
 pub fn filled(kind: Kind, pool: &ThreadPool, max_size: usize) -> (IteratorWrapper<Item>, Watch) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let (watch, start) = (Watch::default(), Gate::default());
@@ -162,8 +162,8 @@ impl Watch {
         ends.first().cloned()
     }
 
-    /// Waits until all items have been dropped, and the iterator, or the closure that would make it. Asserts that each was
-    /// dropped once.
+    /// Waits until all items have been dropped, and the iterator, or the closure that would make it. Asserts that each
+    /// was dropped once.
     #[track_caller]
     pub fn wait_for_the_end(&self) {
         until("everything is dropped", || Arc::strong_count(&self.0) == 1);

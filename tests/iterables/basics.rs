@@ -1,8 +1,8 @@
-//! Blocking iterators as async streams: items, panics, threads and contexts. `close.rs` tests closing, and `pool.rs` tests
-//! iterables in pools.
+//! Blocking iterators as async streams: items, panics, threads and contexts. `close.rs` tests closing, and `pool.rs`
+//! tests iterables in pools.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
-//! is not in this repository.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
+//! which is not in this repository.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Closing and dropping an iterable in each of its states; and `scope`.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
-//! is not in this repository.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
+//! which is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -268,8 +268,8 @@ fn in_the_middle_of_being_made() {
     close_each(&BOTH, 1, in_make);
 }
 
-/// Forbids that `next` is called after the stream was closed or dropped, or its pool was shut down, while `make` ran. In
-/// one case `next` would block for ever.
+/// Forbids that `next` is called after the stream was closed or dropped, or its pool was shut down, while `make` ran.
+/// In one case `next` would block for ever.
 #[test]
 fn closed_while_it_is_made_no_item_is_begun() {
     let _watchdog = watchdog();

@@ -132,8 +132,8 @@ fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
     drop(streams);
 }
 
-/// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items, although
-/// a job is queued.
+/// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items,
+/// although a job is queued.
 #[test]
 fn a_quick_consumer_holds_nobody_up() {
     let _watchdog = watchdog();

@@ -1,5 +1,5 @@
-//! A reader or sender that never has to wait still gives way to its executor. So time-outs around it fire and other tasks
-//! run, under the crate's own loop and under other executors.
+//! A reader or sender that never has to wait still gives way to its executor. So time-outs around it fire and other
+//! tasks run, under the crate's own loop and under other executors.
 
 #![forbid(unsafe_code)]
 
@@ -18,8 +18,8 @@ const ITEMS: usize = 1000;
 /// After this many items in a row, an awaiting end gives way.
 const IN_A_ROW: usize = 128;
 
-/// Polls a future until it is ready, and returns how often it was pending. Asserts that each time the future had already
-/// woken its waker.
+/// Polls a future until it is ready, and returns how often it was pending. Asserts that each time the future had
+/// already woken its waker.
 fn times_given_way(future: impl Future<Output = ()>) -> usize {
     let mut future = pin!(future);
     for times in 0.. {

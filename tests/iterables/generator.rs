@@ -92,8 +92,8 @@ fn every_item_in_its_order() {
     assert_eq!((stats.submitted, stats.succeeded), (0, 0));
 }
 
-/// Forbids that anything runs, or a thread starts, before the first poll; or that the body of a closed or dropped stream
-/// runs.
+/// Forbids that anything runs, or a thread starts, before the first poll; or that the body of a closed or dropped
+/// stream runs.
 #[test]
 fn nothing_runs_before_the_first_poll() {
     let _watchdog = watchdog();
@@ -115,7 +115,8 @@ fn nothing_runs_before_the_first_poll() {
     }
 }
 
-/// Forbids that the buffer holds more items than `max_size`, or fewer. The body holds one more item, in its waiting `put`.
+/// Forbids that the buffer holds more items than `max_size`, or fewer. The body holds one more item, in its waiting
+/// `put`.
 #[test]
 fn the_bound_is_exact() {
     let _watchdog = watchdog();
@@ -371,8 +372,8 @@ fn close_while_put_waits() {
     until("the spare threads have ended", || pool.stats().threads <= 1);
 }
 
-/// Forbids that `put` accepts an item after the close, or does not give it back. This holds also for later calls, if the
-/// body ignores the error.
+/// Forbids that `put` accepts an item after the close, or does not give it back. This holds also for later calls, if
+/// the body ignores the error.
 #[test]
 fn put_after_the_close_gives_the_item_back() {
     let _watchdog = watchdog();
@@ -511,8 +512,8 @@ fn a_job_runs_while_put_waits() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that a shutdown or a drain waits for ever for a `put` that waits for room, loses buffered items, or looks like
-/// the end.
+/// Forbids that a shutdown or a drain waits for ever for a `put` that waits for room, loses buffered items, or looks
+/// like the end.
 #[test]
 fn the_pools_end_while_put_waits() {
     let _watchdog = watchdog();

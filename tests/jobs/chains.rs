@@ -1,5 +1,5 @@
-//! Chains of 100 000 values, each of which owns the next, on a stack of 2 MiB. The chains are cancelled, dropped, refused,
-//! awaited, or waited for.
+//! Chains of 100 000 values, each of which owns the next, on a stack of 2 MiB. The chains are cancelled, dropped,
+//! refused, awaited, or waited for.
 
 #![forbid(unsafe_code)]
 
@@ -128,7 +128,8 @@ fn each_refused_job_submits_the_next() {
     });
 }
 
-/// Forbids: the stack overflows when a closed loop drops a task, a call or a timer whose `Drop` adds the next, and so on.
+/// Forbids: the stack overflows when a closed loop drops a task, a call or a timer whose `Drop` adds the next, and so
+/// on.
 #[test]
 fn each_task_that_a_closed_loop_drops_spawns_the_next() {
     type Spawn = fn(&LoopHandle, Box<dyn FnOnce() + Send>);

@@ -256,7 +256,8 @@ fn a_handle_moves_and_the_last_waker_counts() {
     let there = thread::spawn(move || (outcome.wait().unwrap(), block_on(other)));
     let _pool = busy.free();
     assert_eq!(there.join().unwrap(), (1, 2));
-    // The other thread has replaced this waker, or the job has ended first. In both cases the waker is no longer needed.
+    // The other thread has replaced this waker, or the job has ended first. In both cases the waker is no longer
+    // needed.
     first.wait_until_none_is_kept();
     assert_eq!((second.kept(), second.wakes()), (0, 0));
 }
@@ -709,8 +710,8 @@ fn a_running_job_is_asked() {
     assert!(!pool.spawn(is_cancelled).wait());
 }
 
-/// Dropping the handle of a running job does not interrupt the job: `is_cancelled` turns true in the job, and the result
-/// is dropped.
+/// Dropping the handle of a running job does not interrupt the job: `is_cancelled` turns true in the job, and the
+/// result is dropped.
 #[test]
 fn a_running_job_sees_its_handle_go() {
     let _watchdog = watchdog();
@@ -1002,8 +1003,8 @@ fn a_pool_of_a_million_threads_is_cheap() {
     }
 }
 
-/// Jobs that are spawned and awaited one after the other need one thread, not two: when a handle resolves, its worker is
-/// free.
+/// Jobs that are spawned and awaited one after the other need one thread, not two: when a handle resolves, its worker
+/// is free.
 #[test]
 fn a_job_after_another_finds_the_idle_thread() {
     let _watchdog = watchdog();

@@ -227,8 +227,8 @@ fn the_first_wins_and_the_other_is_dropped() {
     });
 }
 
-/// Forbids: two branches become ready in one turn of the loop, and the second branch wins; or a branch is polled that was
-/// not woken.
+/// Forbids: two branches become ready in one turn of the loop, and the second branch wins; or a branch is polled that
+/// was not woken.
 #[test]
 fn both_ready_at_once() {
     let _watchdog = watchdog();

@@ -1,7 +1,7 @@
 //! The pool from outside: builder, threads, counters, and jobs that are cancelled or panic.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
-//! is not in this repository.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
+//! which is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -405,8 +405,8 @@ fn submitted_is_the_sum_of_all_there_are() {
     );
 }
 
-/// Forbids that, while other threads use the pool, the counters do not add up, a counter decreases, or more jobs run than
-/// the pool has threads.
+/// Forbids that, while other threads use the pool, the counters do not add up, a counter decreases, or more jobs run
+/// than the pool has threads.
 #[test]
 fn counters_add_up_at_any_moment() {
     let _watchdog = watchdog();

@@ -1,7 +1,7 @@
 //! How a pool ends: `drain`, `shutdown`, `shutdown_timeout`, the last handle, from outside and from its own jobs.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
-//! is not in this repository.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
+//! which is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -423,8 +423,9 @@ fn the_last_handle_is_dropped_in_a_job() {
         let keep = on_drop(move || drop(last));
         let mut cancelled = None;
         match place {
-            // The last handle is dropped inside the job, at the end of the closure, with the result, with the payload, by
-        // a panic, or by a cancel.
+            // The last handle is dropped inside the job, at the end of the closure, with the result, with the payload,
+            // by
+            // a panic, or by a cancel.
             0 => pool.spawn(move || drop(keep)).detach(),
             1 => pool.spawn(move || _ = &keep).detach(),
             2 => pool.spawn(move || keep).detach(),
@@ -766,8 +767,8 @@ fn a_job_without_a_handle_is_waited_for() {
     }
 }
 
-/// Forbids: one of two threads that call `drain` or `shutdown` returns before the destructors of the pool's thread-locals
-/// have run.
+/// Forbids: one of two threads that call `drain` or `shutdown` returns before the destructors of the pool's
+/// thread-locals have run.
 #[test]
 fn closing_waits_for_the_destructors_of_thread_locals() {
     struct Flag(Arc<AtomicBool>);
@@ -827,8 +828,8 @@ fn a_thread_local_may_close_its_pool() {
     }
 }
 
-/// Forbids: a running job that waits for a queued job hangs, because a shutdown is dropping the closure that precedes the
-/// queued job, and the closure's `Drop` waits for the running job.
+/// Forbids: a running job that waits for a queued job hangs, because a shutdown is dropping the closure that precedes
+/// the queued job, and the closure's `Drop` waits for the running job.
 #[test]
 fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
     let _watchdog = watchdog();
@@ -857,8 +858,8 @@ fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
     assert!(first.outcome().wait().is_err());
 }
 
-/// Forbids: a job waits for a stop hook of another pool, which it drains, and so keeps its own pool from running the job
-/// that this hook waits for.
+/// Forbids: a job waits for a stop hook of another pool, which it drains, and so keeps its own pool from running the
+/// job that this hook waits for.
 #[test]
 fn a_job_that_drains_another_pool_holds_nobody_up() {
     let _watchdog = watchdog();

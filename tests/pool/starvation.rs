@@ -1,7 +1,7 @@
 //! A pool cannot starve itself: jobs that wait for other jobs, and for each other, in pools with too few threads.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which
-//! is not in this repository.
+//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
+//! which is not in this repository.
 
 #![forbid(unsafe_code)]
 
@@ -330,8 +330,8 @@ fn wake_at_the_end(pool: &ThreadPool, jobs: usize, code: impl Fn() + Send + Sync
     held.into_iter().map(|running| running.job).collect()
 }
 
-/// Forbids that the waker of a job's handle blocks without the crate's knowledge, and delays other jobs although threads
-/// are free.
+/// Forbids that the waker of a job's handle blocks without the crate's knowledge, and delays other jobs although
+/// threads are free.
 #[test]
 fn a_waker_that_blocks_holds_up_its_own_thread_only() {
     let _watchdog = watchdog();
@@ -460,7 +460,8 @@ fn the_size_holds_after_many_blocked_jobs_return() {
             let (crowd, seen, new) = (crowd.clone(), Arc::clone(&seen), new.clone());
             move || {
                 new.enter();
-                // `crowd` only shrinks, and is read last. So the sum is at most the number of jobs that really ran at once.
+                // `crowd` only shrinks, and is read last. So the sum is at most the number of jobs that really ran at
+                // once.
                 seen.fetch_max(new.now() + crowd.now(), Ordering::SeqCst);
                 thread::yield_now();
                 new.leave();

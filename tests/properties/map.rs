@@ -96,8 +96,8 @@ struct Record {
     started: AtomicUsize,
     /// How many results have been taken.
     taken: AtomicUsize,
-    /// How often one of these rules was broken. Only the consumer calls the iterator, only if there is room, and not after
-    /// the iterator's end. At most `max_size` jobs have started whose results have not been taken.
+    /// How often one of these rules was broken. Only the consumer calls the iterator, only if there is room, and not
+    /// after the iterator's end. At most `max_size` jobs have started whose results have not been taken.
     broken: AtomicUsize,
 }
 
@@ -275,9 +275,9 @@ proptest! {
     // No regression files: a failing case is printed, and can be turned into a test.
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Forbids a result or a panic that is lost, doubled, or out of order; a consumer that is not woken; an iterator that is
-    /// called without room, by another thread, or after its end; more than `max_size` jobs in flight; and an item that is
-    /// never dropped.
+    /// Forbids a result or a panic that is lost, doubled, or out of order; a consumer that is not woken; an iterator
+    /// that is called without room, by another thread, or after its end; more than `max_size` jobs in flight; and an
+    /// item that is never dropped.
     #[test]
     fn random_programs(
         threads in 1..4_usize,

@@ -55,8 +55,8 @@ fn a_select_loop_loses_nothing() {
     }
 }
 
-/// tachyonix 1: forbids that a forgotten `send` or `recv` future is accessed after its channel end was dropped, or takes
-/// the wake-up of the next future.
+/// tachyonix 1: forbids that a forgotten `send` or `recv` future is accessed after its channel end was dropped, or
+/// takes the wake-up of the next future.
 #[test]
 fn forgotten_futures_of_channels() {
     let _watchdog = watchdog();

@@ -16,7 +16,8 @@ use std::thread;
 
 // --- the end of a loop ----------------------------------------------------------------------------------------------
 
-/// tokio 4724, tokio 6505: forbids that tasks that wait for each other, or for themselves, are leaked when their loop ends.
+/// tokio 4724, tokio 6505: forbids that tasks that wait for each other, or for themselves, are leaked when their loop
+/// ends.
 #[test]
 fn tasks_that_wait_for_each_other_are_dropped() {
     let _watchdog = watchdog();
@@ -41,8 +42,8 @@ fn tasks_that_wait_for_each_other_are_dropped() {
     assert_eq!(Arc::strong_count(&value), 1);
 }
 
-/// compio 901, tokio 1584, tokio 6238: forbids that left-over tasks whose `Drop` panics are leaked, or hide the panic of
-/// the main future.
+/// compio 901, tokio 1584, tokio 6238: forbids that left-over tasks whose `Drop` panics are leaked, or hide the panic
+/// of the main future.
 #[test]
 fn left_over_tasks_whose_drops_panic() {
     let _watchdog = watchdog();
@@ -114,8 +115,8 @@ fn a_wake_up_under_a_lock_while_the_loop_ends() {
     }
 }
 
-/// tokio 3752, tokio 7499, zbus 380, asyncio 258: forbids that the end of a loop overflows the stack, or hangs, when each
-/// task or call that the loop drops adds another one. (`tests/jobs/chains.rs` does the same with a closed loop.)
+/// tokio 3752, tokio 7499, zbus 380, asyncio 258: forbids that the end of a loop overflows the stack, or hangs, when
+/// each task or call that the loop drops adds another one. (`tests/jobs/chains.rs` does the same with a closed loop.)
 #[test]
 fn each_drop_while_the_loop_ends_adds_the_next() {
     type Add = fn(&LoopHandle, Adds);
@@ -182,8 +183,8 @@ fn a_thread_that_has_entered_a_loop_that_is_gone() {
 
 // --- nesting --------------------------------------------------------------------------------------------------------
 
-/// tokio 5177, tokio 2529, tauri 5068: forbids that the running loop is damaged by a nested `block_on`, which panics, or
-/// by another loop that is dropped inside it.
+/// tokio 5177, tokio 2529, tauri 5068: forbids that the running loop is damaged by a nested `block_on`, which panics,
+/// or by another loop that is dropped inside it.
 #[test]
 fn a_loop_goes_on_after_a_nested_block_on() {
     let _watchdog = watchdog();
@@ -250,8 +251,8 @@ fn sync_await_three_loops_deep() {
     fn job<R: Send + 'static>(func: impl FnOnce() -> R + Send + 'static) -> Job<R> {
         POOL.get_or_init(|| ThreadPool::new(1)).spawn(func)
     }
-    /// A loop that awaits a job. The job waits for a future on this loop, which awaits a second job. The second job runs
-    /// the loop of the next level.
+    /// A loop that awaits a job. The job waits for a future on this loop, which awaits a second job. The second job
+    /// runs the loop of the next level.
     fn level(left: u32) -> u32 {
         block_on(async move {
             let ticks = spawn(async {

@@ -37,7 +37,8 @@ fn an_iterable_whose_buffer_cannot_be_had_can_be_closed() {
     }
 }
 
-/// futures-concurrency 120, futures-rs 1567: forbids that an iterator is called again after its end, or asked for its size.
+/// futures-concurrency 120, futures-rs 1567: forbids that an iterator is called again after its end, or asked for its
+/// size.
 #[test]
 fn an_iterator_that_goes_on_after_its_end() {
     struct Unfused(Arc<AtomicU32>);
@@ -108,7 +109,8 @@ fn scopes_that_exchange_their_iterables() {
     assert_eq!(Arc::strong_count(&value), 1);
 }
 
-/// Known bug 9: forbids that an iterator that closes the pool in which it runs waits for itself, in `next` or in its `Drop`.
+/// Known bug 9: forbids that an iterator that closes the pool in which it runs waits for itself, in `next` or in its
+/// `Drop`.
 #[test]
 fn an_iterator_closes_its_pool() {
     let _watchdog = watchdog();

@@ -1,5 +1,5 @@
-//! Pools: code in unusual places that closes its pool, waits for its pool, or blocks; hooks; the global pool; the end of
-//! the process.
+//! Pools: code in unusual places that closes its pool, waits for its pool, or blocks; hooks; the global pool; the end
+//! of the process.
 
 use crate::helpers::iterables::*;
 use crate::hooks::Hooks;
@@ -30,8 +30,8 @@ static VALUE: ContextVar<Value> = ContextVar::new();
 
 // --- closing a pool from inside -------------------------------------------------------------------------------------
 
-/// zio 534, scoped-pool 1, tokio 2529: forbids that a handle's waker, which runs on a thread of the pool, waits for this
-/// thread when it closes the pool.
+/// zio 534, scoped-pool 1, tokio 2529: forbids that a handle's waker, which runs on a thread of the pool, waits for
+/// this thread when it closes the pool.
 #[test]
 fn a_waker_closes_the_pool() {
     let _watchdog = watchdog();
@@ -87,8 +87,8 @@ fn leave_behind<R>(running: Running<R>) {
     running.stop.open();
 }
 
-/// rayon 1242: forbids that a thread that ends after its keep-alive time waits for itself, when one of its thread-locals
-/// closes the pool. (`tests/pool/shutdown.rs` tests threads that end with their pool.)
+/// rayon 1242: forbids that a thread that ends after its keep-alive time waits for itself, when one of its
+/// thread-locals closes the pool. (`tests/pool/shutdown.rs` tests threads that end with their pool.)
 #[test]
 fn a_thread_local_of_an_idle_thread_closes_the_pool() {
     let _watchdog = watchdog();
@@ -347,8 +347,8 @@ fn what_blocks_beside_a_job_holds_up_its_own_thread_only() {
 
 // --- jobs and locks -------------------------------------------------------------------------------------------------
 
-/// nearcore 15554, aptos-core 19541: forbids that a job that holds a lock while it waits runs, on its own stack, another
-/// job that locks the same mutex.
+/// nearcore 15554, aptos-core 19541: forbids that a job that holds a lock while it waits runs, on its own stack,
+/// another job that locks the same mutex.
 #[test]
 fn waiting_with_a_lock_runs_no_other_job() {
     let _watchdog = watchdog();
@@ -414,7 +414,8 @@ fn shutdown_right_after_a_cancelled_job() {
     }
 }
 
-/// rayon 449, rayon 819, rayon 446: forbids that pools that jobs of other pools make and drop hang, or lose their queues.
+/// rayon 449, rayon 819, rayon 446: forbids that pools that jobs of other pools make and drop hang, or lose their
+/// queues.
 #[test]
 fn pools_made_and_dropped_in_jobs_of_other_pools() {
     fn nested(left: u32) -> u32 {
@@ -464,7 +465,8 @@ fn global_pool_probe() {
     println!("the probe has seen it all");
 }
 
-/// pixi 4402, tokio 5338: forbids that a process that exits in a job waits for other jobs, streams or loops, or crashes.
+/// pixi 4402, tokio 5338: forbids that a process that exits in a job waits for other jobs, streams or loops, or
+/// crashes.
 #[test]
 fn the_process_exits_from_a_job() {
     let output = child("pool::exit_probe", None);

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Waker;
 use std::thread;
 
-/// tokio 5162, tokio 4973, tokio 5902: forbids that a loop, a pool or a handle in a thread-local panics or hangs when it is
-/// dropped, before or after the crate's own thread-locals.
+/// tokio 5162, tokio 4973, tokio 5902: forbids that a loop, a pool or a handle in a thread-local panics or hangs when
+/// it is dropped, before or after the crate's own thread-locals.
 #[test]
 fn everything_in_a_thread_local() {
     thread_local! {

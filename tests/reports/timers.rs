@@ -108,8 +108,8 @@ fn a_wakers_drop_drops_the_next_sleep() {
     assert!(poll(&mut last, Waker::noop()).is_ready());
 }
 
-/// No report: forbids that a deadlock occurs, or that `cancel` returns true a second time, when a timer is cancelled and
-/// its callback's `Drop` cancels the same timer again.
+/// No report: forbids that a deadlock occurs, or that `cancel` returns true a second time, when a timer is cancelled
+/// and its callback's `Drop` cancels the same timer again.
 #[test]
 fn a_call_that_cancels_itself_as_it_is_dropped() {
     let _watchdog = watchdog();

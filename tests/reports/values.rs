@@ -23,8 +23,8 @@ impl Drop for Bomb {
     }
 }
 
-/// rust 86027, rust 85927: forbids that a thread or the process ends because the `Drop` of a panic payload panics, with a
-/// payload whose `Drop` panics, and so on.
+/// rust 86027, rust 85927: forbids that a thread or the process ends because the `Drop` of a panic payload panics, with
+/// a payload whose `Drop` panics, and so on.
 #[test]
 fn a_payload_whose_drop_panics_with_such_a_payload() {
     /// Discards a panic, but not its payload.

@@ -90,8 +90,8 @@ fn handles_survive_a_waker_that_cannot_be_cloned() {
     }
 }
 
-/// tokio 3689: forbids that a task, a sleep of a loop, or a `gather` waits for ever after it was polled with a waker whose
-/// clone panics.
+/// tokio 3689: forbids that a task, a sleep of a loop, or a `gather` waits for ever after it was polled with a waker
+/// whose clone panics.
 #[test]
 fn a_loop_survives_a_waker_that_cannot_be_cloned() {
     let _watchdog = watchdog();

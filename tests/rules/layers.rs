@@ -86,7 +86,8 @@ fn code(text: &str) -> String {
     })
 }
 
-/// All module paths that a file names with `crate::`, braces expanded one level: `crate::a::{b, c::D}` is `a::b`, `a::c::D`.
+/// All module paths that a file names with `crate::`, braces expanded one level: `crate::a::{b, c::D}` is `a::b`,
+/// `a::c::D`.
 fn imports(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::").filter(|(at, _)| !code[..*at].ends_with('$')) {
