@@ -67,7 +67,7 @@ fn a_job_that_is_cut_short_is_cancelled() {
     let _one_test = count_panics();
     let pool = ThreadPool::new(1);
     let job = waiting_job(|code| pool.spawn(code));
-    assert!(!job.cancel(), "a running job cannot be cancelled in time");
+    assert!(!job.cancel(), "the running job was cancelled as if it had not started");
     assert!(matches!(job.outcome().wait(), Err(JoinError::Cancelled)));
     let stats = pool.stats();
     assert_eq!((stats.submitted, stats.cancelled, stats.panicked, stats.succeeded, stats.queued), (1, 1, 0, 0, 0));

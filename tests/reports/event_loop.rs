@@ -161,7 +161,7 @@ fn sync_wait_in_the_drop_of_a_left_over_task() {
         spawn(never_ending(guard)).detach();
         yield_now().await;
     });
-    assert!(hears.recv().unwrap().is_err(), "the loop is ending, so nothing could run the future");
+    assert!(hears.recv().unwrap().is_err(), "a loop that is ending has run the future");
 }
 
 /// bumble 947: forbids that a thread that has entered a closed loop cannot run jobs, or a loop of its own.
