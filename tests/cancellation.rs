@@ -311,7 +311,6 @@ fn sync_wait_returns_the_cancellation() {
 /// Forbids: where panics abort, cancelling a job that waits in `sync_await` ends the process.
 #[test]
 fn where_panics_abort_a_cancel_does_not() {
-    let _watchdog = watchdog();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("abort-{}", process::id()));
     fs::create_dir_all(&folder).unwrap();
@@ -327,6 +326,7 @@ fn where_panics_abort_a_cancel_does_not() {
     compile(&["--crate-name", "offthread", "--crate-type", "rlib", "src/lib.rs"]);
     let library = format!("offthread={}", folder.join("liboffthread.rlib").display());
     compile(&["--extern", &library, "tests/abort/program.rs"]);
+    let _watchdog = watchdog();
     let program = folder.join("program").with_extension(env::consts::EXE_EXTENSION);
     let output = Command::new(program).output().unwrap();
     assert!(output.status.success(), "{output:?}");

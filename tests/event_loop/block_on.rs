@@ -767,7 +767,8 @@ fn waiting_takes_no_cpu_time() {
         let before = cpu_time();
         (0..5).for_each(|_| wait());
         let used = cpu_time().saturating_sub(before);
-        assert!(used < Duration::from_millis(10), "{name} took {used:?} of CPU time");
+        // A second is waited for in all.
+        assert!(used < Duration::from_millis(100), "{name} took {used:?} of CPU time");
     }
     let _watchdog = watchdog();
     let pool = ThreadPool::new(6);

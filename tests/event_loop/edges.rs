@@ -236,7 +236,8 @@ fn timers_of_other_threads_keep_the_order() {
     };
     block_on(async {
         let handle = LoopHandle::current();
-        handle.call_later(Duration::from_millis(600), note(3));
+        // The thread is joined before the loop can fire any of the three.
+        let third = note(3);
         thread::scope(|scope| {
             let handle = handle.clone();
             let (second, first) = (note(2), note(1));
@@ -245,7 +246,9 @@ fn timers_of_other_threads_keep_the_order() {
                 handle.call_later(Duration::from_millis(20), first);
             });
         });
-        thread::sleep(Duration::from_millis(650));
+        // Later than the other two, since it is added after them.
+        handle.call_later(Duration::from_millis(200), third);
+        thread::sleep(Duration::from_millis(250));
         yield_now().await;
         yield_now().await;
     });

@@ -360,8 +360,11 @@ fn timers_live_on_until_the_next_call() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
-    let (timer, called) = call_later(&handle, 2 * MILLI);
-    let task = event_loop.block_on(async { spawn(sleep(2 * MILLI)) });
+    // No later poll of the loop: neither can fire in this call.
+    let (timer, called, task) = event_loop.block_on(async {
+        let (timer, called) = call_later(&handle, 2 * MILLI);
+        (timer, called, spawn(sleep(2 * MILLI)))
+    });
     // Lets the deadlines pass.
     thread::sleep(5 * MILLI);
     assert!(called.try_recv().is_err() && !task.is_finished());

@@ -18,13 +18,13 @@ fn job(pool: &ThreadPool, number: usize) -> Job<usize> {
     pool.spawn(move || black_box(&captured)[number % 32])
 }
 
-/// Asserts that the shutdown of a pool whose thread is free takes less than a second.
+/// Asserts that the shutdown of a pool whose thread is free takes less than ten seconds.
 #[track_caller]
 fn shut_down_in_no_time(pool: &ThreadPool) {
     let start = Instant::now();
     pool.shutdown();
     let time = start.elapsed();
-    assert!(time < Duration::from_secs(1), "the shutdown took {time:?}");
+    assert!(time < Duration::from_secs(10), "the shutdown took {time:?}");
 }
 
 /// Forbids that jobs that are cancelled right after their submission make the queue grow.
@@ -98,7 +98,7 @@ fn cancelled_jobs_do_not_hold_up_the_end() {
             pool.shutdown();
         }
         let time = start.elapsed();
-        assert!(time < Duration::from_secs(1), "it took {time:?}");
+        assert!(time < Duration::from_secs(10), "it took {time:?}");
         let stats = pool.stats();
         assert_eq!((stats.cancelled, stats.succeeded, running_now(&stats)), (JOBS as u64, 1, 0));
     }

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use crate::helpers::common::until;
 use offthread::{Sleep, sleep};
 
 fn is_running() -> bool {
@@ -25,16 +26,13 @@ fn begin(duration: Duration) -> Sleep {
 #[test]
 fn timer_thread_ends_after_a_cancelled_sleep() {
     let long = begin(Duration::from_secs(3600));
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(is_running());
+    until("the thread has its name", is_running);
     drop(long);
     std::thread::sleep(Duration::from_secs(5));
     assert!(is_running(), "the thread ended too early");
-    std::thread::sleep(Duration::from_secs(7));
-    assert!(!is_running());
+    until("the thread has ended", || !is_running());
     // A new sleep starts the thread again.
     let long = begin(Duration::from_secs(3600));
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(is_running());
+    until("the thread runs again", is_running);
     drop(long);
 }

@@ -1,8 +1,7 @@
-//! Rules of the source: layers, auto traits, and the locations of panics.
+//! Rules of the source: layers and auto traits.
 
 #[path = "../helpers/mod.rs"]
 mod helpers;
 
 mod auto_traits;
 mod layers;
-mod locations;
