@@ -10,14 +10,15 @@
 //!            idle ------------ not woken for `keep_alive` ---------------------------------> end
 //! ```
 //!
-//! 1. A worker counts as searching from just before its job's handle resolves until it has looked at the queue. So a
-//!    job that is submitted when the one before has resolved runs on the same thread. While the worker runs a waker, or
-//!    drops a result that nobody wants, it counts as finishing. If it knows that more entries are ready (`has_more`),
-//!    it stays active.
+//! 1. A worker counts as searching from just before its job's handle resolves until the worker has looked at the queue.
+//!    So a job that is submitted when the previous job has resolved runs on the same thread. While the worker runs a
+//!    waker, or drops a result that nobody wants, the worker counts as finishing. A worker that knows of more entries
+//!    in `Ready` (`has_more`) skips both stages and stays active.
 //! 2. A worker that finds nothing yields for a moment, still searching, and then goes idle. An idle worker waits on a
-//!    condvar of its own, with the lock of the pool's state. A thread that wakes the worker takes it out of the list of
-//!    idle workers; this tells the worker from a spurious wake-up.
-//! 3. While a job, or the start hook, sleeps in the parker, its worker counts as blocked: another thread may run jobs.
+//!    condvar of its own, with the lock of the pool's state. A thread that wakes the worker takes the worker out of the
+//!    list of idle workers. If the worker is still in the list when it wakes up, the wake-up was spurious.
+//! 3. While a job sleeps in the parker, its worker counts as blocked; while the start hook does, as held. Meanwhile
+//!    another thread may run jobs.
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -39,9 +40,9 @@ use crate::sync::{self, Arc, Condvar, thread, thread_local};
 pub struct Worker {
     pub shared: Arc<Shared>,
     stage: Cell<Stage>,
-    /// More entries were ready when it took its job: so it takes the next one without the lock of the state.
+    /// More entries were in `Ready` when this worker took its job: it takes the next one without the lock of the state.
     has_more: Cell<bool>,
-    /// Where its stack begins.
+    /// The address where the thread's stack begins.
     stack: usize,
 }
 
@@ -62,7 +63,7 @@ impl Worker {
         WORKER.try_with(|worker| worker.borrow().clone()).ok().flatten()
     }
 
-    /// The worker of this thread, if it is one of that pool.
+    /// The worker of this thread, if this thread belongs to that pool.
     pub fn of(shared: &Arc<Shared>) -> Option<Rc<Self>> {
         Self::current().filter(|worker| Arc::ptr_eq(&worker.shared, shared))
     }
@@ -86,7 +87,7 @@ impl Worker {
         let mut state = shared.state.lock();
         state.workers.recount(Stage::Starting, Stage::Ended);
         state.wake_waiters();
-        // No further start: it might fail again, without end.
+        // This starts no other thread: the start might fail again, without end.
         let next = if state.workers.count(Stage::Idle) == 0 { Next::Leave } else { state.next(false) };
         drop(state);
         Shared::go_on(shared, next);
@@ -156,7 +157,8 @@ impl Worker {
             if !has_spun && !backoff.is_spent() {
                 self.recount(&mut state, Stage::Searching);
                 drop((ready, state));
-                // Without pauses: during a yield a submitter adds several jobs, and the two contend for the lock once.
+                // Without pauses: during one yield a submitter can add several jobs, so this worker and the submitter
+                // contend for the lock once, not once for each job.
                 // ORDERING: Relaxed: as above.
                 backoff.spin(0, None, || shared.has_entries.load(Relaxed));
                 has_spun = true;
@@ -182,7 +184,7 @@ impl Worker {
         }
     }
 
-    /// Notes a step in the run of this worker's job.
+    /// Counts a job that has ended, and updates the stage, at a step in the run of this worker's job.
     fn note(&self, progress: Progress) {
         let shared = &self.shared;
         if progress != Progress::UserCode {
@@ -199,7 +201,7 @@ impl Worker {
         state.workers.recount(self.stage.replace(to), to);
     }
 
-    /// This worker will not look at the queue soon: other workers must take the entries.
+    /// This worker goes to a stage in which it will not look at the queue soon: other workers must take the entries.
     fn recount_and_go_on(&self, to: Stage) {
         let mut state = self.shared.state.lock();
         self.recount(&mut state, to);
@@ -209,21 +211,21 @@ impl Worker {
         Shared::go_on(&self.shared, next);
     }
 
-    /// From now on, the job of this worker waits for the pool to finish.
+    /// From now on, the job, or the start hook, of this worker waits for the pool to finish.
     pub fn become_exempt(&self) {
         if !matches!(self.stage.get(), Stage::Exempt | Stage::Ended) {
             self.recount_and_go_on(Stage::Exempt);
         }
     }
 
-    /// Whether a job may run inside this worker's job: three quarters of the stack are left for it.
+    /// Whether a job may run inside this worker's job: at least three quarters of the stack are left.
     pub fn has_stack(&self) -> bool {
         let local = 0_u8;
         self.stack.abs_diff(ptr::from_ref(&local).addr()) < self.shared.inline_stack
     }
 }
 
-/// This thread's job, or its start hook, goes to sleep or is awake again. (An exempt worker stays exempt.)
+/// This thread's job, or its start hook, goes to sleep or has woken up. (An exempt worker stays exempt.)
 fn blocking_hook(blocking: Blocking) {
     let Some(worker) = Worker::current() else { return };
     match (blocking, worker.stage.get()) {

@@ -14,23 +14,26 @@
 //! | Woken | has been woken, and is about to look at the queue | Active |
 //! | Ended | takes no more jobs | |
 //!
-//! Searching workers are certain to look at the queue soon, finishing ones only after user code that may take long. At
-//! most `size` workers may be active, which includes those that are starting, woken, searching or finishing. When
-//! blocked workers come back there may be more: then no worker takes a job until the surplus has ended. One thread is
-//! started in place of a held worker. While two are held no thread is started, since each runs the same hook.
+//! A searching worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after
+//! user code, which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing
+//! and Active. At most `size` workers may be active. When blocked workers wake up there may be more: then no worker
+//! takes a job until the surplus workers have ended. One thread is started in place of a held worker. While two workers
+//! are held no thread is started: a new one would run the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:
 //!
-//! * a worker is woken: it looks at the queue when it arrives, and wakes the next; or
-//! * at least as many workers are searching or starting as entries wait; or, counting the finishing ones too, the
-//!   submitter looks again ([`Next::Recheck`]); or
-//! * `size` workers are active, the first of which to end its job takes the next, and no turn with priority waits; or
-//! * no worker is idle, and no thread can be started: there are too many, or the system has just refused one. Then
-//!   turns with priority are not queued, or are taken out and refused.
+//! * A worker has been woken. This worker will look at the queue, and then wake the next worker.
+//! * At least as many workers are searching or starting as entries wait.
+//! * At least as many workers are searching or finishing as entries wait, and the submitter will look again
+//!   ([`Next::Recheck`]).
+//! * `size` workers are active: the first to end its job takes the next entry. If a turn with priority waits, a worker
+//!   is searching or starting.
+//! * No worker is idle, and no thread can be started: there are too many, two workers are held, or the system has just
+//!   refused a thread. In this case turns with priority are not queued, or are taken out and refused.
 //!
-//! [`Workers::next`] restores it. Every step that adds a job, takes one after a look at the whole queue, blocks, or
-//! stops searching calls it.
+//! [`Workers::next`] restores the invariant. Each step that adds a job calls [`Workers::next`], and so does each step
+//! that takes a job after a look at the whole queue, that blocks, or that stops searching.
 //!
 //! Workers are woken one at a time: several would contend for the lock, and when jobs are short, the first has often
 //! run them all before a second arrives. The most recently idle worker is woken first, so that a trickle of jobs lets
@@ -41,20 +44,20 @@ use std::mem;
 
 use crate::sync::{Arc, Condvar};
 
-/// The worker that a thread is to wake, or the threads that it is to start, once the lock is free.
+/// What the calling thread is to do once the lock is free.
 #[must_use = "a job may be waiting for it"]
 pub enum Next {
     /// Nothing is to be done: the invariant holds.
     Leave,
     /// Notify this idle worker.
     Wake(Arc<Condvar>),
-    /// Start so many threads.
+    /// Start this number of threads.
     Start(usize),
-    /// The entries are left to workers that are finishing: yield, and ask again.
+    /// Workers that are finishing may soon take the entries: yield, and ask again.
     Recheck,
 }
 
-/// What a worker does: see the head.
+/// What a worker does: see the head. The stages up to `Active` are those that count as active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Starting,
@@ -73,11 +76,11 @@ pub enum Stage {
 pub struct Workers {
     /// How many workers are in each stage.
     counts: [usize; Stage::Ended as usize + 1],
-    /// The idle ones, the last to go idle at the end.
+    /// The condvars of the idle workers. The worker that went idle last is at the end.
     idle: Vec<Arc<Condvar>>,
-    /// How many may be active.
+    /// How many workers may be active.
     size: usize,
-    /// How many there may be, blocked ones included.
+    /// How many workers there may be in all stages but `Ended`.
     max_threads: usize,
 }
 
@@ -86,7 +89,7 @@ impl Workers {
         Self { counts: Default::default(), idle: Vec::new(), size, max_threads }
     }
 
-    /// How many may be active.
+    /// How many workers may be active.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -95,27 +98,30 @@ impl Workers {
         self.counts[stage as usize]
     }
 
+    /// How many workers are active: see the head.
     fn active(&self) -> usize {
         self.counts[..=Stage::Active as usize].iter().sum()
     }
 
-    /// All of them.
+    /// How many workers there are, except those that have ended.
     pub fn threads(&self) -> usize {
         self.counts[..Stage::Ended as usize].iter().sum()
     }
 
-    /// Whether more are active than may be. A thread that is starting may be held up, and leaves the jobs to the others.
+    /// Whether more workers are active than may be. Starting workers do not count here: one may stay in its start hook
+    /// for long, and the others must take jobs meanwhile.
     pub fn has_surplus(&self) -> bool {
         self.active() - self.count(Stage::Starting) > self.size
     }
 
-    /// Whether a worker that finds nothing to do is to end: there are too many, since some replaced blocked ones.
+    /// Whether a worker that finds nothing to do is to end: there are more than `size` workers, since some were started
+    /// in place of blocked ones.
     pub fn is_spare(&self) -> bool {
         self.active() + self.count(Stage::Idle) > self.size
     }
 
-    /// Restores the invariant: `waiting` entries wait, `priority` of which have priority. `count_finishing`: the caller
-    /// can look again.
+    /// Restores the invariant. `waiting` entries wait; `priority` of these are turns with priority. With
+    /// `count_finishing`, the result may be [`Next::Recheck`]: the caller can look again.
     pub fn next(&mut self, waiting: usize, priority: usize, count_finishing: bool) -> Next {
         let (starting, searching) = (self.count(Stage::Starting), self.count(Stage::Searching));
         let left = waiting.saturating_sub(searching);
@@ -140,14 +146,15 @@ impl Workers {
         Next::Start(starts)
     }
 
-    /// Whether each of the `waiting` turns with priority will soon get a worker, so that none waits for the user code of
-    /// another. `can_start`: the system has not just refused a thread. (A searching worker does not count: it may have to
-    /// run user code first.)
+    /// Whether each of the `waiting` turns with priority will soon get a worker of its own, so that no turn waits for
+    /// the user code of another turn. `can_start`: the system has not just refused a thread. A searching worker does
+    /// not count, since it may become finishing and run user code first.
     pub fn will_take_priority(&self, waiting: usize, can_start: bool) -> bool {
         let coming = [Stage::Woken, Stage::Starting, Stage::Idle].map(|stage| self.count(stage)).iter().sum::<usize>();
         waiting <= coming + if can_start { self.max_threads - self.threads() } else { 0 }
     }
 
+    /// A worker goes from one stage to another.
     pub fn recount(&mut self, from: Stage, to: Stage) {
         self.counts[from as usize] -= 1;
         self.counts[to as usize] += 1;
@@ -171,7 +178,7 @@ impl Workers {
     }
 
     /// The pool is closed: wakes all idle workers, which look at the queue, and then end.
-    #[must_use = "they are to be notified"]
+    #[must_use = "these workers are to be notified"]
     pub fn wake_all(&mut self) -> Vec<Arc<Condvar>> {
         self.counts[Stage::Woken as usize] += mem::take(&mut self.counts[Stage::Idle as usize]);
         mem::take(&mut self.idle)
