@@ -2,19 +2,21 @@
 //!
 //! # What it promises
 //! A closed pool refuses new jobs; its workers end when the queue is empty. A pool that is shut down also refuses the
-//! entries that wait. [`Shared::wait_until_finished`] returns when no entry waits, none is being refused, and
+//! entries that wait. [`Shared::wait_until_finished`] returns when no entry waits, none is being refused, and:
 //!
-//! * for a caller from outside: all threads have ended, the destructors of their thread-locals included;
-//! * for a caller on one of the pool's threads: every worker left is *exempt*. A worker is exempt from the moment its job waits
-//!   for the pool to finish until that job ends. So jobs that wait for the pool do not wait for one another.
+//! * for a caller on another thread: all workers have ended. With `join`, the threads have ended as well, including the
+//!   destructors of their thread-locals.
+//! * for a caller on one of the pool's threads: every worker left is *exempt*. A worker is exempt from the moment its
+//!   job waits for the pool to finish until that job ends. So jobs that wait for the pool do not wait for one another.
 //!
 //! # How
-//! Entries are refused one after the other, each taken out of the queue under the lock and dropped outside of it, since
-//! a closure's `Drop` is user code. Such a `Drop` may itself wait for the pool. Then it first refuses the entries that
-//! are left, and does not wait for those that are being refused, since one of them is its own.
+//! Entries are refused one after the other. Each is taken out of the queue under the lock and dropped outside of the
+//! lock, since a closure's `Drop` is user code. Such a `Drop` may itself wait for the pool. This inner wait first
+//! refuses the entries that are left. It does not wait for entries that are being refused, since one of these is the
+//! entry whose `Drop` is running.
 //!
-//! A thread that ends while the pool is open is not joined: its handle is dropped, since an ended thread keeps its
-//! stack until it is joined or detached.
+//! A thread that ends while the pool is open is not joined: the pool drops the thread's handle, since an ended thread
+//! keeps its stack until it is joined or detached.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -54,16 +56,16 @@ pub struct Handles {
 }
 
 impl State {
-    /// Whether a closed pool has finished, except that threads may have to be joined. `inside`: on one of its own
-    /// threads.
+    /// Whether a closed pool has finished, except that threads may have to be joined. `inside`: the caller is on one of
+    /// the pool's threads.
     fn has_finished(&self, inside: bool) -> bool {
         let left = self.workers.threads() - if inside { self.workers.count(Stage::Exempt) } else { 0 };
         let refusing = &self.closing.refusing;
         left == 0 && self.queue.len() == 0 && (refusing.is_empty() || refusing.contains(&thread::current().id()))
     }
 
-    /// Takes an entry that no worker will take, or will not take soon enough, since the system refuses to start
-    /// threads.
+    /// Takes an entry that no worker will take, or a turn with priority that no worker will take soon, since the system
+    /// refuses to start threads.
     pub fn take_orphan(&mut self, ready: &mut Ready) -> Option<Started> {
         let exempt = if self.closing.closed { self.workers.count(Stage::Exempt) } else { 0 };
         if self.workers.threads() == exempt {
@@ -103,11 +105,11 @@ impl Shared {
         self.close();
         self.stop.set();
         self.refuse_queued();
-        // Last: this ends the paused streams, and the `Drop` of an iterator may wait for any job.
+        // This comes last: it ends the paused streams, and the `Drop` of an iterator may wait for any job.
         self.stop.wake(STREAMS..=STREAMS);
     }
 
-    /// Refuses the entries that wait, if the pool was shut down, or else those that no worker will take.
+    /// If the pool was shut down, refuses all entries that wait; otherwise those that no worker will take.
     fn refuse_queued(&self) {
         self.refuse(
             || JoinError::Cancelled,
@@ -137,7 +139,7 @@ impl Shared {
     }
 
     /// The calling thread is about to end. If the pool is open, drops the thread's handle, so that the system can free
-    /// its stack.
+    /// the thread's stack.
     pub fn thread_leaves(&self) {
         if !self.state.lock().closing.closed {
             let id = thread::current().id();
@@ -146,15 +148,15 @@ impl Shared {
         }
     }
 
-    /// Waits until the closed pool has finished; with `join`, also for the ends of its threads. False: the deadline has
-    /// passed.
+    /// Waits until the closed pool has finished. With `join`, also waits for the ends of its threads, unless this is
+    /// one of them. False: the deadline has passed.
     pub fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>, join: bool) -> bool {
         let inside = is_thread_of(this);
         if let Some(worker) = Worker::of(this) {
             worker.become_exempt();
         }
         let finished = poll_until(deadline, |cx| {
-            // Register, then look. The waker of an earlier wait may still be there.
+            // Register, then look. The waker is there already if an earlier poll or wait has left it.
             let mut state = this.state.lock();
             if !state.closing.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
                 state.closing.waiters.push(cx.waker().clone());
@@ -169,7 +171,7 @@ impl Shared {
                 let Some(thread) = handles.unjoined.pop() else { break };
                 handles.joining += 1;
                 drop(handles);
-                // It may be in its stop hook still. The thread has caught all panics.
+                // The thread may still be in its stop hook. It catches all panics, so `join` returns no error.
                 let _ = blocking(|| thread.join());
                 this.handles.lock().joining -= 1;
                 this.state.lock().wake_waiters();

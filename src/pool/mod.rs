@@ -1,9 +1,11 @@
 //! The threads that run jobs.
 //!
 //! # What it promises
-//! Jobs start in the order of submission, on the pool's threads, at most `threads` of them at once. Every handle
-//! resolves, whatever happens. A thread is started when a job finds no idle one, and ends when it has been idle for
-//! long. A job that waits for another job of its pool never keeps that job from running.
+//! Jobs start on the pool's threads, in the order of submission; only a job that runs inline starts out of turn. At
+//! most `threads` jobs run at once, not counting jobs that sleep in a blocking call of this crate. (When such jobs wake
+//! up there may be more, but no further job starts meanwhile.) Every handle resolves, whatever happens. A thread is
+//! started when a job finds no idle one, and ends when it has been idle for `keep_alive`. A job that waits for another
+//! job of its pool does not keep that job from running.
 //!
 //! The simplest version: `examples/made_4_pool.rs`.
 //!
@@ -11,32 +13,34 @@
 //! *Decide under the lock, act outside.* The lock of [`State`] guards the queue, the list of idle workers and every
 //! count that decides. (The part of the queue that workers take from has a second lock: see `queue.rs`.) So one thread
 //! at a time decides whether to wake a worker, to start one, or to do neither. A decision is a `#[must_use]` value, and
-//! is carried out when the lock is free. No user code runs under a lock, and no worker is woken under one.
+//! is carried out when the lock is free. No user code runs under a lock, and no idle worker is woken under one.
 //!
 //! `queue.rs` has the jobs that wait, `workers.rs` the counts of workers and the invariant of the pool, `worker.rs` the
-//! code of one thread, `closing.rs` the end of a pool, and `stream.rs` the turns of iterables. The counters of
-//! [`PoolStats`] are reported, never decided on.
+//! code of one thread, `closing.rs` the end of a pool, `stream.rs` the turns of iterables, and `map.rs` the results of
+//! [`ThreadPool::map`]. The counters of [`PoolStats`] are reported, never decided on.
 //!
-//! A pool cannot starve itself. A job that waits for a job that has not started runs it inline ([`Job::wait`]). A
-//! thread that sleeps in a blocking call of this crate does not count as one of the `threads`, so another thread takes
-//! its place if jobs wait.
+//! A pool does not starve itself. If a job waits for one that has not started, the waiting thread runs the other job
+//! inline ([`Job::wait`]), while its stack has room. A thread that sleeps in a blocking call of this crate does not
+//! count as one of the `threads`, so another thread takes its place if jobs wait.
 //!
 //! # What can go wrong
 //! * A job is submitted as the only worker goes idle, or as its idle time ends: `submit_idle`, `submit_timeout`.
 //! * Two submitters see the same idle worker, or the same room for a thread: `two_submitters`, `two_jobs_two_threads`.
-//! * The worker that is woken does not wake the next, and its own job waits for the next one's: `woken_worker_wakes_the_next`.
-//! * A worker is counted as searching, but does something that takes long: `result_whose_drop_waits_for_the_next_job`,
-//!   `waker_that_waits`, `start_hook_that_waits`; or blocks outside of this crate: `waker_that_spins`.
+//! * A woken worker takes a job that waits for the next job, and wakes no worker for it: `woken_worker_wakes_the_next`.
+//! * User code waits for a job while its worker counts as searching: `waker_that_waits`, `start_hook_that_waits`.
+//! * The same for a result that nobody wants: `result_whose_drop_waits_for_the_next_job`.
+//! * The same for user code that blocks outside of this crate: `waker_that_spins`.
 //! * An idle worker wakes up spuriously: `spurious_wake_up`.
 //! * A job is submitted as the pool is closed: `submit_shutdown`, `submit_drain`.
 //! * A queued job is cancelled as the pool is drained, or as a worker takes the job: `cancel_drain`, `cancel_start`.
-//! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`; its own jobs close it: `two_jobs_drain`.
-//! * Its last handle is dropped in a job, or while one runs: `last_handle_in_a_job`, `last_handle_running`.
+//! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`.
+//! * Several jobs close their own pool at once: `two_jobs_drain`.
+//! * The pool's last handle is dropped in a job, or while a job runs: `last_handle_in_a_job`, `last_handle_running`.
 //! * A pool is drained while a thread is ending: `drain_joins`.
 //! * A pool is shut down while a job runs, or while it is drained: `shutdown_timeout_waits`, `drain_beside_a_shutdown`.
-//! * A thread that waits for a closed pool is not woken when another thread has refused the last job: `drain_beside_a_refusal`.
-//! * A worker blocks as the job that it waits for is submitted: `submit_block`.
-//! * A blocked worker comes back, and another thread was started in its place: `spare_thread`, `surplus_thread_takes_no_job`.
+//! * A thread waits for a closed pool while another thread refuses the last job: `drain_beside_a_refusal`.
+//! * A worker blocks as the job that the worker waits for is submitted: `submit_block`.
+//! * A blocked worker wakes up after a thread was started in its place: `spare_thread`, `surplus_thread_takes_no_job`.
 //! * A job runs inline while a worker takes it: `inline_wait`.
 #![forbid(unsafe_code)]
 
@@ -86,13 +90,15 @@ use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread};
 /// not count, and another one may run jobs instead. So there may be up to 512 threads. If the system refuses another
 /// thread, the jobs wait until a thread is free.
 ///
-/// The system decides on which CPUs they run. On Linux a thread inherits the CPU mask of the thread that starts it: in
-/// a pool, of a thread that submits a job when no worker is idle. The mask then applies to all jobs of that thread. If
-/// some threads of the program are pinned, set the mask in [`on_thread_start`](ThreadPoolBuilder::on_thread_start).
+/// The system decides on which CPUs the threads run. On Linux a thread inherits the CPU mask of the thread that starts
+/// it. A pool's thread is started by a thread that submits a job, or by another thread of the pool; the inherited mask
+/// applies to all jobs that the new thread runs. If some threads of the program are pinned, set the mask in
+/// [`on_thread_start`](ThreadPoolBuilder::on_thread_start).
 ///
 /// # Closing
 /// Dropping the last handle closes the pool without waiting: its threads run the jobs that are queued, and then end.
-/// [`drain`](Self::drain) also waits for that. [`shutdown`](Self::shutdown) cancels the jobs that have not started.
+/// [`drain`](Self::drain) closes the pool and waits for its threads. [`shutdown`](Self::shutdown) also cancels the jobs
+/// that have not started.
 #[derive(Clone)]
 pub struct ThreadPool {
     owner: Arc<Owner>,
@@ -135,8 +141,8 @@ struct State {
     counters: Counters,
 }
 
-/// How often a submitter yields to workers that are finishing, before it wakes or starts another worker. This takes
-/// about as long as a waker that makes a system call.
+/// How often a submitter yields to workers that are finishing, before it wakes or starts another worker. So many yields
+/// take about as long as a waker that makes a system call.
 const MAX_RECHECKS: u32 = 48;
 
 static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
@@ -170,13 +176,14 @@ impl ThreadPool {
 
     /// Submits a job, and returns its handle. Never waits for a job, or for a thread to be free.
     ///
-    /// The handle resolves to what `job` returns; dropping it cancels the job. If the system refuses to start a thread,
-    /// the pool goes on with those it has; without any, the job resolves with
-    /// [`JoinError::NoThread`](crate::JoinError::NoThread). If the pool is closed, it resolves with
+    /// The handle resolves to what `job` returns; dropping the handle cancels the job. If the system refuses to start a
+    /// thread, the pool goes on with the threads it has; if it has none, the job resolves with
+    /// [`JoinError::NoThread`](crate::JoinError::NoThread). If the pool is closed, the job resolves with
     /// [`JoinError::Cancelled`](crate::JoinError::Cancelled).
     ///
     /// # Synchronization
-    /// What was done before happens before the job starts, and all that the job does happens before its handle resolves.
+    /// What the caller did before this call happens before the job starts. All that the job does happens before its
+    /// handle resolves.
     pub fn spawn<F, R>(&self, job: F) -> Job<R>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -207,12 +214,12 @@ impl ThreadPool {
         handles
     }
 
-    /// Applies a function to many items, in jobs of this pool: a stream of the results. As `Executor.map` of Python's
-    /// `concurrent.futures`, but lazy.
+    /// Applies a function to many items, in jobs of this pool, and returns a stream of the results. This is
+    /// `Executor.map` of Python's `concurrent.futures`, but lazy.
     ///
-    /// The results come in the order of the items, unless [`unordered`](Map::unordered). No more than
-    /// [`max_size`](Map::max_size) jobs have been started whose results have not been taken; so the items may be without end.
-    /// They are asked for by the consumer, when there is room, and not before the first poll.
+    /// The results come in the order of the items, unless the map is [`unordered`](Map::unordered). At most
+    /// [`max_size`](Map::max_size) jobs are ahead of the consumer, so there may be infinitely many items. The map takes
+    /// items from the iterator only when it is polled, and when there is room for their results.
     ///
     /// ```
     /// use offthread::{ThreadPool, block_on};
@@ -250,13 +257,14 @@ impl ThreadPool {
         let shared = &self.owner.shared;
         let (ready, state) = shared.lock();
         let Counters { submitted, cancelled, ran_inline, busy, waited } = state.counters;
-        // ORDERING: Relaxed: a thread that has seen a job's result also sees its count.
+        // ORDERING: Relaxed: a job is counted before its result is published, so a thread that has seen the result also
+        // sees the count.
         let [succeeded, panicked, cut_short] =
             [&shared.ended.succeeded, &shared.ended.panicked, &shared.ended.cancelled].map(|count| count.load(Relaxed));
         PoolStats {
             threads: state.workers.threads(),
             idle: state.workers.count(Stage::Idle),
-            // It fits: each of them has an allocation.
+            // It fits: each queued job has an allocation.
             queued: usize::try_from(submitted - cancelled - ran_inline - ready.started).unwrap_or(usize::MAX),
             submitted,
             succeeded,
@@ -270,8 +278,8 @@ impl ThreadPool {
     /// Closes the pool, and waits until all its jobs have run and its threads have nothing left to do.
     ///
     /// New jobs are refused: they resolve with [`JoinError::Cancelled`](crate::JoinError::Cancelled). Iterables that
-    /// are running or queued end after at most `max_size` more items; paused ones end in the call that takes an item
-    /// and makes room. A [generator](crate::threaded_generator()) that waits for room gets an error instead.
+    /// are running or queued end after at most `max_size` more items. A paused iterable ends in the call that takes an
+    /// item and so makes room. A [generator](crate::threaded_generator()) that waits for room gets an error.
     ///
     /// ```
     /// let pool = offthread::ThreadPool::new(1);
@@ -281,9 +289,9 @@ impl ThreadPool {
     /// ```
     ///
     /// # Blocking
-    /// Until all jobs have ended, and all threads, with the destructors of their thread-locals. A thread that was idle
-    /// for long, and ended before the pool was closed, is not waited for. Called on one of the pool's own threads, this
-    /// does not wait for the threads, for the job that called it, or for other jobs that wait for the pool.
+    /// Until all jobs and all threads have ended, including the destructors of the threads' thread-locals. A thread
+    /// that was already ending when the pool was closed is not waited for. On one of the pool's own threads, this waits
+    /// neither for the threads to end, nor for the calling job, nor for other jobs that wait for the pool.
     ///
     /// On an event loop's thread this stops the loop, and never returns if a job needs the loop: call it in
     /// [`threaded_separate`](crate::threaded_separate()) there.
@@ -340,8 +348,8 @@ impl ThreadPool {
     /// [`ShutdownTimeout`] if some still run. They run on, and the pool stays closed.
     ///
     /// # Blocking
-    /// As [`shutdown`](Self::shutdown), but for jobs that run up to `timeout`, and not for the threads to end.
-    /// [`Duration::MAX`]: as long as it takes.
+    /// As [`shutdown`](Self::shutdown), but this waits at most `timeout` for the jobs that run, and does not wait for
+    /// the threads to end. [`Duration::MAX`] sets no limit.
     pub fn shutdown_timeout(&self, timeout: Duration) -> Result<(), ShutdownTimeout> {
         let deadline = Instant::now().checked_add(timeout);
         let shared = &self.owner.shared;
@@ -352,7 +360,7 @@ impl ThreadPool {
         let (ready, state) = shared.lock();
         let exempt = if is_thread_of(shared) { state.workers.count(Stage::Exempt) } else { 0 };
         let started = ready.started + ready.turns_started + state.counters.ran_inline;
-        // It fits: each of them has a thread.
+        // It fits: each running job has an allocation.
         let running = usize::try_from(started - shared.ended.all()).unwrap_or(usize::MAX);
         match running.saturating_sub(exempt) {
             0 => Ok(()),
@@ -360,7 +368,7 @@ impl ThreadPool {
         }
     }
 
-    /// What its threads share.
+    /// What the pool's handles and threads share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
@@ -382,8 +390,8 @@ fn default_size() -> usize {
     }
 }
 
-/// Calls `f` with the pool of the job that this code runs in; with the global pool if there is none, or if it is
-/// closed.
+/// Calls `f` with the pool whose thread this is. If this thread has no pool, or its pool is closed, calls `f` with the
+/// global pool.
 pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
     match Worker::current().filter(|worker| !worker.shared.state.lock().closing.closed) {
         Some(worker) => f(&worker.shared),
@@ -451,7 +459,7 @@ impl Shared {
     /// Does what was decided under the lock.
     fn go_on(this: &Arc<Self>, mut next: Next) {
         if matches!(next, Next::Recheck) {
-            // A worker must not wait for itself.
+            // The finishing worker may be the calling thread, which must not wait for itself.
             let yields = if Worker::of(this).is_some() { 0 } else { MAX_RECHECKS };
             for _ in 0..yields {
                 thread::yield_now();
@@ -492,7 +500,7 @@ impl State {
         self.workers.next(self.queue.len(), self.queue.priority_len(), count_finishing)
     }
 
-    /// Has workers take no job if there are too many of them, or if the pool was shut down.
+    /// Stops workers from taking jobs while too many of them are active, and once the pool was shut down.
     fn pause_surplus(&self, ready: &mut Ready) {
         ready.paused = self.closing.shut_down || self.workers.has_surplus();
     }
@@ -570,7 +578,7 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
-/// There is a global pool already. From [`ThreadPoolBuilder::build_global`].
+/// The global pool exists already. From [`ThreadPoolBuilder::build_global`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GlobalPoolExists;
 

@@ -1,15 +1,15 @@
 //! The jobs that wait, and the turns of streams among them.
 //!
-//! Submitters push to the back of `submitted`; workers take from the front of `ready`, and when that is empty they swap
-//! the two. Each has a lock of its own: [`Ready`], and the pool's state, which [`Queue`] is a part of. So while many
-//! jobs wait, submitters and workers rarely contend for a lock. A thread that needs both locks takes that of `Ready`
-//! first.
+//! Submitters push to the back of `submitted`. Workers take from the front of [`Ready`]; when `Ready` is empty they
+//! swap the two queues. `Ready` has a lock of its own; `submitted` is part of [`Queue`], behind the lock of the pool's
+//! state. So while many jobs wait, submitters and workers rarely contend for a lock. A thread that needs both locks
+//! takes the lock of `Ready` first.
 //!
-//! The turn in which a closed stream ends has priority, since its consumer may wait for the end: it goes into a third
-//! queue, already claimed. A worker that holds both locks takes from there first.
+//! The turn in which a closed stream ends has priority, since the stream's consumer may wait for the end. Such a turn
+//! is claimed, and goes into a third queue. A worker that holds both locks takes from this queue first.
 //!
-//! A cancelled job stays in its queue as a *stale* entry, which owns no user data. When more than half of the entries
-//! are stale, the stale ones are purged: so each costs a constant time.
+//! A job that is cancelled, or runs inline, stays in its queue as a *stale* entry, which owns no user data. When more
+//! than half of the entries are stale, the stale ones are purged: so each stale entry costs a constant time.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -18,20 +18,20 @@ use std::mem;
 
 use crate::primitives::job::{Queued, Started};
 
-/// So many stale entries are not purged.
+/// Up to this number of stale entries, none are purged.
 const MIN_STALE: usize = 32;
-/// An empty queue keeps room for so many entries.
+/// An empty queue keeps memory for this number of entries.
 const KEEP_CAPACITY: usize = 64;
 
 /// The entries that workers take next. It has a lock of its own.
 #[derive(Default)]
 pub struct Ready {
     jobs: VecDeque<Queued>,
-    /// Reported only: how many jobs, and how many turns, have been taken out.
+    /// Reported only: how many jobs, and how many turns, have been taken out to run.
     pub started: u64,
     pub turns_started: u64,
-    /// No job may be taken: the pool was shut down, or too many workers are active, since some have come back from
-    /// blocking.
+    /// Nothing may be taken from here: the pool was shut down, or too many workers are active, since blocked ones have
+    /// woken up.
     pub paused: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Queue {
     priority: VecDeque<Started>,
     /// At least the number of entries in `Ready`.
     ready_len: usize,
-    /// At least the number of stale entries.
+    /// How many entries have become stale since the last purge. Workers may have taken some of these out since.
     stale: usize,
 }
 
@@ -87,7 +87,7 @@ impl Queue {
         self.priority.push_back(turn);
     }
 
-    /// The next turn or job, from all parts.
+    /// The next turn or job, from all three queues.
     pub fn take(&mut self, ready: &mut Ready) -> Option<Started> {
         if let Some(turn) = self.priority.pop_front() {
             ready.count(&turn);
@@ -123,13 +123,13 @@ impl Queue {
         }
     }
 
-    /// An entry has become stale, or will soon. Returns whether a [`purge`](Self::purge) is due.
+    /// Counts an entry that has become stale. Returns whether a [`purge`](Self::purge) is due.
     pub fn add_stale(&mut self) -> bool {
         self.stale += 1;
         self.stale > MIN_STALE && 2 * self.stale > self.len()
     }
 
-    /// Throws the stale entries out.
+    /// Removes the stale entries.
     pub fn purge(&mut self, ready: &mut Ready) {
         for entries in [&mut self.submitted, &mut ready.jobs] {
             entries.retain(|entry| !entry.is_stale());
@@ -140,7 +140,7 @@ impl Queue {
     }
 }
 
-/// The first entry that is not stale. Dropping the stale ones runs no user code.
+/// Claims and takes the first entry that is not stale. Dropping the stale ones before it runs no user code.
 fn pop(entries: &mut VecDeque<Queued>) -> Option<Started> {
     iter::from_fn(|| entries.pop_front()).find_map(Queued::claim)
 }
