@@ -1,18 +1,19 @@
 //! A function that is applied to many items, in the jobs of a pool.
 //!
 //! # What it promises
-//! Nothing runs before the first poll. At most `max_size` jobs have been started whose results have not been taken. The items'
-//! iterator is asked on the consumer's side, and only when there is room. Dropping the map cancels its jobs.
+//! Nothing runs before the first poll. At most `max_size` jobs are ahead of the consumer: submitted, with results that
+//! have not been taken. The items' iterator runs in the consumer's polls, and only when there is room for a result.
+//! Dropping the map cancels its jobs.
 //!
 //! # How
-//! In order, the results are those of the jobs at the front of a queue. Without an order, each job's closure owns a [`Guard`],
-//! which reports the job's number as it is dropped: when the closure has run, or when it is dropped because the job will not
-//! run. So each job reports once, and a result costs the same however many jobs are in flight.
+//! An ordered map has its jobs in a queue: the next result is that of the job at the front. In an unordered map, each
+//! job's closure owns a [`Guard`], which reports the job's number when the closure has run or has been dropped unrun.
+//! So each job reports once, and a result costs the same however many jobs are in flight.
 //!
 //! # What can go wrong
-//! * A job reports as the consumer comes to wait, or as it takes another result: `map_one_by_one`, `map_two_reports`.
+//! * A job reports as the consumer begins to wait, or takes another result: `map_one_by_one`, `map_two_reports`.
 //! * A job ends by a panic, or never runs, and does not report: `map_panic`, `map_shutdown`.
-//! * A result comes as a `next`, or the map, is dropped: `map_next_dropped`, `map_next_dropped_after_the_report`, `map_dropped`.
+//! * A job ends as a `next`, or the map, is dropped: `map_next_dropped`, `map_next_dropped_after_the_report`, `map_dropped`.
 //! * A job is started while there is no room for its result: `map_bounds_the_jobs`.
 //! * The cancelled jobs report to the very task that drops the map: `map_dropped_in_its_task`.
 #![forbid(unsafe_code)]
@@ -37,15 +38,15 @@ use crate::sync::{self, Mutex};
 
 /// The results of a function for many items, which the jobs of a pool compute. From [`ThreadPool::map`].
 ///
-/// [`poll_next`](Self::poll_next) is the function of the `Stream` trait of the crate `futures`; this makes one of a `map`:
-/// `futures::stream::poll_fn(move |cx| Pin::new(&mut map).poll_next(cx))`.
+/// [`poll_next`](Self::poll_next) has the signature of the `Stream` trait's method in the crate `futures`. To make a
+/// `Stream` of a `map`: `futures::stream::poll_fn(move |cx| Pin::new(&mut map).poll_next(cx))`.
 ///
 /// # Cancellation
-/// Dropping it cancels the jobs whose results have not been taken.
+/// Dropping the map cancels the jobs whose results have not been taken.
 #[must_use = "nothing runs until it is asked for a result"]
 pub struct Map<I, F, R> {
     pool: ThreadPool,
-    /// `None` once it has come to its end.
+    /// `None` once the iterator has returned `None`.
     items: Option<I>,
     function: Arc<F>,
     max_size: usize,
@@ -61,14 +62,14 @@ enum Jobs<R> {
 /// Jobs by their numbers.
 struct Unordered<R> {
     jobs: Vec<Option<Outcome<R>>>,
-    /// The numbers that no job has.
+    /// The numbers that no job has now: indices of `None` in `jobs`.
     free: Vec<usize>,
     reports: Arc<Reports>,
-    /// The jobs that have reported, as taken out of `reports`. The result of the first comes next.
+    /// The numbers that the consumer has taken out of `reports`. The result of the first job comes next.
     reported: VecDeque<usize>,
 }
 
-/// The jobs that have reported and whose results have not been looked for.
+/// The numbers of jobs that have reported, until the consumer takes them.
 #[derive(Default)]
 struct Reports {
     numbers: Mutex<VecDeque<usize>>,
@@ -87,18 +88,18 @@ impl Drop for Guard {
         numbers.push_back(self.number);
         let is_first = numbers.len() == 1;
         drop(numbers);
-        // A consumer that waits has found nothing: so the first report wakes the consumer. The waker may panic, and the
-        // function may be unwinding.
+        // A consumer that waits has emptied the list, so only the first report in it has to wake the consumer. A panic
+        // of the waker is caught, since the function may be unwinding.
         if is_first {
             catch_and_discard(|| self.reports.consumer.wake());
         }
     }
 }
 
-/// It is as it was before the call that panicked.
+/// A panic leaves the map usable: the next call goes on with the other items.
 impl<I, F, R> UnwindSafe for Map<I, F, R> {}
 impl<I, F, R> RefUnwindSafe for Map<I, F, R> {}
-/// Nothing in it is ever pinned.
+/// Nothing in a map is ever pinned.
 impl<I, F, R> Unpin for Map<I, F, R> {}
 
 impl<I, F, R> Map<I, F, R> {
@@ -108,7 +109,8 @@ impl<I, F, R> Map<I, F, R> {
         Self { pool, items: Some(items), function: Arc::new(function), max_size, jobs, budget: Budget::default() }
     }
 
-    /// How many jobs may have been started whose results have not been taken. Unless said: twice the pool's threads.
+    /// How many jobs may be ahead of the consumer: submitted, with results that have not been taken. Default: twice the
+    /// number of the pool's threads.
     ///
     /// # Panics
     /// If `jobs` is 0.
@@ -143,8 +145,8 @@ where
     F: Fn(I::Item) -> R + Send + Sync + 'static,
     R: Send + 'static,
 {
-    /// Starts jobs while there is room for their results. Submits them in batches: one job, and then each time as many as
-    /// before, so that a slow iterator does not hold up the first ones.
+    /// Submits jobs while there is room for their results, in batches: one job first, and then each time as many jobs
+    /// as before. So a slow iterator does not hold up the first jobs.
     fn fill(&mut self) {
         let pool = self.pool.shared();
         let mut batch = Batch { pool, jobs: Vec::new() };
@@ -175,15 +177,16 @@ where
         }
     }
 
-    /// The next result, or a wake-up when there is one. `None`: the end. The signature is that of the `Stream` trait of the crate
-    /// `futures`.
+    /// The next result. If there is none yet, the waker is woken later. `None`: the end. The signature is that of the
+    /// `Stream` trait of the crate `futures`.
     ///
-    /// The waker of the last call that was pending is the one that is woken. Panics as [`next`](Self::next). After 128 results
-    /// in a row the call gives way: it wakes the waker and is pending once.
+    /// If several calls were pending, the waker of the last call is woken. Panics as [`next`](Self::next). After 128
+    /// results in a row this yields: it wakes the waker and is pending once.
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
         let this = &mut *self;
         ready!(this.budget.poll_ready(cx));
-        // Several at once is cheaper; but when the consumer waits, no room is left.
+        // Waits until a quarter of the room is free, since several jobs at once are cheaper to submit. But a consumer
+        // that has to wait first fills all the room (below).
         if this.max_size - this.jobs.len() >= this.max_size.div_ceil(4) {
             this.fill();
         }
@@ -198,11 +201,11 @@ where
     /// The next result; waits until it has been computed. `None`: the end.
     ///
     /// # Panics
-    /// If the function panicked for this item, with its panic; and if the pool was closed, or had no thread. The next call goes
-    /// on with the other items.
+    /// If the function panicked for this item, with its panic; and if the job did not run, since the pool was closed or
+    /// had no thread. The next call goes on with the other items.
     ///
     /// # Cancellation
-    /// Dropping the future loses nothing: no result has been taken before it is ready.
+    /// Dropping the future loses nothing: no result is taken before the future is ready.
     ///
     /// # Synchronization
     /// All that the job did happens before this returns.
@@ -221,14 +224,14 @@ where
     /// Iterates over the results in blocking code.
     ///
     /// # Blocking
-    /// Each step waits for a result. On the thread of an event loop this stops the loop. If what it waits for needs that loop,
-    /// it never returns: use [`next`](Self::next) there.
+    /// Each step waits for a result. On an event loop's thread this stops the loop, and never returns if the job needs
+    /// the loop: use [`next`](Self::next) there.
     pub fn wait(mut self) -> impl Iterator<Item = R> {
         iter::from_fn(move || parker::block_on(self.next()))
     }
 }
 
-/// Jobs that are to be submitted: at the latest when this is dropped, also if the items' iterator panics.
+/// Jobs that are to be submitted together. Dropping the batch submits them, also if the items' iterator panics.
 struct Batch<'a> {
     pool: &'a sync::Arc<Shared>,
     jobs: Vec<Queued>,
@@ -249,7 +252,7 @@ impl Drop for Batch<'_> {
 }
 
 impl<R> Jobs<R> {
-    /// How many have been started whose results have not been taken.
+    /// How many jobs have been submitted whose results have not been taken.
     fn len(&self) -> usize {
         match self {
             Self::Ordered(jobs) => jobs.len(),
@@ -271,7 +274,7 @@ impl<R> Jobs<R> {
         }
     }
 
-    /// Does not wait any more: drops the waker of the last poll.
+    /// Stops waiting: drops the waker of the last poll.
     fn unwatch(&self) {
         match self {
             Self::Ordered(jobs) => jobs.front().into_iter().for_each(Outcome::unwatch),
@@ -281,7 +284,7 @@ impl<R> Jobs<R> {
 }
 
 impl<R> Unordered<R> {
-    /// Adds the job that `make` makes, whose closure is to own the guard. Returns its entry for the queue.
+    /// Adds the job that `make` makes. The job's closure is to own the guard. Returns the job's entry for the queue.
     fn add(&mut self, make: impl FnOnce(Guard) -> (Queued, Job<R>)) -> Queued {
         let number = self.free.pop().unwrap_or_else(|| {
             self.jobs.push(None);

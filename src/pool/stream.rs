@@ -2,9 +2,9 @@
 //!
 //! # What it promises
 //! A [`Source`] is called by one thread at a time, in its own context. When its buffer is full, the stream gives its
-//! thread back; when there is room again, it goes to the end of the queue. It ends once: at its own end, when it
-//! panics, when its consumer closes it, or when the pool is closed. Then its iterator is dropped, and after that the
-//! consumer is told. `close` does not wait for a free thread.
+//! thread back; when there is room again, the stream goes to the end of the queue. A stream ends once: when its items
+//! are over, when it panics, when its consumer closes it, or when the pool is closed. Then the iterator is dropped, and
+//! after that the consumer is told. A stream that is closed ends without waiting for a free thread.
 //!
 //! # State machine
 //! ```text
@@ -16,25 +16,25 @@
 //!      |                                                                                 |
 //!      +--- close, also from QUEUED: a turn with priority is submitted, or the closing call ends it
 //! ```
-//! A new stream is RUNNING on the thread that makes it, which pauses it. `woken` says that `resume` was called while
-//! the stream was RUNNING, `closed` that the consumer wants no more: the thread that pauses the stream looks at both.
-//! The thread that sets RUNNING has the source to itself, until it sets another stage.
+//! A new stream is RUNNING on the thread that makes it, and this thread pauses it at once. `woken` says that the stream
+//! is to be resumed after its pause, `closed` that the consumer wants no more items: the thread that pauses the stream
+//! looks at both. The thread that sets RUNNING has the source to itself, until the same thread sets another stage.
 //!
 //! # Locks
-//! A stream has one lock, for its stage. A thread that submits a turn holds the pool's lock as well, and takes it first: the
-//! pool asks for stages under its own locks.
+//! A stream has one lock, for its stage. The pool asks for stages under its own locks. So a thread that submits a turn
+//! takes the pool's lock first, and then the stream's.
 //!
 //! # What can go wrong
 //! * The consumer takes an item as the stream pauses: `pause_take`.
 //! * A stream finds room again while a job is queued, and keeps its thread: `gives_way_when_there_is_room_again`.
 //! * The consumer closes as the stream pauses, is resumed, or ends: `close_pause`, `close_resume`, `close_completion`.
 //! * The consumer closes while a turn is running, or while the first turn is queued: `drop_running`, `close_queued`.
-//! * The consumer closes as a worker goes on from a job to the stream's turn: `close_as_a_worker_goes_on`.
+//! * The consumer closes as a worker ends a job and claims the stream's turn: `close_as_a_worker_goes_on`.
 //! * A paused stream is closed while all threads are busy: `close_pause_while_all_are_busy`.
 //! * A stream is closed while its turn is queued behind a job: `close_queued_again`.
 //! * The pool is shut down as the stream pauses, or while an item is made: `shutdown_pause`, `shutdown_stops`.
 //! * The pool is drained while a turn is queued, or running: `drain_queued`, `drain_running`; by a job: `drain_in_a_job`.
-//! * A worker drops an iterator, whose `Drop` waits for a queued job: `iterator_whose_drop_waits_for_the_next_job`.
+//! * A worker drops an iterator whose `Drop` waits for a queued job: `iterator_whose_drop_waits_for_the_next_job`.
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,7 +59,8 @@ pub trait Source {
     fn poll_room(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
     /// Whether the user's code has been called.
     fn has_started(&self) -> bool;
-    /// Drops the iterator. The items that were made stay; dropping the source tells the consumer that there will be no more.
+    /// Drops the iterator. The items that were made stay in the buffer. Dropping the source tells the consumer that
+    /// there will be no more.
     fn drop_iterator(&mut self);
 }
 
@@ -68,13 +69,14 @@ pub trait Source {
 pub enum Turn {
     /// The buffer is full.
     Full,
-    /// It has made a number of items, and would make more.
+    /// The source has made as many items as the buffer can hold, and would make more.
     Enough,
     /// There are no more items, or the consumer wants no more, or the source was stopped.
     Over,
 }
 
-/// How a stream has ended. With an error other than a panic it ended early, since the pool was closed or had no thread.
+/// How a stream has ended. An error other than a panic means that the stream ended early, since the pool was closed or
+/// had no thread.
 pub type End = Result<(), JoinError>;
 
 /// See the head.
@@ -87,7 +89,7 @@ struct State {
     stage: Stage,
     woken: bool,
     closed: bool,
-    /// `None` while it runs, and when it has ended.
+    /// `None` while the stream runs, and when it has ended.
     parts: Option<Parts>,
 }
 
@@ -104,7 +106,7 @@ struct Parts {
     source: Box<dyn Source + Send>,
     context: Context,
     end: oneshot::Sender<End>,
-    /// The end of the pool wakes the stream.
+    /// The stream's waker in the pool's `Stop`: the end of the pool wakes the stream.
     watch: Key,
 }
 
@@ -140,14 +142,14 @@ impl Stream {
         None
     }
 
-    /// The consumer wants no more: has the stream end, and does not wait for that.
+    /// The consumer wants no more items: makes the stream end, and does not wait for a worker.
     pub fn close(this: &Arc<Self>) {
-        // If no worker could run the turn, this drop ends the stream.
+        // If the turn was not queued, this drop ends the stream.
         drop(Self::submit_end(this));
     }
 
-    /// Queues a turn in which the stream ends. If no worker could run that turn, returns it: dropping it ends the
-    /// stream.
+    /// Queues a turn in which the stream ends. If no worker could run that turn, or if none of the user's code has run,
+    /// returns the turn: dropping the turn ends the stream.
     fn submit_end(this: &Arc<Self>) -> Option<Started> {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
@@ -155,7 +157,7 @@ impl Stream {
         let stage = state.stage;
         if matches!(stage, Stage::Running | Stage::Ended) {
             drop((state, pool));
-            // The code inside may be waiting for its cancellation.
+            // The code of the stream may be waiting for its cancellation.
             let id = (&**this as &dyn Running).id();
             this.shared.stop.wake(id..=id);
             return None;
@@ -163,7 +165,7 @@ impl Stream {
         state.stage = Stage::Queued;
         let has_started = state.parts.as_ref().is_some_and(|parts| parts.source.has_started());
         drop(state);
-        // If a worker claims the turn first, it sees that the stream is closed.
+        // `None`: a worker has claimed the earlier turn, and will see that the stream is closed.
         let turn = Queued::turn(this.clone()).claim()?;
         // The entry of a turn that was queued before is stale now.
         let purge_is_due = stage == Stage::Queued && pool.queue.add_stale();
@@ -182,7 +184,7 @@ impl Stream {
         turn
     }
 
-    /// The stream gives its thread back. Queues the next turn, if that is due already; if no worker could run the turn,
+    /// The stream gives its thread back. Queues the next turn, if that is due already. If the turn cannot be queued,
     /// returns it.
     #[must_use = "dropping it ends the stream"]
     fn pause(this: &Arc<Self>, parts: Parts) -> Option<Started> {
@@ -200,7 +202,7 @@ impl Stream {
         }
     }
 
-    /// Takes the parts: for the thread that has claimed the turn.
+    /// Takes the parts. Only the thread that has claimed the turn calls this.
     fn take_parts(&self) -> Parts {
         let mut state = self.state.lock();
         state.woken = false;
@@ -210,7 +212,7 @@ impl Stream {
         }
     }
 
-    /// Runs user code, in the stream's context, and as the code of a running job.
+    /// Runs user code in the stream's context. To [`is_cancelled`](crate::is_cancelled) this is the code of a job.
     fn inside<R>(&self, parts: &mut Parts, work: impl FnOnce(&mut dyn Source) -> R) -> Result<R, JoinError> {
         let Parts { source, context, .. } = parts;
         catch_unwind(AssertUnwindSafe(|| run_as(self, || context.within(|| work(&mut **source)))))
@@ -226,7 +228,7 @@ impl Stream {
             };
             if turn == Turn::Over {
                 let stopped = self.shared.stop.is_set() && !self.state.lock().closed;
-                // The source may be over because it was told to stop: then there may be more items.
+                // If the source was told to stop, there may be more items: the end is an error.
                 return Some(if stopped { Err(JoinError::Cancelled) } else { Ok(()) });
             }
             let pool = self.shared.state.lock();
@@ -250,7 +252,7 @@ impl Stream {
     fn end(&self, mut parts: Parts, end: End, tell: &mut dyn FnMut(Progress)) {
         let dropped = self.inside(&mut parts, |source| source.drop_iterator());
         let end = match (end, dropped) {
-            // Of two panics, the first.
+            // If both panicked, the first panic counts.
             (Err(JoinError::Panicked(panic)), dropped) => {
                 catch_and_discard(|| drop(dropped));
                 Err(JoinError::Panicked(panic))
@@ -263,7 +265,7 @@ impl Stream {
         drop(context);
         tell(Progress::TurnOver);
         tell(Progress::UserCode);
-        // The first wakes a consumer that waits for the end, the second one that waits for an item.
+        // The first drop wakes a consumer that waits for the end; the second wakes one that waits for an item.
         catch_and_discard(|| drop(sender.send(end)));
         catch_and_discard(|| drop(source));
     }
