@@ -14,7 +14,7 @@ use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::cancel::Stop;
 use crate::sync::{Arc, Mutex};
 
-/// How many threads a pool may have in all when jobs block: see [`ThreadPool`].
+/// How many threads a pool may have in all, with those of blocked jobs: see [`ThreadPool`].
 const MAX_THREADS: usize = 512;
 
 /// The default size of a thread's stack, in bytes: as in std.
@@ -85,7 +85,7 @@ impl ThreadPoolBuilder {
 
     /// The size of its threads' stacks, in bytes. Default: std's.
     ///
-    /// A size that the system does not grant shows when a thread is started: then jobs resolve with
+    /// If the system does not grant this size, no thread can be started, and jobs resolve with
     /// [`JoinError::NoThread`](crate::JoinError::NoThread).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
@@ -104,7 +104,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Runs on each thread after its last job: once for each time that `on_thread_start` ran, even if that panicked.
+    /// Runs on each thread after its last job: once for each run of `on_thread_start`, even if that run panicked.
     pub fn on_thread_stop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_thread_stop = Some(Box::new(hook));
         self
@@ -120,7 +120,7 @@ impl ThreadPoolBuilder {
     /// The pool. No thread is started yet.
     ///
     /// # Panics
-    /// If the number of threads was not set, and `OFFTHREAD_POOL_SIZE` is set to something else than a positive number.
+    /// If the number of threads was not set, and `OFFTHREAD_POOL_SIZE` is set, but not to a positive number.
     /// An empty value counts as unset.
     pub fn build(self) -> ThreadPool {
         let size = self.threads.unwrap_or_else(default_size);

@@ -19,12 +19,12 @@ pub struct Counters {
     pub waited: Duration,
 }
 
-/// Counted by workers, before the handles resolve.
+/// Counted by the threads that ran the jobs, before the handles resolve.
 #[derive(Default)]
 pub struct EndedJobs {
     pub succeeded: AtomicU64,
     pub panicked: AtomicU64,
-    /// Jobs that had started.
+    /// Jobs that were cut short after they had started.
     pub cancelled: AtomicU64,
     turns: AtomicU64,
 }
@@ -47,15 +47,15 @@ impl EndedJobs {
             Progress::TurnOver => &self.turns,
             Progress::UserCode => return,
         };
-        // ORDERING: Relaxed: the job's result is published after this, and orders it.
+        // ORDERING: Relaxed: the job's result is published after this, so a thread that sees the result sees the count.
         counter.fetch_add(1, Relaxed);
     }
 }
 
 /// What a pool has done and what it does. From [`ThreadPool::stats`](crate::ThreadPool::stats).
 ///
-/// `submitted` is the sum of the jobs that are queued, that run, and that have succeeded, panicked or been cancelled. What
-/// a job adds is there before its handle resolves.
+/// `submitted` is the sum of the jobs that are queued, that run, and that have succeeded, panicked or been cancelled.
+/// What a job adds is there before its handle resolves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
@@ -74,7 +74,8 @@ pub struct PoolStats {
     /// How many will never run, since they were cancelled, refused, or left without a thread; and how many were cut
     /// short in a [`sync_await`](crate::sync_await()).
     pub cancelled: u64,
-    /// How long jobs have run, in all. Only if the pool is [timed](crate::ThreadPoolBuilder::timed); counted when they end.
+    /// How long jobs have run, in all. Only if the pool is [timed](crate::ThreadPoolBuilder::timed); counted when they
+    /// end.
     pub busy: Duration,
     /// How long the jobs counted in `busy` had been queued, in all.
     pub waited: Duration,
@@ -84,7 +85,7 @@ pub struct PoolStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
-    /// How many. On a thread of the pool, jobs that wait for the pool do not count.
+    /// How many jobs. In a call on a thread of the pool, jobs that wait for the pool do not count.
     pub running: usize,
 }
 
