@@ -2,7 +2,7 @@
 //!
 //! # What it promises
 //! [`is_cancelled`] tells the code of a job, or of an iterable, that nobody wants its result any more. A
-//! [`CancelWatch`] is ready once that is so, and its waker is woken then.
+//! [`CancelWatch`] is ready once [`is_cancelled`] is true, and its waker is woken at that moment.
 //!
 //! # State machine
 //! ```text
@@ -21,11 +21,11 @@
 //! | C1 | `Stop::set` | `Stop::is_set` | what the caller of `set` did before | `stop_publishes` |
 //!
 //! A watch registers its waker, then reads the flags. A canceller sets a flag, then looks for wakers. The lock orders
-//! the two: one of them sees the other.
+//! the two: the watch sees the flag, or the canceller finds the waker.
 //!
 //! # What can go wrong
 //! * The job is cancelled, or its pool stopped, while a watch registers: `watch_cancel`, `watch_stop`.
-//! * Two jobs of one pool wait: `watch_beside_another`.
+//! * Two jobs of one pool wait, and only one is cancelled: `watch_beside_another`.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -44,14 +44,14 @@ use crate::sync::{Mutex, thread_local};
 #[derive(Debug, Default)]
 pub struct Stop {
     set: AtomicBool,
-    /// By the job that the watch is in.
+    /// The wakers of the watches, by the job that each watch is in.
     watches: Mutex<WakerMap>,
 }
 
 /// The address of a running job or stream, or [`STREAMS`].
 pub type JobId = u64;
 
-/// Streams wait for the end of their pool, also while no code of theirs runs.
+/// Stands for all streams that wait for the end of their pool. A stream waits also while none of its code runs.
 pub const STREAMS: JobId = 0;
 
 impl Stop {
@@ -79,12 +79,12 @@ impl Stop {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Has the waker woken once, when this job is cancelled or all are.
+    /// The waker will be woken once: when this job is cancelled, or when all jobs are to look again.
     pub fn register(&self, job: JobId, waker: Waker) -> Key {
         self.watches.lock().add(job, waker)
     }
 
-    /// Takes the waker out again. The caller drops it.
+    /// Takes the waker out again, if it has not been woken. The caller drops it.
     pub fn withdraw(&self, key: Key) -> Option<Waker> {
         self.watches.lock().remove(key)
     }
@@ -99,7 +99,7 @@ pub trait Running {
 }
 
 impl dyn Running {
-    /// Tells this job from all others that run.
+    /// No other job that runs has the same id.
     pub fn id(&self) -> JobId {
         ptr::from_ref(self).addr() as JobId
     }
@@ -110,8 +110,8 @@ thread_local! {
     static CURRENT: Cell<Option<NonNull<dyn Running>>> = const { Cell::new(None) };
 }
 
-/// Whether the job that this code runs in was cancelled, its handle dropped, or its pool shut down; or whether the iterable
-/// was closed.
+/// Whether the job that this code runs in was cancelled, its handle dropped, or its pool shut down; or whether the
+/// iterable was closed.
 ///
 /// A closure cannot be interrupted. A long one should ask from time to time, and return early. Outside of jobs and
 /// iterables this is false.

@@ -1,10 +1,11 @@
 //! A blocking closure that runs once on some thread, the handle that awaits its result, and the entries of a queue.
 //!
 //! # What it promises
-//! A job's closure runs at most once: either it runs, or it is cancelled before and has been dropped when `cancel`
-//! returns (but see [`drop_flat`]). Either way the handle is resolved exactly once: with the closure's result, with its
-//! panic, with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]. Its [`JobOwner`] is told before that. No
-//! handle waits for a job that nobody will run: a [`Queued`] or [`Started`] that is dropped resolves its job.
+//! A job's closure runs once, or is dropped without running. When `cancel` returns true, the closure has been dropped
+//! (but see [`drop_flat`]). In all cases the handle resolves exactly once: with the closure's result, with its panic,
+//! with [`JoinError::Cancelled`] or with [`JoinError::NoThread`]. If a handle cancels its job or runs the job inline,
+//! the [`JobOwner`] is told before the handle resolves. No handle waits for a job that nobody will run: a [`Queued`] or
+//! [`Started`] that is dropped resolves its job.
 //!
 //! The simplest version: `examples/made_5_job_handles.rs`.
 //!
@@ -18,15 +19,16 @@
 //!      and sends `Cancelled`
 //! ```
 //! The first to set `CLAIMED` gets the job's [`Claim`]. The claim is the right to take the closure, and to send the
-//! result through the job's oneshot. Any thread may have it: a worker, a thread that waits for the job, or one that
-//! cancels it. An entry of a claimed job that is still in its queue is *stale*: dropping it runs no user code.
+//! result through the job's oneshot. Any thread may have the claim: a worker, a thread that waits for the job, or a
+//! thread that cancels it. The entry of a claimed job that is still in its queue is *stale*: dropping the entry runs no
+//! user code.
 //!
 //! A queue also holds turns of streams. A stream keeps track of its claims itself: see [`Turns`].
 //!
 //! # Who may touch what
-//! 1. A job makes one `Claim`. It stays in the function, or the [`Started`], that also has its job.
+//! 1. A job makes one `Claim`. The claim stays together with its job, in one function or in one [`Started`].
 //! 2. Only code with a `&mut Claim` of this job touches `func`.
-//! 3. The core's sender is the code that consumes the `Claim` of this job.
+//! 3. The sender of the job's core is the code that consumes the `Claim` of this job.
 //! 4. The core's receiver is the job's handle.
 //!
 //! # Synchronisation edges
@@ -34,13 +36,13 @@
 //! |---|---|---|---|---|
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
 //!
-//! A claim needs no ordering: it only has to go to one thread. The closure goes to the worker through the queue's lock,
-//! and the result comes back by the edges of `oneshot`.
+//! A claim needs no ordering: it only has to go to one thread. The closure reaches a worker through the queue's lock,
+//! and another thread together with the handle. The result comes back by the edges of `oneshot`.
 //!
 //! # What can go wrong
 //! * Cancelled while a worker starts it: it runs, or it is dropped, never both or neither: `cancel_start`.
 //! * The handle is dropped while the job runs or ends: the result is dropped once: `drop_run`.
-//! * Cancelled from two threads at once: one of them did it: `cancel_cancel`.
+//! * Cancelled from two threads at once: one of the two calls returns true: `cancel_cancel`.
 //! * Run by a thread that waits for it, while a worker takes it from the queue: it runs once: `inline_start`.
 //! * The closure, its result, or a panic's payload panics in `Drop`, or the handle's waker panics: see
 //!   [`catch_and_discard`]. Only the `Drop` of the handle, `cancel` and `detach` pass such a panic on.
@@ -89,7 +91,7 @@ impl State {
     }
 
     fn is_claimed(&self) -> bool {
-        // ORDERING: Relaxed: a hint. Once it is claimed, it stays so.
+        // ORDERING: Relaxed: a hint. A claimed job stays claimed.
         self.0.load(Relaxed) & CLAIMED != 0
     }
 
@@ -99,7 +101,7 @@ impl State {
     }
 }
 
-/// The pool, or the thread, that runs a job. Its functions must not panic.
+/// The pool, or the separate thread, that runs a job. Its functions must not panic.
 pub trait JobOwner: Send + Sync + 'static {
     /// A queued job was cancelled, and will not run. Its handle resolves next.
     fn cancelled(&self);
@@ -242,7 +244,7 @@ where
 
     fn refuse(&self, mut claim: Claim, error: JoinError) -> Caught<()> {
         let func = self.take_func(&mut claim);
-        // It may own the handle of another job.
+        // The closure may own the handle of another job.
         let dropped = drop_flat(func);
         self.resolve(claim, Err(error), &mut |_| {});
         dropped
@@ -268,7 +270,7 @@ where
     }
 
     fn discard(&self, result: Option<Result<R, JoinError>>) {
-        // It may own the handle of another job.
+        // The result may own the handle of another job.
         drop_flat(result).unwrap_or_else(|payload| resume_unwind(payload));
     }
 
@@ -323,7 +325,8 @@ impl<T: Turns> Runnable for T {
     }
 }
 
-/// An entry of a queue: a job, or a stream's turn. Dropping it resolves a job with [`JoinError::Cancelled`], and ends a stream.
+/// An entry of a queue: a job, or a stream's turn. Dropping it resolves a job with [`JoinError::Cancelled`], and ends a
+/// stream.
 #[must_use = "dropping it cancels the job"]
 #[allow(missing_debug_implementations, reason = "only the models see it")]
 pub struct Queued(Option<Arc<dyn Runnable>>);
@@ -345,7 +348,7 @@ impl Queued {
         Some(Started(Some((entry, claim))))
     }
 
-    /// Whether the job, or the turn, was claimed: there is nothing left to do, and dropping the entry runs no user code.
+    /// Whether the job, or the turn, was claimed: this entry has nothing left to do, and dropping it runs no user code.
     pub fn is_stale(&self) -> bool {
         self.0.as_ref().is_none_or(|entry| entry.is_claimed())
     }
@@ -357,7 +360,8 @@ impl Drop for Queued {
     }
 }
 
-/// A job, or a turn, that has been claimed. Dropping it resolves a job with [`JoinError::Cancelled`], and ends a stream.
+/// A job, or a turn, that has been claimed. Dropping it resolves a job with [`JoinError::Cancelled`], and ends a
+/// stream.
 #[must_use = "dropping it cancels the job"]
 #[allow(missing_debug_implementations, reason = "only the models see it")]
 pub struct Started(Option<(Arc<dyn Runnable>, Claim)>);
@@ -414,11 +418,11 @@ where
 /// ```
 ///
 /// # Panics
-/// Awaiting it resumes the job's panic; it also panics if the job was cancelled, or if no thread could be started for
-/// the job. Await [`outcome`](Self::outcome) to get these as values.
+/// Awaiting the handle resumes the job's panic. It also panics if the job was cancelled, or if no thread could be
+/// started for the job. Await [`outcome`](Self::outcome) to get all these as values.
 ///
 /// # Cancellation
-/// Dropping it cancels the job: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out. If the job has
+/// Dropping the handle cancels the job: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out. If the job has
 /// finished, its result is dropped with the handle. Dropping the handle panics if the `Drop` of the closure or of the
 /// result does.
 ///
@@ -435,11 +439,12 @@ pub struct Job<R>(Outcome<R>);
 pub struct Outcome<R>(Receiving<Result<R, JoinError>, Arc<dyn Joinable<R>>>);
 
 impl<R> Job<R> {
-    /// Cancels the job. True: it had not started, it never will, and its closure has been dropped. (In the `Drop` of
-    /// another job's closure or result, the closure is dropped right after that one.)
+    /// Cancels the job. True: the job had not started, it never will, and its closure has been dropped. (If this is
+    /// called in the `Drop` of another job's closure or result, this job's closure is dropped right after the other.)
     ///
-    /// False: it has started (it cannot be interrupted, but [`is_cancelled`](crate::is_cancelled) turns true in it, and the
-    /// handle still yields what it returns), or it was finished or cancelled before.
+    /// False: the job has started, or it was finished or cancelled before. A job that has started cannot be
+    /// interrupted, but [`is_cancelled`](crate::is_cancelled) turns true in it. The handle still yields what the
+    /// closure returns.
     ///
     /// ```
     /// use offthread::{JoinError, ThreadPool};
@@ -497,7 +502,8 @@ impl<R> Job<R> {
 
     /// Blocks this thread until the job has finished, and returns its result.
     ///
-    /// In a job of the same pool: if this job has not started yet, it runs on this thread.
+    /// In a job of the same pool: if this job has not started yet, it runs on this thread, as long as the stack has
+    /// room.
     ///
     /// # Panics
     /// As awaiting it does.
@@ -509,8 +515,8 @@ impl<R> Job<R> {
         Self::value(self.0.wait())
     }
 
-    /// As [`wait`](Self::wait), but blocks no longer than `timeout`. [`Duration::MAX`] is for ever. A job that has not started
-    /// does not run on this thread.
+    /// As [`wait`](Self::wait), but blocks no longer than `timeout`. [`Duration::MAX`] is for ever. A job that has not
+    /// started does not run on this thread.
     ///
     /// ```
     /// use offthread::threaded;
