@@ -8,12 +8,12 @@
 //! # });
 //! ```
 //!
-//! The channel is a single allocation, without a reference count. Either end may block or await, and may be moved between
-//! threads at any time.
+//! The channel is a single allocation, without a reference count. Either end may block or await, and may be moved
+//! between threads at any time.
 //!
 //! | | the receiver awaits | the receiver has closed, or was dropped |
 //! |---|---|---|
-//! | **the sender sends** | it gets the value | `Err(value)`: the value comes back |
+//! | **the sender sends** | the receiver gets the value | `Err(value)`: the value comes back |
 //! | **the sender is dropped** | [`Closed`] | nothing |
 //! | **the sender awaits [`closed`](Sender::closed)** | pending | ready |
 // The five parts of the head, for maintainers; the text above is the module's public documentation.
@@ -25,7 +25,7 @@
 // once, and gives up when it is dropped.
 //
 // A job and a task keep their `Shared` in an `Arc`. A channel needs no reference count: it has two ends, each with a
-// `ChannelPtr`, and one bit of the state says that one of them is gone.
+// `ChannelPtr`, and one bit of the state says that one of the two ends is gone.
 //
 // The simplest versions: `examples/made_1_oneshot_blocking.rs`, and with a waker `examples/made_2_oneshot_waker.rs`.
 //
@@ -39,20 +39,20 @@
 //                                   the sender takes the receiver's waker and wakes it
 //
 //     UNWANTED: set by the receiver, at any time: it wants no value any more. `send` never sets VALUE after UNWANTED.
-//     UNSHARED: set once, by the end that gives its pointer up first: the other end owns the memory alone. `send` sets it
-//               together with VALUE if the receiver does not wait; all other ways to give a `ChannelPtr` up are its `drop`.
-//               It means nothing where an `Arc` owns the memory.
+//     UNSHARED: set once, by the end that gives its pointer up first: from then on the other end owns the memory alone.
+//               If the receiver does not wait, `send` sets UNSHARED together with VALUE. In all other cases the `drop`
+//               of a `ChannelPtr` sets it. Where an `Arc` owns the memory, UNSHARED has no meaning.
 //
 // # Who may touch what
-// 1. `cell` is the sender's until the sender sets VALUE, then the receiver's. If `send` fails to set VALUE, `cell` stays
-//    the sender's.
+// 1. `cell` is the sender's until the sender sets VALUE, then the receiver's. If `send` fails to set VALUE, `cell`
+//    stays the sender's.
 // 2. WAITING is set by the receiver alone, after it has put its waker into `receiver`.
 // 3. There is one sender. `pair` and `channel` make one `Sending`, and its `send` consumes it; any other caller of
 //    `Core::send` promises to be the only one.
 // 4. There is one receiver, a `Receiving`, and it drops its pointer in the step that takes the value out.
 // 5. An end touches the memory only while it has its pointer. `channel` makes two `ChannelPtr`s of one memory. Setting
-//    UNSHARED is the last access of the end that sets it; the end that finds it set by the other one frees the memory. Any
-//    other pointer owns the memory itself, or borrows it.
+//    UNSHARED is the last access of the end that sets it; the end that finds UNSHARED set frees the memory. A pointer
+//    of another type (`Arc`, `&`) owns the memory or borrows it.
 //
 // # Synchronisation edges
 // | id | release side | acquire side | publishes | model |
@@ -62,17 +62,18 @@
 // | O3 | `finish`: CLOSED | `poll`, `is_finished` | what the sender did before it was dropped | `drop_publishes` |
 // | O4 | `send`, `ChannelPtr::drop`: UNSHARED | `ChannelPtr::drop` | all accesses of that end | `drop_drop` |
 //
-// WAITING can be Relaxed: `take` acquires the slot. Had `take` run before `register`, `register` would synchronise with it
-// and set WAITING afterwards, but the sender has already read WAITING: a contradiction.
+// WAITING can be Relaxed: `take` acquires the slot. Had `take` run before `register`, `register` would synchronise with
+// it and set WAITING afterwards, but the sender has already read WAITING: a contradiction.
 //
 // # What can go wrong
 // * The receiver polls, then is dropped, while the sender sends (RUSTSEC-2026-0005): `send_drop_after_poll`.
-// * It closes, or is dropped, while the sender sends: the value is dropped once: `send_close`, `send_drop`.
+// * The receiver closes, or is dropped, while the sender sends: the value is dropped once: `send_close`, `send_drop`.
 // * Polled with one waker, then with another, while the sender sends: `replaced_waker`.
-// * The receiver has the value and frees the memory while the sender is still in `send`: `free_after_send`; while the sender
-//   still takes the waker: `free_after_wake`.
-// * Both are dropped at once, and both free the memory, or neither does: `drop_drop`.
-// * `closed` registers as the receiver closes: `closed_close`, `closed_drop`; or is given up then: `cancelled_closed_drop`.
+// * The receiver has the value and frees the memory while the sender is still in `send`: `free_after_send`.
+// * The same while the sender still takes the waker: `free_after_wake`.
+// * Both ends are dropped at once, and both free the memory, or neither does: `drop_drop`.
+// * `closed` registers as the receiver closes: `closed_close`, `closed_drop`.
+// * The future of `closed` is dropped as the receiver is dropped: `cancelled_closed_drop`.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -205,9 +206,9 @@ impl<T> Core<T> {
         match self.state.compare_exchange(state.0, state.with(State::WAITING).0, Relaxed, Acquire) {
             Ok(_) => Poll::Pending,
             Err(now) => {
-                // The sender has ended, so it will not take the waker.
+                // The sender has sent or ended without seeing WAITING, so it will not take the waker.
                 drop(self.take_waker());
-                // SAFETY: the receiver calls this; the failed exchange acquired the state, and the first look took nothing.
+                // SAFETY: the receiver calls this; the failed exchange acquired the state; the first look took nothing.
                 unsafe { self.look(State(now)) }
             }
         }
@@ -233,9 +234,9 @@ pub(crate) struct Shared<H, T> {
     core: Core<T>,
 }
 
-// SAFETY: a shared reference gives access to `head` alone; the value is reached through the two ends, which are `Send` only
-// where the value is. No value is left to be dropped with the memory, on any thread: a sent value is taken out by the
-// `Receiving`, at the latest when that is dropped (rule 4); after that, `send` gives the value back.
+// SAFETY: a shared reference gives access to `head` alone; the value is reached through the two ends, which are `Send`
+// only where the value is. No value is left to be dropped with the memory, on any thread: a sent value is taken out by
+// the `Receiving`, at the latest when that is dropped (rule 4); after that, `send` gives the value back.
 unsafe impl<H: Send, T> Send for Shared<H, T> {}
 // SAFETY: see above.
 unsafe impl<H: Sync, T> Sync for Shared<H, T> {}
@@ -259,7 +260,7 @@ impl<H, T> HasCore<T> for Shared<H, T> {
     }
 }
 
-/// An end's pointer to memory with a core, which exists until the pointer is dropped: see rule 5.
+/// A pointer of one end to the memory of a core. The memory exists until the pointer is dropped: see rule 5.
 pub(crate) trait Pointer<T>: Deref<Target: HasCore<T>> + Sized {
     /// Wakes a sender that waits for the receiver to close.
     fn wake_sender(&self) {}
@@ -370,7 +371,8 @@ impl<T, P: Pointer<T>> Receiving<T, P> {
         }
     }
 
-    /// Gives the value up. Returns the pointer, and what the core still held: the caller drops both, in its own order.
+    /// Gives the value up. Returns the pointer, and the value and the waker that the core still held. The caller drops
+    /// these in the order that it needs.
     #[expect(clippy::type_complexity, reason = "the caller only drops the two options")]
     pub(crate) fn give_up(&mut self) -> Option<(P, (Option<T>, Option<Waker>))> {
         let shared = self.shared.take()?;
@@ -416,7 +418,8 @@ type Channel<T> = Shared<WakerSlot, T>;
 /// The pointer of one end to the memory that the two ends of a channel own together. See rule 5.
 struct ChannelPtr<T>(NonNull<Channel<T>>);
 
-// SAFETY: a `ChannelPtr` gives shared access to a `Shared`, which is `Sync`, and frees it on any thread: it is `Send` too.
+// SAFETY: a `ChannelPtr` gives shared access to a `Shared`, which is `Sync`, and frees it on any thread: it is `Send`
+// too.
 unsafe impl<T> Send for ChannelPtr<T> {}
 // SAFETY: see above.
 unsafe impl<T> Sync for ChannelPtr<T> {}
@@ -445,7 +448,8 @@ impl<T> Drop for ChannelPtr<T> {
     #[inline(never)]
     fn drop(&mut self) {
         let state = &self.core.state;
-        // ORDERING: Acquire [O4]: pairs with `send`, or with the exchange below, of the other end; its accesses came before.
+        // ORDERING: Acquire [O4]: pairs with `send`, or with the exchange below, of the other end; its accesses came
+        // before.
         let is_alone = State(state.load(Acquire)).has(State::UNSHARED)
             // ORDERING: AcqRel [O4]: Release: pairs with both operations of the other end's drop; publishes this end's
             // accesses. Acquire: as above.
@@ -580,8 +584,8 @@ impl<T> Receiver<T> {
         self.0.unwatch();
     }
 
-    /// Closes the channel: the sender cannot send any more, and learns it. A value that was sent before can still be
-    /// received.
+    /// Closes the channel: from now on `send` fails, and [`closed`](Sender::closed) returns. A value that was sent
+    /// before can still be received.
     pub fn close(&mut self) {
         if let Some(channel) = self.0.shared() {
             channel.core.close();

@@ -18,12 +18,12 @@
 //! });
 //! ```
 //!
-//! Never more than `max_size` items wait in the channel. An item whose send returned `Ok` is received, unless the
-//! receiver is dropped; once the receiver has seen the end, no send returns `Ok`. What one end does, the other sees at
-//! once: after a `recv` there is room for a `try_send`. Both ends may be moved between threads, and from blocking to
-//! async use and back, at any time.
+//! Never more than `max_size` items wait in the channel. An item whose send returned `Ok` can be received, unless the
+//! receiver is dropped; once the receiver has seen the end, no send returns `Ok`. Each end sees at once what the other
+//! end does: after a `recv` there is room for a `try_send`. Both ends may be moved between threads, and from blocking
+//! to async use and back, at any time.
 //!
-//! | | room, or an item | full, or empty | the other end is closed |
+//! | | room, or an item | full, or empty | the channel is closed |
 //! |---|---|---|---|
 //! | `send` | `Ok` | waits | `Err(SendError(item))` |
 //! | `try_send` | `Ok` | `Err(Full(item))` | `Err(Closed(item))` |
@@ -39,16 +39,17 @@
 //
 // # State machine
 // A ring of `max_size` slots and two counters, which only grow (and wrap). `tail` counts the items that the sender has
-// put in, `head` the items that the receiver has taken out. Each end keeps its next slot, and copies of its own counter
-// and of the other's as last seen. It reads the other's counter again only when the copy leaves it nothing to do. (The
-// receiver of an iterable advances `head` in batches: see `channel_by_halves`.)
+// put in, `head` the items that the receiver has taken out. Each end keeps the index of its next slot, a copy of its
+// own counter, and a copy of the other end's counter as last seen. To send or receive, an end reads the other end's
+// counter only if its copy shows no room, or too few items. (The receiver of an iterable advances `head` in batches:
+// see `channel_by_halves`.)
 //
 //      slots    . . . # # # # # . .          # holds an item: tail - head of them
 //                     ^         ^
 //                    head      tail
 //
-// A `Counter` is one word: the count, and two flags in its low bits. One side, the owner, advances it; the other one,
-// the peer, watches it.
+// A `Counter` is one word: the count, and two flags in its low bits. One side, the owner, advances the counter; the
+// other side, the peer, watches it.
 //
 //      | count ............................ | CLOSED | WAITING |
 //
@@ -57,19 +58,19 @@
 //      watch    peer    sets WAITING        learns the count, and whether the channel is closed
 //      wake     owner   clears WAITING, then takes the waker from the slot and wakes it
 //
-// The first three, and the clearing of WAITING, are each one atomic read-modify-write of the word: so both sides agree
-// on their order.
+// `advance`, `close`, and the changes of WAITING are each one atomic read-modify-write of the word. So both sides agree
+// on the order of these steps.
 //
 // # Who may touch what
-// 1. The slots of the items `head..tail` are the receiver's, the others the sender's. The side that advances its counter hands
-//    over the slots that it advances past.
+// 1. The slots of the items `head..tail` are the receiver's, the others the sender's. The side that advances its
+//    counter hands over the slots that it advances past.
 // 2. `tail`'s CLOSED decides. An item counted before CLOSED belongs to the receiver. An item counted after CLOSED stays
 //    the sender's, which learns this from `advance` itself. A receiver that has set CLOSED does not read the count of
 //    `tail` again.
 // 3. `head`'s CLOSED only tells a sender that waits for room to look at `tail`.
-// 4. WAITING is set by the peer after it has put its waker into the slot, and cleared by the owner before it takes the
-//    waker out. So a waker that comes too late for one wake has its flag set for the next. A waker that comes too early
-//    may be woken for nothing, which is harmless.
+// 4. The peer sets WAITING after it has put its waker into the slot. The owner clears WAITING before it takes the waker
+//    out. So if a waker comes too late for one wake, WAITING is set for the next wake. A waker that comes between the
+//    two steps of a wake may be woken for nothing, which is harmless.
 //
 // # Synchronisation edges
 // | id | release side | acquire side | publishes | model |
@@ -150,15 +151,16 @@ impl Counter {
     }
 
     fn load(&self) -> Seen {
-        // ORDERING: Acquire [S1, S2, S3, S4]: pairs with `advance` and `close`; the slots that were advanced past are ours.
+        // ORDERING: Acquire [S1, S2, S3, S4]: pairs with `advance` and `close`; the slots that were advanced past are
+        // ours.
         Seen(self.word.load(Acquire))
     }
 
     /// Owner: hands over the next `n` slots. Returns the value before: the caller passes it to `notify`, once its own
     /// fields are up to date.
     fn advance(&self, n: usize) -> Seen {
-        // ORDERING: AcqRel: Release [S1, S2]: pairs with `load` and `close`; publishes the slots. Acquire [S4]: pairs with
-        // `close`; what the receiver did before it closed is seen.
+        // ORDERING: AcqRel: Release [S1, S2]: pairs with `load` and `close`; publishes the slots. Acquire [S4]: pairs
+        // with `close`; what the receiver did before it closed is seen.
         Seen(self.word.fetch_add(n * ONE, AcqRel))
     }
 
@@ -178,8 +180,8 @@ impl Counter {
 
     #[cold]
     fn wake(&self) {
-        // ORDERING: Relaxed: must come before the `take` in `wake` (rule 4), which releases: so this cannot move behind
-        // it.
+        // ORDERING: Relaxed: this must come before the `take` in `WakerSlot::wake` (rule 4). That `take` releases, so
+        // this cannot move behind it.
         self.word.fetch_and(!WAITING, Relaxed);
         self.peer.wake();
     }
@@ -187,7 +189,7 @@ impl Counter {
     /// Peer: asks to be woken when the counter changes from `seen`, or is closed. False: that has happened already.
     fn watch(&self, cx: &mut Context<'_>, seen: usize) -> bool {
         self.peer.register(cx.waker());
-        // ORDERING: Relaxed: cannot move before the registration, which acquires; and the slot's own edges order the
+        // ORDERING: Relaxed: this cannot move before the registration, which acquires; the slot's own edges order the
         // waker. After a change the caller looks again, with `load`.
         self.word.fetch_or(WAITING, Relaxed) & !WAITING == seen
     }
@@ -283,7 +285,7 @@ pub(crate) fn channel_by_halves<T>(max_size: usize) -> (Sender<T>, Receiver<T>) 
     (sender, receiver)
 }
 
-/// The end that items are put into. Dropping it closes the channel; what is in there can still be received.
+/// The end that items are put into. Dropping it closes the channel; the items that are left can still be received.
 ///
 /// ```compile_fail,E0277
 /// fn is_send<T: Send>() {}
@@ -322,20 +324,20 @@ pub struct Sender<T> {
 #[must_use = "dropping the receiver closes the channel, and drops the items in it"]
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
-    /// The sender's counter, as last seen; once this end has closed, what it was then.
+    /// The sender's counter, as last seen; once this end has closed the channel, as it was at that moment.
     tail: usize,
     /// Its own counter.
     head: usize,
     /// Its own counter, as the sender sees it: the slots from here to `head` have not been handed back yet.
     handed_back: usize,
-    /// How many such slots are handed back together, in steps of [`ONE`].
+    /// How many slots are handed back together, in steps of [`ONE`].
     batch: usize,
     /// Where the next item comes from.
     slot: usize,
     budget: Budget,
     /// Whether a waker may still be at `tail`.
     watching: bool,
-    /// Whether this end has closed.
+    /// Whether this end has closed the channel.
     closed: bool,
 }
 
@@ -344,7 +346,7 @@ trait Watch {
     fn unwatch(&mut self);
 }
 
-/// One attempt to send or receive, which withdraws its waker however it ends: done, timed out or cancelled.
+/// One attempt to send or receive. It withdraws its waker however the attempt ends: done, timed out or cancelled.
 struct Attempt<'a, W: Watch>(&'a mut W);
 
 impl<W: Watch> Drop for Attempt<'_, W> {
@@ -449,8 +451,8 @@ impl<T> Sender<T> {
     /// Dropping the future before it is ready drops the item with it; nothing was sent.
     ///
     /// # Synchronization
-    /// What was done before happens before the receiver gets the item; what the receiver did before it closed happens
-    /// before the error.
+    /// What the sender did before happens before the receiver gets the item. What the receiver did before it closed the
+    /// channel happens before the error.
     pub async fn send(&mut self, item: T) -> Result<(), SendError<T>> {
         self.wait_for_room().await;
         self.push(item).map_err(SendError)
@@ -545,7 +547,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Closes the channel: nothing more can be sent, and the receiver sees the end after what is in there.
+    /// Closes the channel: nothing more can be sent, and the receiver sees the end after the items that are left.
     pub fn close(&mut self) {
         self.closed = true;
         let before = self.shared.tail.close();
@@ -620,8 +622,8 @@ impl<T> Receiver<T> {
 
     /// Takes the next item out of its slot, without handing the slot back.
     fn read(&mut self) -> T {
-        // SAFETY: rule 1: callers have found an item `available`, so the slot is the receiver's; it is read once, as the
-        // counter moves on.
+        // SAFETY: rule 1: callers have found an item `available`, so the slot is the receiver's; it is read once, as
+        // the counter moves on.
         let item = self.shared.slots[self.slot].with(|cell| unsafe { (*cell).assume_init_read() });
         self.head = self.head.wrapping_add(ONE);
         self.slot = self.shared.slot_after(self.slot);
@@ -679,7 +681,8 @@ impl<T> Receiver<T> {
         available.map(|items| items.map(|_| self.pop()))
     }
 
-    /// Receives the next item; blocks this thread while the channel is empty. `None`: it is closed, and nothing is left.
+    /// Receives the next item; blocks this thread while the channel is empty. `None`: it is closed, and nothing is
+    /// left.
     ///
     /// # Blocking
     /// On an event loop's thread this stops the loop, and never returns if the sender needs the loop: use
@@ -692,8 +695,8 @@ impl<T> Receiver<T> {
     /// As [`recv_blocking`](Self::recv_blocking), but blocks no longer than `timeout`. [`Duration::MAX`] is for ever.
     ///
     /// # Errors
-    /// [`Timeout`](RecvTimeoutError::Timeout) if no item came in time, [`Closed`](RecvTimeoutError::Closed) if the channel is
-    /// closed and nothing is left.
+    /// [`Timeout`](RecvTimeoutError::Timeout) if no item came in time, [`Closed`](RecvTimeoutError::Closed) if the
+    /// channel is closed and nothing is left.
     ///
     /// # Blocking
     /// As [`recv_blocking`](Self::recv_blocking), up to `timeout`.
@@ -711,7 +714,7 @@ impl<T> Receiver<T> {
         })
     }
 
-    /// Receives up to `limit` items at once: what is there, but at least one. Waits while the channel is empty.
+    /// Receives up to `limit` items at once: as many as there are, but at least one. Waits while the channel is empty.
     ///
     /// Adds them to `buf` and returns how many. 0 is the end: the channel is closed, and nothing is left. With a
     /// `limit` of 0 it returns 0 at once.
@@ -772,7 +775,7 @@ impl<T> Receiver<T> {
         iter::from_fn(|| self.recv_blocking())
     }
 
-    /// Closes the channel: from now on every send gives its item back. What is in there can still be received.
+    /// Closes the channel: from now on every send gives its item back. The items that are left can still be received.
     pub fn close(&mut self) {
         if self.closed {
             return;

@@ -95,8 +95,9 @@ impl WakerSlot {
         if self.state.compare_exchange(REGISTERING, IDLE, Release, Relaxed).is_err() {
             // SAFETY: rule 1: a taker has left its mark and gone (rule 2); the cell is still this thread's.
             let own = self.waker.with_mut(|cell| unsafe { &mut *cell }.take());
-            // ORDERING: Release [W4]: pairs with the lock of the next `take`, which finds the cell empty. The mark's event
-            // is seen by the next registration [W3]: its lock acquires, and this exchange passes on what the mark released.
+            // ORDERING: Release [W4]: pairs with the lock of the next `take`, which finds the cell empty. The mark's
+            // event is seen by the next registration [W3]: its lock acquires, and this exchange passes on what the mark
+            // released.
             self.state.swap(IDLE, Release);
             wake(own);
         }

@@ -421,7 +421,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "the receiver does not look again after it has registered",
-        find: "                // SAFETY: the receiver calls this; the failed exchange acquired the state, and the first look took nothing.\n                unsafe { self.look(State(now)) }",
+        find: "                // SAFETY: the receiver calls this; the failed exchange acquired the state; the first look took nothing.\n                unsafe { self.look(State(now)) }",
         replace: "                let _ = now;\n                Poll::Pending",
         model: "send_poll",
     },
