@@ -1,15 +1,15 @@
 //! How long to yield before going to sleep.
 //!
-//! **Promise.** [`Backoff::spin`] returns within about [`SHORT`], or after the yield that takes longer. After a few long
-//! waits it returns at once, until a wait is short again.
+//! **Promise.** [`Backoff::spin`] returns within about [`SHORT`], or, if one yield takes longer, after that yield.
+//! After a few long waits `spin` returns at once, until a wait is short again.
 //!
-//! A sleep and a wake cost 10 to 40 microseconds, a yield about half a microsecond. So a waiting thread first pauses and
-//! yields for a moment, but not for longer than [`SHORT`]. On one CPU it only yields, which lets the other thread run. Two
-//! rules set the number of yields:
+//! A sleep and a wake cost 10 to 40 microseconds, a yield about half a microsecond. So a waiting thread first pauses
+//! and yields for a moment, but not for longer than [`SHORT`]. On one CPU it does not pause: only a yield lets the
+//! other thread run. Two rules set the number of yields:
 //!
 //! 1. An answer within [`SHORT`] of the first yield, or of falling asleep, restores the full number.
-//! 2. A later answer, or a time-out of the sleep, halves the number. So threads sleep where another process takes the CPU at
-//!    each yield: the system wakes a sleeper sooner than it returns to a thread that yields.
+//! 2. A later answer, or a time-out of the sleep, halves the number. So if another process takes the CPU at each yield,
+//!    threads soon sleep instead: the system wakes a sleeper sooner than it returns to a thread that yields.
 //!
 //! There is no synchronisation in this file, and no model.
 
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{self, MAX_YIELDS, thread};
 
-/// How often a parker pauses before it yields. Few: a pause costs no system call, but lets no other thread run.
+/// How often a parker pauses before it yields. The number is small: a pause costs no system call, but lets no other
+/// thread run on this CPU.
 pub const PAUSES: u32 = 16;
 /// The length of one pause, for [`sync::pause`].
 const PAUSE: u32 = 2;
@@ -66,7 +67,7 @@ impl Backoff {
         self.yields == 0
     }
 
-    /// The thread has yielded, or slept, for `duration`. `answered`: it got its answer, and did not time out.
+    /// The thread has yielded, or slept, for `duration`. `answered`: the wait did not time out.
     pub fn waited(&mut self, duration: Duration, answered: bool) {
         self.yields = if answered && duration < SHORT { MAX_YIELDS } else { self.yields / 2 };
     }

@@ -1,9 +1,9 @@
 //! Blocks a thread until a waker fires. Nothing else in this crate waits for a waker.
 //!
 //! # What it promises
-//! A wake of a parker's waker, from any thread, ends the [`Parker::park`] that is running, or else the next one. What
-//! was written before the wake is seen after that `park` returns. [`poll_until`] and [`block_on`] poll a future and
-//! park in between; they may be nested on one thread.
+//! A wake of a parker's waker, from any thread, ends the [`Parker::park`] that is running, or else the next `park`. All
+//! writes before the wake are seen after that `park` returns. [`poll_until`] and [`block_on`] poll a future and park in
+//! between; they may be nested on one thread.
 //!
 //! The simplest version: `examples/made_3_block_on.rs`.
 //!
@@ -17,9 +17,9 @@
 //!     |  +--- park: about to sleep --------------------------------+ EMPTY
 //!     +-----------------------------------------------------------------+
 //! ```
-//! One parker belongs to one thread, its owner, which alone goes to `EMPTY` and to `PARKED`. The parker has a state of
-//! its own, since code inside a poll may consume the thread's park token. (A mutex or a channel of std that blocks
-//! there does, as does `thread::park` itself.) So the owner reads the state after each sleep.
+//! A parker belongs to one thread, its owner; only the owner sets `EMPTY` and `PARKED`. The parker has a state of its
+//! own, since code inside a poll may consume the thread's park token: `thread::park` does, and so does a channel of std
+//! that blocks. So the owner reads the state after each sleep.
 //!
 //! # Who may touch what
 //! 1. `thread` is written before the parker is shared, and never again.
@@ -65,7 +65,8 @@ struct Unparker {
 
 impl Unparker {
     fn notify(&self) {
-        // ORDERING: Release [P1, P2]: pairs with `consume` and the end of `sleep`; publishes what the caller did before.
+        // ORDERING: Release [P1, P2]: pairs with `consume` and the end of `sleep`; publishes what the caller did
+        // before.
         if self.state.swap(NOTIFIED, Release) == PARKED {
             self.thread.unpark();
         }
@@ -75,7 +76,7 @@ impl Unparker {
     fn consume(&self) -> bool {
         // ORDERING: Relaxed: a hint that the exchange is worth trying; nothing is read because of it.
         self.state.load(Relaxed) == NOTIFIED && {
-            // ORDERING: Acquire [P1]: pairs with `notify`; what came before the wake is seen.
+            // ORDERING: Acquire [P1]: pairs with `notify`; all that came before the wake is seen.
             self.state.swap(EMPTY, Acquire);
             true
         }
@@ -83,7 +84,8 @@ impl Unparker {
 
     /// Owner only: sleeps until a notification comes, and consumes it. False: the deadline has passed.
     fn sleep(&self, deadline: Option<Instant>) -> bool {
-        // ORDERING: Relaxed: publishes nothing. If there is a notification already, the exchange fails, and `consume` finds it.
+        // ORDERING: Relaxed: publishes nothing. If there is a notification already, the exchange fails, and `consume`
+        // finds the notification.
         let _ = self.state.compare_exchange(EMPTY, PARKED, Relaxed, Relaxed);
         loop {
             if self.consume() {
@@ -159,7 +161,7 @@ impl Parker {
 
 /// Runs code that blocks the thread, between the two calls of the thread's hook.
 pub fn blocking<R>(code: impl FnOnce() -> R) -> R {
-    // Removed meanwhile: the hook does not report its own blocking.
+    // The hook is removed meanwhile, so that it does not report its own blocking.
     let hook = BLOCKING_HOOK.try_with(Cell::take).ok().flatten();
     let tell = |blocking| hook.into_iter().for_each(|hook| hook(blocking));
     tell(Blocking::Enter);
@@ -187,7 +189,8 @@ pub enum Blocking {
 /// Installs this thread's hook, which each blocking call runs before it sleeps and after it wakes up. `None` removes
 /// it.
 ///
-/// A pool has another thread run jobs meanwhile. The hook must not panic or block; it may wake the thread.
+/// With this hook, a pool lets another thread run jobs meanwhile. The hook must not panic or block; it may wake the
+/// thread.
 pub fn set_blocking_hook(hook: Option<fn(Blocking)>) {
     BLOCKING_HOOK.with(|current| current.set(hook));
 }
@@ -204,7 +207,7 @@ thread_local! {
 /// Wakers that `poll` has registered stay registered: the caller withdraws them.
 pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
     Parker::with(|parker| {
-        // The deadline holds, however many wakes come.
+        // The deadline holds even if wakes never stop. After the deadline, `poll` is called once more.
         let mut is_late = false;
         loop {
             if let Poll::Ready(value) = poll(&mut Context::from_waker(&parker.waker)) {
@@ -218,8 +221,8 @@ pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Contex
     })
 }
 
-/// Polls a future of this crate until it is ready, and blocks this thread in between. The futures of users are run by the
-/// event loop.
+/// Polls a future of this crate until it is ready, and blocks this thread in between. The futures of users are run by
+/// the event loop.
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
     match poll_until(None, |cx| future.as_mut().poll(cx)) {
