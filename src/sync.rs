@@ -1,12 +1,12 @@
-//! std's synchronisation, or loom's: the one file that knows which.
+//! std's synchronisation, or loom's. Only this file knows which.
 //!
-//! Every other file takes its atomics, cells, locks and threads from here, so that the models of `loom-tests/` check the very
-//! source that users run. `cfg(offthread_loom)` is set by the build script of that unpublished package alone; in a user's
-//! build this file is a list of re-exports and a few thin wrappers:
+//! Every other file takes its atomics, cells, locks and threads from here, so that the models of `loom-tests/` check
+//! the very source that users run. `cfg(offthread_loom)` is set by the build script of that unpublished package alone;
+//! in a user's build this file is a list of re-exports and a few thin wrappers:
 //!
 //! * [`UnsafeCell`] gives access through closures, which is how loom notices two accesses at once;
-//! * [`Mutex`] does not poison: no user code ever runs under one, so a panic cannot leave a half-done change behind. It waits
-//!   on a [`Condvar`], with a deadline;
+//! * [`Mutex`] does not poison: no user code ever runs under it, so a panic cannot leave a half-done change behind. Its
+//!   `wait` waits on a [`Condvar`], with a deadline;
 //! * [`ThreadHandle`] and [`sleep`] are `std::thread::park` and `unpark`, or, since loom has no `park_timeout`, a token under
 //!   a lock;
 //! * [`slots`] makes a buffer without touching its memory.
@@ -103,7 +103,7 @@ mod imp {
         Ok(slots.into_boxed_slice())
     }
 
-    /// One thread waits on it.
+    /// A condvar on which only one thread waits.
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(locks::Condvar);
 
@@ -125,7 +125,7 @@ mod imp {
         }
     }
 
-    /// Wakes one thread out of [`sleep`], or makes its next one return at once.
+    /// Wakes one thread out of [`sleep`], or makes its next `sleep` return at once.
     #[derive(Debug)]
     pub(crate) struct ThreadHandle(thread::Thread);
 
@@ -182,7 +182,7 @@ mod imp {
     pub(crate) use loom::sync::{Arc, MutexGuard, atomic};
     pub(crate) use loom::{cell::UnsafeCell, thread};
 
-    /// loom's, which does not know of `const { … }`.
+    /// loom's macro of this name, which does not accept `const { … }`.
     macro_rules! const_thread_local {
         ($($(#[$attribute:meta])* static $name:ident: $type:ty = const $init:block;)+) => {
             ::loom::thread_local! { $($(#[$attribute])* static $name: $type = $init;)+ }
@@ -198,7 +198,7 @@ mod imp {
         Ok((0..len).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect())
     }
 
-    /// loom's own condvar never times out: the waiting thread sleeps on its token instead, where a deadline is an event.
+    /// loom's own condvar never times out. So the waiting thread sleeps on its token, for which a deadline is an event.
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(locks::Mutex<Option<ThreadHandle>>);
 
@@ -233,7 +233,8 @@ mod imp {
         static TOKEN: ThreadHandle = const { ThreadHandle::default() };
     }
 
-    /// As std's, above; the models use it too. It is std's `Arc`, as loom drops a thread's locals in no fixed order.
+    /// As the one above; the models use it too. The `Arc` is std's, since loom drops a thread's locals in no fixed
+    /// order.
     #[derive(Clone, Debug, Default)]
     pub struct ThreadHandle(std::sync::Arc<(locks::Mutex<ParkToken>, locks::Condvar)>);
 

@@ -1,18 +1,19 @@
 //! Drops a chain of values, each of which owns the next, without recursion.
 //!
 //! # What it promises
-//! [`drop_flat`] drops a value before it returns, unless an outer `drop_flat` is running on this thread. Then the value
-//! is queued, and the outermost `drop_flat` drops it before it returns, the last one queued first. So a chain of any
-//! length needs the stack of two drops. Each value is dropped, also if others panic.
+//! [`drop_flat`] drops a value before it returns, unless an outer `drop_flat` is running on this thread. An inner
+//! `drop_flat` only queues its value; the outermost one drops the queued values before it returns, the last one first.
+//! So a chain of any length needs the stack of two drops. Each value is dropped, also if the drops of others panic.
 //!
-//! Code may wait for the effect of a drop. So a `block_on` inside a `Drop`, or a job that runs inline there, must not
-//! leave its values to the outer `drop_flat`: it has a queue of its own ([`Apart`]).
+//! Code in a `Drop` may wait for the effect of another drop. So a `block_on` inside a `Drop`, or a job that runs inline
+//! there, must not leave values to the outer `drop_flat`. Each of these has a queue of its own ([`Apart`]).
 //!
 //! # Who may touch what
-//! 1. `IS_DROPPING` is true while an outermost `drop_flat` runs; otherwise the queue is empty. Both belong to one thread.
+//! 1. `IS_DROPPING` is true while an outermost `drop_flat` runs; otherwise the queue is empty. Both belong to one
+//!    thread.
 //! 2. While the queue is borrowed, no user code runs.
-//! 3. The thread-local is not dropped with the thread, since other destructors of the thread may use it. It owns
-//!    nothing by then.
+//! 3. The queue is not dropped with the thread, since destructors of other thread-locals may use it. It owns nothing
+//!    when the thread ends.
 //!
 //! There is no synchronisation in this file, and no model.
 
@@ -60,7 +61,7 @@ pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
     result
 }
 
-/// While this exists, `drop_flat` ignores the outer ones.
+/// While this exists, `drop_flat` ignores the `drop_flat` calls outside of it.
 pub struct Apart {
     /// The queue of the outer `drop_flat`. `None`: there is none.
     outer: Option<Queue>,

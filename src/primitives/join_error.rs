@@ -1,7 +1,7 @@
 //! Why a job or a task has no result.
 //!
 //! **Promise.** A [`JoinError`] is `Send` and `Sync`, so `?` works with any error box. The payload of a panic is not
-//! lost: [`Panic`] gives it back. The code of a cancelled job may unwind, which is not a panic.
+//! lost: [`Panic`] gives it back. If a cancelled job unwinds, the error is `Cancelled`, not a panic.
 //!
 //! There is no state and no synchronisation in this file, and no model.
 
@@ -31,7 +31,7 @@ pub enum JoinError {
     /// A job: it was cancelled before it started, or while it waited in [`sync_await`](crate::sync_await()), or its
     /// pool was closed. A task: it was cancelled before it had finished, or its event loop was closed.
     Cancelled,
-    /// The system refused to start a thread, and there was none that could have run it.
+    /// The system refused to start a thread, and there was no other thread that could have run the job.
     NoThread(io::Error),
 }
 
@@ -88,7 +88,7 @@ unsafe impl Sync for Panic {}
 impl UnwindSafe for Panic {}
 impl RefUnwindSafe for Panic {}
 
-/// `io::Error` is neither, since it may hold any error. Shared access to a `JoinError` only reads it.
+/// `io::Error` has neither trait, since it may hold any error. Shared access to a `JoinError` only reads that error.
 impl UnwindSafe for JoinError {}
 impl RefUnwindSafe for JoinError {}
 

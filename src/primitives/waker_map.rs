@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::task::Waker;
 
-/// The place of a waker in a map. No two have the same key.
+/// The place of a waker in a map. No two wakers have the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(
-    /// The number, and then how many wakers had been added: of wakers with the same number, the first one added comes
-    /// first. One integer, which is faster to compare.
+    /// In the high half the number, in the low half how many wakers had been added. So wakers with the same number are
+    /// in the order in which they were added. One integer is faster to compare than two.
     u128,
 );
 
