@@ -1,8 +1,9 @@
 //! Another runtime as the event loop.
 //!
 //! # What it promises
-//! A task's body is polled and dropped in the task's own context, wherever the other runtime does that. Meanwhile that
-//! thread counts as the runtime's: to block it until another task of the runtime has run could be a deadlock.
+//! On whichever thread the other runtime polls or drops a task's body, this happens in the task's own context.
+//! Meanwhile that thread counts as the runtime's: code that blocks it until another task of the runtime has run could
+//! be a deadlock.
 //!
 //! # Who may touch what
 //! 1. `polling` has a thread's id once for each body that the thread is polling or dropping: these may be nested.

@@ -1,9 +1,9 @@
 //! The event loops of this thread, and the stack of its running `block_on` calls.
 //!
 //! # What it promises
-//! [`running`] is the loop of the innermost `block_on`, for the code that this `block_on` polls, but not for a job that
-//! runs inline inside it. The loop is made when [`running`] first needs it. [`find`] tells whether a loop is this
-//! thread's, running or not. Both also work in the destructors of thread-locals.
+//! In code that a `block_on` polls, [`running`] returns the loop of the innermost `block_on`. In a job that runs inline
+//! there, it returns none. The loop is made when [`running`] first needs it. [`find`] returns the tasks of a loop if
+//! the loop is this thread's, running or not. Both functions also work in the destructors of thread-locals.
 //!
 //! # State machine
 //! ```text
@@ -18,7 +18,7 @@
 //! 2. A loop is in the list until it ends.
 //! 3. Neither thread-local is dropped with the thread, since destructors of other thread-locals may use them. In the
 //!    end both are empty: each `block_on` has returned, and each loop has ended.
-//! 4. While one of them is borrowed, no user code runs.
+//! 4. While a thread-local of this file is borrowed, no user code runs.
 //!
 //! # What can go wrong
 //! There is no synchronisation in this file.
@@ -42,7 +42,7 @@ use crate::sync::thread_local;
 struct Frame {
     /// See [`frame_id`]. 0: no `block_on` runs.
     id: Cell<JobId>,
-    /// `None`: its loop has not been needed yet.
+    /// `None`: the loop of this `block_on` has not been needed yet.
     tasks: RefCell<ManuallyDrop<Option<Rc<Tasks>>>>,
 }
 
@@ -79,12 +79,13 @@ pub fn end_loop(tasks: &Rc<Tasks>) {
     });
 }
 
-/// The tasks of this loop, if it is this thread's.
+/// The tasks of this loop, if the loop is this thread's.
 pub fn find(reactor: &Arc<Reactor>) -> Option<Rc<Tasks>> {
     with_loops(|loops| loops.iter().rfind(|tasks| Arc::ptr_eq(&tasks.reactor, reactor)).cloned())
 }
 
-/// The loop that this code runs in. `None`: it runs in no loop, or in a job inside one, or the loop is being closed.
+/// The loop that this code runs in. `None`: this code runs in no loop, or in a job inside one, or the loop of its
+/// `block_on` is being closed.
 pub fn running() -> Option<Rc<Tasks>> {
     let make = || make_loop(None);
     INNERMOST
@@ -106,8 +107,8 @@ pub fn turn(parker: &mut Parker) {
     }
 }
 
-/// On a loop of this crate: handles the messages of other threads, and fires the timers that are due. So these come
-/// before a task that is woken next.
+/// On a loop of this crate: handles the messages of other threads, and fires the timers that are due. The tasks of both
+/// are then polled before a task that is woken later.
 pub fn run_external() {
     innermost().inspect(|tasks| tasks.run_external());
 }
@@ -122,7 +123,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Without a loop, one is made when it is first needed, and ends with this.
+    /// Without `tasks`, a loop is made when one is first needed. That loop ends when the returned value is dropped.
     #[inline]
     #[track_caller]
     pub fn enter(tasks: Option<&Rc<Tasks>>) -> Self {

@@ -1,8 +1,8 @@
 //! Handles of event loops, of this crate's and of other runtimes, for any thread.
 //!
 //! # What it promises
-//! The current loop is a context variable: jobs and tasks inherit it, and pass it on. A loop runs tasks only: a call is
-//! a task that runs the closure at its first poll.
+//! The current loop is a context variable: jobs and tasks inherit it, and pass it on. A loop runs tasks only. So a call
+//! (`call_soon`, `call_later`) is a task that runs a closure.
 //!
 //! # What can go wrong
 //! This file has no synchronisation of its own.
@@ -27,8 +27,8 @@ use crate::primitives::cancel;
 
 static CURRENT: ContextVar<LoopHandle> = ContextVar::new();
 
-/// A handle of an event loop: of an [`EventLoop`](crate::EventLoop), of the one that [`block_on`](crate::block_on) makes, or
-/// of [another runtime](Self::from_spawner). Clones are handles of the same loop.
+/// A handle of an event loop: of an [`EventLoop`](crate::EventLoop), of the one that [`block_on`](crate::block_on)
+/// makes, or of [another runtime](Self::from_spawner). Clones are handles of the same loop.
 ///
 /// A handle does not keep the loop alive. After the loop has ended, new tasks and calls are dropped at once.
 ///
@@ -115,8 +115,8 @@ impl LoopHandle {
 
     /// Runs a future on this loop, and returns its handle. From any thread; never blocks.
     ///
-    /// The task gets a copy of the caller's context, in which this is the current loop. If the loop is closed the future is
-    /// dropped at once, and the handle resolves with [`JoinError::Cancelled`](crate::JoinError::Cancelled).
+    /// The task gets a copy of the caller's context, in which this loop is the current one. If the loop is closed, the
+    /// future is dropped at once, and the handle resolves with [`JoinError::Cancelled`](crate::JoinError::Cancelled).
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, threaded};
@@ -131,7 +131,7 @@ impl LoopHandle {
     /// ```
     ///
     /// # Synchronization
-    /// What was done before happens before the task's first poll.
+    /// What the caller did before this call happens before the task's first poll.
     pub fn spawn<F: Future<Output: Send> + Send + 'static>(&self, future: F) -> Task<F::Output> {
         self.start(NewTask::new(self.0.clone(), true), future)
     }
@@ -178,7 +178,7 @@ impl LoopHandle {
         tasks
     }
 
-    /// Has the loop call `f` soon, after the tasks and calls that it got before. From any thread; never blocks.
+    /// Makes the loop call `f` soon, after the tasks and calls that the loop got before. From any thread; never blocks.
     ///
     /// `f` runs in a copy of the caller's context. If `f` panics, only the panic hook reports it. If the loop is
     /// closed, `f` is dropped.
@@ -203,8 +203,8 @@ impl LoopHandle {
         Some(pool.unwrap_or_else(|| ThreadPool::global().clone()))
     }
 
-    /// From now on, jobs that are started from this loop and name no pool run in this one. Until then it is the
-    /// [global](ThreadPool::global) one.
+    /// From now on, jobs that are started from this loop and name no pool run in `pool`. By default they run in the
+    /// pool of the [`EventLoopBuilder`](crate::EventLoopBuilder), or else in the [global](ThreadPool::global) pool.
     ///
     /// ```
     /// use offthread::{LoopHandle, ThreadPool, block_on, threaded};
@@ -218,7 +218,8 @@ impl LoopHandle {
     /// ```
     pub fn set_default_pool(&self, pool: ThreadPool) {
         let mut default = self.0.pool.lock();
-        // A loop drops its pool as it closes: a pool that is set after that would never be dropped by it.
+        // A loop drops its pool as it closes. A pool that is set later would stay open while a handle of the loop
+        // exists.
         let unused = if self.is_closed() { Some(pool) } else { default.replace(pool) };
         drop(default);
         drop(unused);
@@ -229,8 +230,8 @@ impl LoopHandle {
     /// [`spawn`](Self::spawn), [`call_soon`](Self::call_soon), [`call_later`](Self::call_later),
     /// [`sync_wait`](Self::sync_wait) and [`sync_await`](crate::sync_await()) then run on that runtime. A task that the
     /// runtime drops before it has finished counts as cancelled. Such a loop never counts as closed. Until a task has
-    /// ended or is detached, its handle keeps the waker of the runtime's last poll, which may keep the runtime's task
-    /// alive.
+    /// ended or is detached, its handle keeps the waker of the runtime's last poll. This waker may keep the runtime's
+    /// task alive.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, sync_await};
@@ -250,10 +251,10 @@ impl LoopHandle {
         self.0.inbox.is_closed()
     }
 
-    /// A future that is polled and dropped with this as its current loop, wherever that happens. For futures that
-    /// another runtime runs.
+    /// A future for which this loop is the current one, wherever it is polled and dropped. For futures that another
+    /// runtime runs.
     ///
-    /// Like [`Context::wrap`], it has a copy of the context.
+    /// As with [`Context::wrap`], the future has its own copy of the context.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, sync_await, threaded};

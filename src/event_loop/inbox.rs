@@ -1,9 +1,9 @@
 //! The inbox: messages of other threads to an event loop.
 //!
 //! # What it promises
-//! A message is drained by the loop, in the order of sending, or [`Inbox::send`] returns it: the loop has ended. A loop that
-//! found the inbox empty and registered its waker is woken by the next message. Further messages wake nobody until the loop
-//! registers again.
+//! Messages are drained by the loop, in the order of sending. If the loop has ended, [`Inbox::send`] returns the
+//! message. A loop that found the inbox empty and registered its waker is woken by the next message. Further messages
+//! wake nobody until the loop registers again.
 //!
 //! # State machine
 //! ```text
@@ -17,14 +17,15 @@
 //! 1. One lock guards everything. Messages are dropped outside the lock, since that runs user code; the loop's waker is
 //!    woken outside it, too.
 //! 2. The loop's thread alone drains, registers and closes.
-//! 3. `changed` is written behind the lock and read without it: a hint, so that a look at an empty inbox costs no lock.
+//! 3. `changed` is written under the lock and read without the lock: a hint, so that a look at an empty inbox costs no
+//!    lock.
 //!
 //! # Synchronisation edges
-//! Only those of the lock. `changed` is set before `send` returns: so code that happens after a `send` sees it.
+//! Only those of the lock. `changed` is set before `send` returns: so code that happens after a `send` sees `changed`.
 //!
 //! # What can go wrong
-//! * A message is sent while the loop falls asleep: `wake_as_it_falls_asleep`, `call_soon_wakes`; while it closes:
-//!   `call_soon_close`, `spawn_as_the_loop_closes`.
+//! * A message is sent while the loop falls asleep: `wake_as_it_falls_asleep`, `call_soon_wakes`.
+//! * A message is sent while the loop closes: `call_soon_close`, `spawn_as_the_loop_closes`.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -91,7 +92,7 @@ impl<B: Body + ?Sized + 'static> Drop for Entry<B> {
             }
         }
         if let Some(body) = self.0.take().filter(|body| body.state().is_some()) {
-            // It may own the handle of another task.
+            // The task may own the handle of another task.
             let _ = drop_flat(Unended(body));
         }
     }
@@ -108,7 +109,7 @@ pub enum Message {
 #[derive(Default)]
 pub struct Inbox {
     state: Mutex<State>,
-    /// Whether `drain` has something to find: a message, or that the inbox is closed. See rule 3.
+    /// Whether a message was sent, or the inbox closed, since the last `drain`. See rule 3.
     changed: AtomicBool,
 }
 
@@ -155,7 +156,7 @@ impl Inbox {
         Some(mem::take(&mut state.messages))
     }
 
-    /// Leaves the waker of a loop that is about to sleep. False: there is a message.
+    /// Stores the waker of a loop that is about to sleep. False: there is a message.
     pub fn register(&self, waker: &Waker) -> bool {
         let mut state = self.state.lock();
         state.waker = Some(waker.clone());

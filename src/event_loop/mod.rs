@@ -1,17 +1,17 @@
 //! The event loop: runs futures on one thread.
 //!
 //! # What it promises
-//! [`block_on`] runs a future to its end, and beside it the tasks that it spawns, all on the calling thread. When there
-//! is nothing to do, the thread sleeps until a deadline or a wake. Futures are polled and dropped on that thread only,
-//! so they need not be `Send`. A wake by the loop's own thread takes no lock and makes no system call; wakes from other
-//! threads wake a sleeping loop once.
+//! [`block_on`] runs a future to its end, and beside it the tasks that the future spawns, all on the calling thread.
+//! When there is nothing to do, the thread sleeps until a deadline or a wake. Futures are polled and dropped on that
+//! thread only, so they need not be `Send`. A wake by the loop's own thread takes no lock and makes no system call.
+//! Several wakes from other threads wake a sleeping loop once.
 //!
 //! The simplest version: `examples/made_7_event_loop.rs`.
 //!
 //! # How
 //! [`block_on`] polls its main future and runs a round of the loop, alternately. A round polls the queued tasks, and
-//! sleeps in the reactor if none is left. The loop is made when something first needs it. Until then the thread sleeps
-//! in its [`parker`](crate::primitives::parker), whose waker is the main future's.
+//! sleeps in the reactor if no task is queued. The loop is made when something first needs it. Until then the thread
+//! sleeps in its [`parker`](crate::primitives::parker), whose waker is given to the main future.
 //!
 //! ```text
 //!   other threads                 |   the loop's thread
@@ -36,7 +36,7 @@
 //! | `handle.rs` | `LoopHandle`; the current loop |
 //!
 //! # What can go wrong
-//! The heads of the files list it, and `loom-tests/tests/event_loop.rs` has the models. Here:
+//! The heads of the other files list their races, and `loom-tests/tests/event_loop.rs` has the models. In this file:
 //! * The main future and a task are woken at once, and one of them is not polled: `main_and_task`.
 #![forbid(unsafe_code)]
 
@@ -73,8 +73,8 @@ use crate::primitives::parker::Parker;
 /// closed, and the tasks that are left are dropped on this thread.
 ///
 /// Any future will do, whatever wakes it. The loop is made when something needs it: a future that only waits for other
-/// threads costs no allocation, except in the first call on a thread. A waker may take a lock or free memory: call it in a
-/// signal handler only if the program's own rules allow that there.
+/// threads costs no allocation, except in the first call on a thread. A waker may take a lock or free memory: call it
+/// in a signal handler only if the program's own rules allow that there.
 ///
 /// ```
 /// let (sender, receiver) = offthread::oneshot::channel();
@@ -82,12 +82,12 @@ use crate::primitives::parker::Parker;
 /// assert_eq!(offthread::block_on(receiver), Ok("from a thread"));
 /// ```
 ///
-/// The future has its own copy of the context, in which this loop is the [current](LoopHandle::current) one, already when
-/// [`into_future`](IntoFuture::into_future) is called.
+/// The future has its own copy of the context. In this copy, this loop is the [current](LoopHandle::current) one,
+/// already when [`into_future`](IntoFuture::into_future) is called.
 ///
 /// # Panics
-/// If the future panics, with its panic; and if it is called inside a running event loop: await the future there instead.
-/// In a job it is allowed.
+/// If the future panics, with its panic; and if `block_on` is called inside a running event loop: await the future
+/// there instead. A job may call `block_on`.
 ///
 /// # Blocking
 /// Blocks the thread until the future has ended. When there is nothing to do, the thread yields its core for a moment,
@@ -116,9 +116,9 @@ fn until_ready<F: IntoFuture>(future: F) -> F::Output {
     })
 }
 
-/// Runs a future beside this one, on the same thread, and returns its handle. It need not be `Send`.
+/// Runs a future beside the calling one, on the same thread, and returns its handle. The future need not be `Send`.
 ///
-/// The task gets a copy of the current context. It is first polled after the tasks that were spawned before.
+/// The task gets a copy of the current context, and is first polled after the tasks that were spawned before.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -134,7 +134,7 @@ fn until_ready<F: IntoFuture>(future: F) -> F::Output {
 /// ```
 ///
 /// # Panics
-/// If there is no [current](LoopHandle::current) loop, or if it is another thread's, as in a job: use
+/// If there is no [current](LoopHandle::current) loop, or if the current loop is another thread's, as in a job: use
 /// [`LoopHandle::spawn`] there.
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> Task<F::Output> {
@@ -182,7 +182,7 @@ impl EventLoop {
 
     /// Runs a future to its end on this thread, and the loop's tasks beside it, and returns its output.
     ///
-    /// Otherwise as the function [`block_on`]; but the tasks that are left live on until the next call.
+    /// As the function [`block_on`], except that the tasks that are left go on in the next call.
     ///
     /// # Panics
     /// As [`block_on`]. The loop can be used again.
@@ -224,7 +224,7 @@ pub struct EventLoopBuilder {
 }
 
 impl EventLoopBuilder {
-    /// Jobs that name no pool run in one of this loop's own, with so many threads. It closes with the loop.
+    /// Jobs that name no pool run in a new pool with this number of threads. The pool closes with the loop.
     ///
     /// # Panics
     /// If `threads` is 0.
@@ -234,7 +234,7 @@ impl EventLoopBuilder {
         self.pool(ThreadPool::new(threads))
     }
 
-    /// Jobs that name no pool run in this one.
+    /// Jobs that name no pool run in this pool.
     pub fn pool(mut self, pool: ThreadPool) -> Self {
         self.pool = Some(pool);
         self

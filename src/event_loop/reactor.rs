@@ -2,8 +2,9 @@
 //!
 //! # What it promises
 //! [`Reactor::wait`] returns at the next timer's deadline, when a message comes in, or when the main future is woken,
-//! whichever comes first. [`Reactor::take_due`] returns the wakers of all timers whose time has come, in the order of their
-//! deadlines, and none too early. After [`Reactor::close`] no message is accepted and no timer is left.
+//! whichever comes first. With many timers it may return up to [`SHARED_WAKE_UP`] after the deadline.
+//! [`Reactor::take_due`] returns the wakers of all timers that are due, in the order of their deadlines, and of no
+//! others. After [`Reactor::close`] no message is accepted and no timer is left.
 //!
 //! # State machine
 //! ```text
@@ -18,8 +19,8 @@
 //! 1. The loop's thread alone waits. Every other method is for any thread.
 //! 2. Timers are behind a lock of their own, since a sleep may be dropped on another thread. Their wakers are woken and
 //!    dropped outside the lock.
-//! 3. A timer is added by the loop's thread, which computes the deadline before each sleep; or by another thread that sends a
-//!    message afterwards, which wakes the loop.
+//! 3. The loop's thread may add timers, since it computes the next deadline before each sleep. Another thread that adds
+//!    a timer sends a message afterwards, and the message wakes the loop.
 //! 4. Where another runtime is the loop, messages go to that runtime, and nothing waits here.
 //!
 //! # Synchronisation edges
@@ -44,10 +45,10 @@ use crate::primitives::join_error::catch_and_discard;
 use crate::primitives::parker::Parker;
 use crate::sync::Mutex;
 
-/// A wake-up costs more than a timer. So after timers were due, a loop with more than [`FEW_TIMERS`] sleeps at least so
-/// long before it wakes up for the next ones. It wakes up about as rarely as if deadlines were whole milliseconds.
+/// A wake-up costs more than a timer. So a loop with more than [`FEW_TIMERS`] timers lets at least this time pass
+/// between two wake-ups for timers. It wakes up about as rarely as if deadlines were whole milliseconds.
 const SHARED_WAKE_UP: Duration = Duration::from_micros(1250);
-/// So many timers may each have a wake-up of their own, on time.
+/// With at most this number of timers, the loop wakes up on time for each.
 const FEW_TIMERS: usize = 16;
 
 pub struct Reactor {
@@ -87,7 +88,7 @@ impl Reactor {
         }
     }
 
-    /// Lends the timers, behind their lock. For adding one, see rule 3.
+    /// Lends the timers, under their lock. Code that adds a timer follows rule 3.
     pub fn with_timers<R>(&self, f: impl FnOnce(&mut Timers) -> R) -> R {
         f(&mut self.timers.lock().timers)
     }
@@ -108,7 +109,8 @@ impl Reactor {
 
     /// Sleeps until there is something to do. It may also return spuriously.
     pub fn wait(&self, parker: &mut Parker) {
-        // Register, then look at the inbox. A timer that another thread adds meanwhile is followed by a message: rule 3.
+        // Register, then look at the inbox. A timer that another thread adds meanwhile is followed by a message: rule
+        // 3.
         if self.inbox.register(parker.waker()) {
             let clock = self.timers.lock();
             let fired = clock.fired.filter(|_| clock.timers.len() > FEW_TIMERS);
@@ -121,7 +123,7 @@ impl Reactor {
     }
 
     /// Refuses messages from now on. Drops the messages that are left, and the default pool. Wakes all sleeps, so that
-    /// those of other loops' tasks move to another clock.
+    /// a sleep in a task of another loop moves to that loop's timers.
     pub fn close(&self) {
         self.inbox.close();
         let wakers = self.with_timers(Timers::take_all);
@@ -131,7 +133,7 @@ impl Reactor {
     }
 }
 
-/// Wakes wakers that may be the user's.
+/// Wakes wakers that may be the user's: a panic of one is caught.
 pub fn wake_all(wakers: Vec<Waker>) {
     for waker in wakers {
         catch_and_discard(|| waker.wake());

@@ -1,8 +1,8 @@
 //! One task's state, which does not depend on its output or its scheduler.
 //!
 //! # What it promises
-//! Each wake is followed by a poll; several wakes before that poll share it. Of a task's end and its cancellation one
-//! comes first, and both sides learn which.
+//! Each wake is followed by a poll; several wakes before that poll share it. Either the end of a task or its
+//! cancellation comes first, and both sides learn which one.
 //!
 //! # State machine
 //! ```text
@@ -17,8 +17,8 @@
 //! # Who may touch what
 //! 1. `place` is written and read on the loop's thread alone.
 //! 2. The scheduler alone calls `begin` and `end`.
-//! 3. The waker that another runtime gave a task is kept only to cancel the task, since it may keep the runtime's task
-//!    alive. It is dropped when the task has ended or is detached.
+//! 3. If another runtime polls the task, the runtime's waker is kept for one purpose: to cancel the task. Such a waker
+//!    may keep the runtime's task alive. So it is dropped when the task has ended or is detached.
 //!
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
@@ -26,7 +26,7 @@
 //! | T1 | `mark_queued`, when QUEUED was set before | `begin` | what was written before the wake | `two_wakers` |
 //! | T2 | `mark_cancelled` | `begin` | what the canceller did before | `cancel_publishes` |
 //!
-//! A wake that sets QUEUED needs no edge here: it is on the loop's own thread, or goes through the inbox's lock.
+//! A wake that sets QUEUED needs no edge here: the wake is on the loop's own thread, or goes through the inbox's lock.
 //!
 //! # What can go wrong
 //! * Two threads wake the task at once, and the next poll does not see one of them: `two_wakers`.
@@ -96,14 +96,15 @@ impl TaskState {
         self.bits.load(Relaxed) & QUEUED != 0
     }
 
-    /// Whether the caller is to queue the task.
+    /// Marks the task as queued. True: the caller is to queue it.
     #[must_use]
     pub fn mark_queued(&self) -> bool {
         // ORDERING: Release [T1]: pairs with `begin`; publishes what the waker's caller did, if QUEUED was set already.
         self.bits.fetch_or(QUEUED, Release) & QUEUED == 0
     }
 
-    /// Whether the caller is to tell the scheduler. False: the task has ended, or was cancelled before.
+    /// Marks the task as cancelled. True: the caller is to tell the scheduler. False: the task has ended, or was
+    /// cancelled before.
     #[must_use]
     pub fn mark_cancelled(&self) -> bool {
         // ORDERING: Release [T2]: pairs with `begin`; publishes what the canceller did before.
@@ -116,7 +117,7 @@ impl TaskState {
         if let Some(waker) = &self.runtime_waker {
             // Register, then look: whether the task is detached, and below, whether it is cancelled.
             waker.register(cx.waker());
-            // ORDERING: Relaxed: `detach` sets the bit, then takes the waker; the waker slot's edges order the two sides.
+            // ORDERING: Relaxed: `detach` sets the bit, then takes the waker; the slot's edges order the two sides.
             if self.bits.load(Relaxed) & DETACHED != 0 {
                 self.forget_waker();
             }
@@ -141,7 +142,7 @@ impl TaskState {
         self.forget_waker();
     }
 
-    /// Has the other runtime poll its task.
+    /// Wakes the other runtime's task, so that the runtime polls it.
     pub fn wake_runtime(&self) {
         self.runtime_waker.as_ref().inspect(|waker| waker.wake());
     }

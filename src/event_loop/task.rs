@@ -1,22 +1,24 @@
-//! Tasks: how one is made, its wakers, and the handle that awaits it.
+//! Tasks: how a task is made, its wakers, and the handle that awaits it.
 //!
 //! # What it promises
-//! The handle is resolved once: with the future's output, with its panic, or with [`JoinError::Cancelled`]. After a
-//! `cancel` that returned true, it is [`JoinError::Cancelled`]. A waker may outlive the task and the loop, and does
-//! nothing then.
+//! The handle resolves once: with the future's output, with its panic, or with [`JoinError::Cancelled`]. After a
+//! `cancel` that returned true, the outcome is [`JoinError::Cancelled`]. A waker may outlive the task and the loop;
+//! such a waker does nothing.
 //!
 //! # Who may touch what
 //! 1. The future is part of the task's body. Only the scheduler polls and drops the body.
-//! 2. The body has the sender of the output. If the body is dropped before the future has ended, the task counts as cancelled.
+//! 2. The body has the sender of the output. If the body is dropped before the future has ended, the task counts as
+//!    cancelled.
 //!
 //! # Synchronisation edges
 //! Those of [`TaskState`] and of the oneshot.
 //!
 //! # What can go wrong
-//! * A wake comes as the task ends, or later, and does harm: `wake_as_it_ends`, `stale_waker`; or as the loop closes:
-//!   `wake_as_the_loop_closes`.
-//! * A task is cancelled while it ends: `cancel_as_it_ends`; or while nothing else would wake the loop: `cancel_of_a_sleeper`.
-//! * A thread that sees the task finished does not see what it did: `finished_publishes`.
+//! * A wake comes as the task ends, or later, and does harm: `wake_as_it_ends`, `stale_waker`.
+//! * A wake comes as the loop closes: `wake_as_the_loop_closes`.
+//! * A task is cancelled while it ends: `cancel_as_it_ends`.
+//! * A task is cancelled while the loop sleeps, and nothing else would wake the loop: `cancel_of_a_sleeper`.
+//! * A thread sees that the task has finished, but not the task's effects: `finished_publishes`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -67,7 +69,7 @@ impl<R: 'static> Wake for TaskCell<R> {
 }
 
 impl Head {
-    /// See [`Task::cancel`]. `wake` wakes the task, so that a scheduler elsewhere drops it.
+    /// See [`Task::cancel`]. `wake` wakes the task, so that a scheduler on another thread drops the task.
     fn cancel(&self, wake: impl FnOnce()) -> bool {
         if !self.state.mark_cancelled() {
             return false;
@@ -122,8 +124,9 @@ impl<F: Future> Body for TaskBody<F> {
     }
 }
 
-/// Drops a task's future, then ends the task. Each step that may panic (the future's `Drop`, the output's, the waker of
-/// the task that awaits this one) is caught by itself. A second panic during an unwind would abort the process.
+/// Drops a task's future, then ends the task. Three steps may panic: the future's `Drop`, the output's `Drop`, and the
+/// waker of the task that awaits this one. Each panic is caught by itself: a second panic during an unwind would abort
+/// the process.
 fn end<F: Future>(
     mut future: Pin<&mut Option<F>>,
     output: &mut Option<TaskSender<F::Output>>,
@@ -149,7 +152,7 @@ pub struct NewTask<R> {
 }
 
 impl<R: 'static> NewTask<R> {
-    /// For this loop. See [`TaskState::new`].
+    /// A task for this loop. For `is_queued`, see [`TaskState::new`].
     pub fn new(reactor: Arc<Reactor>, is_queued: bool) -> Self {
         let state = TaskState::new(is_queued, reactor.external.is_some());
         let (output, result) = oneshot::pair(Head { state, reactor });
@@ -174,10 +177,10 @@ impl<R: 'static> NewTask<R> {
 /// ```
 ///
 /// # Panics
-/// Awaiting it resumes the task's panic; it also panics if the task was cancelled, or its loop was closed.
+/// Awaiting the handle resumes the task's panic. It also panics if the task was cancelled, or its loop was closed.
 ///
 /// # Cancellation
-/// Dropping it cancels the task: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out.
+/// Dropping the handle cancels the task: see [`cancel`](Self::cancel). [`detach`](Self::detach) opts out.
 ///
 /// # Synchronization
 /// All that the task did happens before its handle resolves.
@@ -197,12 +200,13 @@ pub struct TaskOutcome<R> {
 }
 
 impl<R> Task<R> {
-    /// Cancels the task: its future is dropped, and it never runs again. True: it had not finished.
-    ///
-    /// On the loop's own thread the future has been dropped when this returns, except in two cases. A task that cancels
-    /// itself is dropped after its poll. In the `Drop` of another future, this one is dropped right after. From another
-    /// thread, the loop is told to drop the future, which does not leave its thread. The outcome is
+    /// Cancels the task: its future is dropped, and never polled again. True: the task had not finished. Its outcome is
     /// [`JoinError::Cancelled`].
+    ///
+    /// On the loop's own thread the future has been dropped when this returns, except in two cases. If a task cancels
+    /// itself, its future is dropped after the poll. If this is called in the `Drop` of another future, the task's
+    /// future is dropped right after that one. On any other thread, this tells the loop to drop the future, since a
+    /// future does not leave the loop's thread.
     ///
     /// False: the task has finished, or was cancelled before.
     pub fn cancel(&self) -> bool {
@@ -253,7 +257,7 @@ impl<R> Future for TaskOutcome<R> {
 
 impl<R> Drop for TaskOutcome<R> {
     fn drop(&mut self) {
-        // First the receiver, with its waker: cancelling must not wake the task that drops this.
+        // The receiver gives up its waker first: cancelling must not wake the task that drops this.
         if let Some((task, unwanted)) = self.result.give_up() {
             task.head.cancel(|| (self.wake)(&task));
             drop(unwanted);

@@ -3,7 +3,7 @@
 //! # What it promises
 //! A round ([`Tasks::turn`]) drains the inbox and fires the timers that are due; then it polls once each task that is
 //! in the run queue. A task that is queued meanwhile is polled in the next round. So a task that is always ready
-//! starves neither other tasks nor timers nor the main future. A task is polled, and dropped, in its own context.
+//! starves neither other tasks nor timers nor the main future. Each task is polled, and dropped, in its own context.
 //!
 //! # State machine
 //! ```text
@@ -16,15 +16,16 @@
 //!
 //! # Who may touch what
 //! 1. Everything here stays on the loop's thread. While user code runs (a poll, a drop, a waker), nothing is borrowed:
-//!    that code may spawn, wake and cancel tasks, its own included.
-//! 2. A task's state knows its place, and the run queue is a list of places: slots with their numbers. A slot gets a new number
-//!    for each task, so a wake that comes too late does not reach the slot's next task. While the run queue is empty, tasks may
-//!    be moved to other slots.
+//!    user code may spawn, wake and cancel tasks, its own task included.
+//! 2. A task's state has the task's place: its slot and the slot's number. The run queue is a list of places. A slot
+//!    gets a new number for each task, so a wake that comes too late does not reach the slot's next task. While the run
+//!    queue is empty, tasks may be moved to other slots.
 //! 3. Dropping a task may drop the handle of the next one, and so on: see `drop_queue`.
 //!
 //! # What can go wrong
 //! There is no synchronisation in this file.
-//! * A waker of an earlier task polls the slot's next task: `stale_waker`; or a task that has ended: `wake_as_it_ends`.
+//! * The waker of a task that has ended polls the slot's next task: `stale_waker`.
+//! * The waker of a task polls the task after its end: `wake_as_it_ends`.
 //! * A task of another thread runs after one that was spawned later: `callbacks_run_in_order_of_submission`.
 //! * The loop closes while tasks are left, or in the inbox: `wake_as_the_loop_closes`, `call_soon_close`.
 #![forbid(unsafe_code)]
@@ -41,7 +42,7 @@ use crate::event_loop::state::{Place, TaskState};
 use crate::pool::ThreadPool;
 use crate::primitives::parker::Parker;
 
-/// An idle loop keeps memory for so many tasks, or for twice as many as it has.
+/// An idle loop keeps memory for at most this number of tasks, or for twice the number of tasks that it has.
 const KEEP_CAPACITY: usize = 64;
 
 /// The part of the loop that stays on its thread.
@@ -124,12 +125,12 @@ impl Slots {
 }
 
 impl Tasks {
-    /// For this thread.
+    /// A loop of this thread.
     pub fn new(pool: Option<ThreadPool>) -> Self {
         Self { reactor: Reactor::new(pool, None), slots: RefCell::default(), run_queue: RefCell::default() }
     }
 
-    /// Queues a task. One that has not been added yet is polled once it has been.
+    /// Queues a task. A task that has not been added yet has no place: it is queued when it is added.
     pub fn queue(&self, task: &TaskState) {
         self.run_queue.borrow_mut().push_back(task.place());
     }
@@ -159,8 +160,8 @@ impl Tasks {
 
     /// Handles the messages of other threads, and fires the timers that are due.
     pub fn run_external(&self) {
-        // Timers first, then messages: if a `call_later` has returned and its timer is due, its task is added before it
-        // is woken.
+        // Timers first, then messages: `call_later` adds its timer, and then sends its task. So if the timer of a
+        // `call_later` that has returned is due here, its task is added before it is woken.
         let due = self.reactor.take_due();
         self.drain();
         wake_all(due);
@@ -198,7 +199,7 @@ impl Tasks {
         }
     }
 
-    /// Drops a task that has been cancelled; if it is being polled, after the poll.
+    /// Drops a task that has been cancelled. A task that is being polled is dropped after the poll.
     pub fn remove(&self, task: &TaskState) {
         // The task may still be in the inbox.
         self.drain();

@@ -1359,7 +1359,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/event_loop/state.rs",
         name: "a task of another runtime checks for a cancel and for `detach` before it registers its waker",
-        find: "            // Register, then look: whether the task is detached, and below, whether it is cancelled.\n            waker.register(cx.waker());\n            // ORDERING: Relaxed: `detach` sets the bit, then takes the waker; the waker slot's edges order the two sides.\n            if self.bits.load(Relaxed) & DETACHED != 0 {\n                self.forget_waker();\n            }\n        }\n",
+        find: "            // Register, then look: whether the task is detached, and below, whether it is cancelled.\n            waker.register(cx.waker());\n            // ORDERING: Relaxed: `detach` sets the bit, then takes the waker; the slot's edges order the two sides.\n            if self.bits.load(Relaxed) & DETACHED != 0 {\n                self.forget_waker();\n            }\n        }\n",
         replace: "            if self.bits.load(Acquire) & CANCELLED != 0 {\n                return false;\n            }\n            self.bits.fetch_and(!QUEUED, Relaxed);\n            waker.register(cx.waker());\n            return true;\n        }\n",
         model: "foreign_cancel",
     },
