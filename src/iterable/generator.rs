@@ -6,14 +6,15 @@
 //! thread runs jobs meanwhile.
 //!
 //! # How
-//! The body is one turn of a [`Source`]: so a pool runs it as a stream, and a separate thread as any other source. Only
-//! the end of a pool is left to `put`: it does what a stream does between its turns. It looks whether the pool was
-//! closed, after each `max_size` items and when it would wait. While it waits, it watches the pool's `Stop`, which wakes
-//! all watches when the pool closes. A `put` that finds the pool closed closes the channel: so all later ones fail too.
+//! The body is one turn of a [`Source`]: so a pool runs it as a stream, and a separate thread as any other source. A
+//! stream checks between its turns whether its pool was closed. Here `put` does that, after each `max_size` items and
+//! when it would wait. While `put` waits, it watches the pool's `Stop`, which wakes all watches when the pool closes. A
+//! `put` that finds the pool closed closes the channel, so all later calls fail too.
 //!
 //! # What can go wrong
-//! * Producer and consumer each wait for the other one, with a buffer of one item: `generator_lockstep`,
-//!   `separate_generator_lockstep`; or the producer overtakes the consumer: `put_take`.
+//! * Producer and consumer wait for each other, with a buffer of one item: `generator_lockstep`.
+//! * The same in a separate thread: `separate_generator_lockstep`.
+//! * A `put` and the consumer's `next` run at once: `put_take`.
 //! * The consumer closes, or is dropped, while `put` waits for room: `put_close`, `put_drop`.
 //! * The body panics while its consumer waits: `generator_panic`.
 //! * The pool is shut down, or drained, while `put` waits for room: `put_shutdown`, `put_drain`.
@@ -74,18 +75,19 @@ use crate::threaded::Place;
 /// ```
 ///
 /// # Its end
-/// The stream ends when `body` returns. An error that it returns is dropped: the one of `put` says that nobody wants
-/// more items. Its panic is resumed in [`next`](IteratorWrapper::next), after the items put before it.
+/// The stream ends when `body` returns. An error that `body` returns is dropped, since the error of `put` only says
+/// that nobody wants more items. A panic of `body` is resumed in [`next`](IteratorWrapper::next), after the items that
+/// were put before.
 ///
 /// # Blocking
-/// `body` holds its thread until it returns, also while it waits for room: it cannot be paused, as an iterator can. In a
-/// pool a spare thread runs other jobs meanwhile; but while there is room, `body` does not give way to them. So for
-/// hundreds of streams that wait, use [`threaded_iterable`](crate::threaded_iterable()).
+/// `body` holds its thread until it returns, also while it waits for room: unlike an iterator, it cannot be paused. In
+/// a pool a spare thread runs other jobs while `body` waits for room; while there is room, `body` does not give way to
+/// other jobs. So for hundreds of streams that wait, use [`threaded_iterable`](crate::threaded_iterable()).
 ///
 /// # Cancellation
 /// As for [`IteratorWrapper`]: once the stream is closed or dropped, `put` gives its item back, also if it is waiting,
-/// and [`is_cancelled`](crate::is_cancelled) is true in `body`. [`close`](IteratorWrapper::close) returns after `body`
-/// has.
+/// and [`is_cancelled`](crate::is_cancelled) is true in `body`. [`close`](IteratorWrapper::close) returns once `body`
+/// has returned.
 pub fn threaded_generator<T, F>(body: F) -> IteratorWrapper<T>
 where
     F: FnOnce(&mut Yielder<T>) -> Result<(), spsc::SendError<T>> + Send + 'static,
@@ -124,11 +126,11 @@ where
 /// Takes the items of a [generator](threaded_generator).
 pub struct Yielder<T> {
     sender: spsc::Sender<T>,
-    /// The pool that it runs in. `None`: it has a thread of its own.
+    /// The pool that the generator runs in. `None`: it has a thread of its own.
     pool: Option<Arc<Shared>>,
-    /// How many items may be put before the next look whether the pool was closed.
+    /// How many items may be put before the next check whether the pool was closed.
     unchecked: usize,
-    /// The pool was closed before the body's end.
+    /// A `put` has found the pool closed: there may be more items.
     cut_short: bool,
 }
 
@@ -144,16 +146,16 @@ impl<T> Yielder<T> {
     /// Hands out an item; blocks this thread while the buffer is full.
     ///
     /// # Errors
-    /// The item, if the consumer has closed the stream or was dropped: return, usually with `?`. The same in a pool that
-    /// was shut down; and in one that was closed in another way, if the buffer is full, or after `max_size` more items. From
-    /// then on every call fails.
+    /// The item, if the consumer has closed the stream or was dropped, or if the pool was shut down: return, usually
+    /// with `?`. If the pool was closed in another way, the call fails when the buffer is full, or after `max_size`
+    /// more items. From then on every call fails.
     ///
     /// # Blocking
     /// In a pool a spare thread runs other jobs meanwhile.
     ///
     /// # Synchronization
-    /// What was done before happens before the consumer gets the item; what the consumer did before it closed the stream
-    /// happens before the error.
+    /// What this thread did before happens before the consumer gets the item. What the consumer did before it closed
+    /// the stream happens before the error.
     pub fn put(&mut self, item: T) -> Result<(), spsc::SendError<T>> {
         let is_stopped = self.pool.as_ref().is_some_and(|pool| pool.stop().is_set());
         if is_stopped || self.unchecked == 0 || self.sender.room().is_pending() {
@@ -228,7 +230,7 @@ struct Generator<F, T> {
 impl<T, F: FnOnce(&mut Yielder<T>) -> Result<(), spsc::SendError<T>>> Source for Generator<F, T> {
     fn turn(&mut self, _stop: &Stop) -> Turn {
         drop(self.body.take().map(|body| body(&mut self.out)));
-        // The stream sees that its pool was closed, and that there may be more.
+        // `Enough`: there may be more items, and the stream finds that its pool was closed.
         if self.out.cut_short { Turn::Enough } else { Turn::Over }
     }
 

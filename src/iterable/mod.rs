@@ -1,15 +1,15 @@
 //! Blocking iterators as async streams.
 //!
-//! Items go through a bounded channel ([`spsc`]), whose receiver hands slots back by halves of the buffer. How the
-//! iterator has ended is sent separately, and is read when the channel is empty and closed. So a panic, or a closed
-//! pool, is never taken for the end.
+//! Items go through a bounded channel ([`spsc`]), whose receiver hands slots back by halves of the buffer. The end of
+//! the iterator (its own end, a panic, or an error) is sent separately, and is read when the channel is empty and
+//! closed. So a panic, or a closed pool, is never taken for the iterator's own end.
 //!
 //! The thread's side is in `source.rs`, and that of generators in `generator.rs`.
 //!
 //! # What can go wrong
-//! * Producer and consumer each wait for the other one, with a buffer of one item: `lockstep`, `separate_lockstep`.
+//! * Producer and consumer wait for each other, with a buffer of one item: `lockstep`, `separate_lockstep`.
 //! * The consumer closes, or is dropped, as an item is made: `separate_close`, `separate_drop`.
-//! * The iterable is closed while its code waits for that: `close_is_seen_inside`.
+//! * The iterable is closed while its code waits for its cancellation: `close_is_seen_inside`.
 #![forbid(unsafe_code)]
 
 mod generator;
@@ -88,8 +88,8 @@ where
 /// How many items may be made ahead of the consumer, by default.
 const MAX_SIZE: usize = 1024;
 
-/// A blocking iterator that runs in a thread, and whose items async code reads. Or a
-/// [generator](threaded_generator()): what is said of the iterator then holds for its body.
+/// A blocking iterator that runs in a thread, and whose items async code reads. A [generator](threaded_generator()) is
+/// one, too: all that is said here of the iterator holds for the generator's body.
 ///
 /// ```
 /// use offthread::{IteratorWrapper, ThreadPool, block_on};
@@ -108,8 +108,9 @@ const MAX_SIZE: usize = 1024;
 /// # Where it runs
 /// With [`new`](Self::new), in a pool: by default the same one as for [`threaded`](crate::threaded()). While the buffer
 /// is full, the iterator uses no thread; it goes on, maybe on another thread, when half of the buffer is free. After
-/// each `max_size` items it lets other jobs run. This wrapper counts as a handle of a pool that was named or is the
-/// loop's default, but not of the pool of the job that it was started in.
+/// each `max_size` items it lets other jobs run. The wrapper counts as a handle of its pool if the pool was named or is
+/// the loop's default. If the pool is that of the job that started the iterator, the wrapper does not count as a
+/// handle.
 ///
 /// With [`separate`](Self::separate), on a thread of its own, which blocks while the buffer is full. Either way the
 /// iterator has a copy of the context of the first call that asked for an item.
@@ -119,15 +120,17 @@ const MAX_SIZE: usize = 1024;
 ///
 /// # Its end
 /// If `make`, the iterator or its `Drop` panics, the items made before are delivered first. Then the call that asks for
-/// the next item, or closes this, resumes the panic. If the pool was closed, or no thread could be started, the call
-/// that asks for the next item panics too, since there may be more items. After that, and after the iterator's own end,
-/// the next item is `None`.
+/// the next item, or closes the wrapper, resumes the panic. If the pool was closed, or no thread could be started, the
+/// call that asks for the next item panics too, since there may be more items. After such a panic, and after the
+/// iterator's own end, the next item is `None`.
 ///
 /// # Cancellation
-/// Dropping it closes it, without waiting: see [`close`](Self::close). Then only the panic hook reports a panic.
+/// Dropping the wrapper closes it without waiting: see [`close`](Self::close). Only the panic hook reports a panic
+/// then.
 ///
 /// # Streams
-/// [`poll_next`](Self::poll_next) is the function of the `Stream` trait of the crate `futures`; this makes one of it:
+/// [`poll_next`](Self::poll_next) has the signature of the `Stream` trait's method in the crate `futures`. To make a
+/// `Stream` of a wrapper:
 ///
 /// ```
 /// # mod futures {
@@ -146,7 +149,7 @@ pub struct IteratorWrapper<T> {
     stage: Stage<T>,
 }
 
-/// Its stage is set before user code runs.
+/// The stage is set before user code runs, so a panic leaves a valid stage.
 impl<T> UnwindSafe for IteratorWrapper<T> {}
 impl<T> RefUnwindSafe for IteratorWrapper<T> {}
 
@@ -157,14 +160,14 @@ enum Stage<T> {
         items: spsc::Receiver<T>,
         producer: Producer,
     },
-    /// The consumer has closed it; the iterator may not have been dropped yet.
+    /// The consumer has closed the wrapper; the iterator may not have been dropped yet.
     Closing(Producer),
     Ended,
 }
 
 /// What is to be run, and how.
 struct Config<T> {
-    /// In a mutex, which is never locked: so it need not be `Sync`.
+    /// In a mutex that is never locked: so `make` need not be `Sync`.
     make: Mutex<Box<dyn Make<T>>>,
     max_size: usize,
     place: Place,
@@ -201,11 +204,11 @@ impl<T> IteratorWrapper<T> {
 
     /// How many items may be made ahead of the consumer. Default: 1024.
     ///
-    /// A generator has one more in its hands while [`put`](Yielder::put) waits.
+    /// A generator has one more item in its hands while [`put`](Yielder::put) waits.
     ///
     /// # Panics
-    /// If `items` is 0, and if it has been started. The first call that asks for an item panics if there is no memory for so
-    /// many.
+    /// If `items` is 0, or if the iterator has been started. The first call that asks for an item panics if there is no
+    /// memory for so many items.
     #[track_caller]
     pub fn max_size(mut self, items: usize) -> Self {
         assert!(items > 0, "IteratorWrapper::max_size: items is 0, but there must be room for at least one");
@@ -216,7 +219,7 @@ impl<T> IteratorWrapper<T> {
     /// Runs in this pool.
     ///
     /// # Panics
-    /// If it is a [`separate`](Self::separate) one, and if it has been started.
+    /// If the iterator is a [`separate`](Self::separate) one, or has been started.
     #[track_caller]
     pub fn on(mut self, pool: &ThreadPool) -> Self {
         let place = &mut self.config("on").place;
@@ -232,7 +235,7 @@ impl<T> IteratorWrapper<T> {
     /// The name of the separate thread, as debuggers show it. A pool's thread keeps the pool's.
     ///
     /// # Panics
-    /// If it contains a zero byte, which no thread's name can, and if it has been started.
+    /// If the name contains a zero byte, which no thread's name can, or if the iterator has been started.
     #[track_caller]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config("name").name = Some(checked_name("IteratorWrapper", name.into()));
@@ -259,10 +262,10 @@ impl<T> IteratorWrapper<T> {
         self.stage = Stage::Running { items, producer };
     }
 
-    /// The next item; if it is pending, the waker is woken later. `None`: the end. The signature is that of the
+    /// The next item. If there is none yet, the waker is woken later. `None`: the end. The signature is that of the
     /// `Stream` trait of the crate `futures`.
     ///
-    /// Of several pending calls, the waker of the last is woken. Panics as [`next`](Self::next).
+    /// If several calls were pending, the waker of the last call is woken. Panics as [`next`](Self::next).
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         self.start();
         let Stage::Running { items, .. } = &mut self.stage else { return Poll::Ready(None) };
@@ -275,11 +278,11 @@ impl<T> IteratorWrapper<T> {
     /// The next item; waits until it has been made. `None`: the end.
     ///
     /// # Panics
-    /// If the iterator has panicked, with its panic; and if it was ended early, since its pool was shut down or no thread could
-    /// be started.
+    /// If the iterator has panicked, with its panic; and if it was ended early, since its pool was closed or no thread
+    /// could be started.
     ///
     /// # Cancellation
-    /// Dropping the future loses nothing: no item has been taken before it is ready.
+    /// Dropping the future loses nothing: no item is taken before the future is ready.
     ///
     /// # Synchronization
     /// All that the iterator did before it returned the item happens before this returns.
@@ -293,7 +296,7 @@ impl<T> IteratorWrapper<T> {
         item
     }
 
-    /// Takes up to `limit` items at once: what is there, but at least one. Waits while there is none.
+    /// Takes up to `limit` items at once: as many as there are, but at least one. Waits while there is none.
     ///
     /// Adds them to `buf` and returns how many. 0 is the end (or `limit` is 0, which takes nothing and does not wait).
     ///
@@ -359,14 +362,14 @@ impl<T> IteratorWrapper<T> {
         }
     }
 
-    /// Closes it: no more items are made, and those that were made are dropped. Returns once the iterator has been
-    /// dropped.
+    /// Closes the wrapper: no more items are made, and those that were made are dropped. Returns once the iterator has
+    /// been dropped.
     ///
     /// From now on [`is_cancelled`](crate::is_cancelled) is true in the iterator and its `Drop`, and a
     /// [`sync_await`](crate::sync_await()) in it ends; but an item that is being made cannot be interrupted. An
-    /// iterator that has not started never runs. A paused one is dropped on a thread of its pool, ahead of the jobs
-    /// that wait. If the pool is closed, or the system refuses a thread, this call drops it. Closing again does
-    /// nothing.
+    /// iterator that has not started never runs. A paused iterator is dropped on a thread of its pool, ahead of the
+    /// jobs that wait. If the pool is closed, or the system refuses a thread, this call drops the iterator. Closing
+    /// again does nothing.
     ///
     /// ```
     /// # offthread::block_on(async {
@@ -379,7 +382,7 @@ impl<T> IteratorWrapper<T> {
     ///
     /// # Panics
     /// If the iterator has panicked, and no call has resumed the panic yet; and if the `Drop` of `make` or of an item
-    /// does.
+    /// panics.
     ///
     /// # Cancellation
     /// Dropping the future does not stop the closing.
@@ -389,12 +392,12 @@ impl<T> IteratorWrapper<T> {
         first_panic(begun, ended);
     }
 
-    /// Whether its end has been seen, or it has been closed: then [`next`](Self::next) is `None`.
+    /// Whether the consumer has seen the end, or has closed the wrapper: then [`next`](Self::next) returns `None`.
     pub fn is_closed(&self) -> bool {
         matches!(self.stage, Stage::Closing(_) | Stage::Ended)
     }
 
-    /// Lends it to `body`, and [closes](Self::close) it on the way out, also if `body` panics.
+    /// Lends the wrapper to `body`, and [closes](Self::close) it on the way out, also if `body` panics.
     ///
     /// ```
     /// # use offthread::{block_on, threaded_iterable};
@@ -417,18 +420,18 @@ impl<T> IteratorWrapper<T> {
     /// As `body` does, or else as [`close`](Self::close).
     ///
     /// # Cancellation
-    /// Dropping the future closes it without waiting.
+    /// Dropping the future closes the wrapper without waiting.
     pub async fn scope<R>(mut self, body: impl AsyncFnOnce(&mut Self) -> R) -> R {
         let result = catch(body(&mut self)).await;
         let closed = catch(self.close()).await;
         first_panic(result, closed)
     }
 
-    /// Iterates on the calling thread: `make` is called now. If the producer has been started, takes the items that are
-    /// left from there.
+    /// Iterates on the calling thread: `make` is called now. If the iterator has been started in its thread, this takes
+    /// the items from there.
     ///
-    /// A generator runs in its own thread or pool all the same, since it cannot be paused. It is started when the first
-    /// item is asked for.
+    /// A generator runs in its own thread or pool even here, since it cannot be paused. It starts when the first item
+    /// is asked for.
     ///
     /// # Blocking
     /// As long as the iterator does.
@@ -467,7 +470,7 @@ impl<T> IteratorWrapper<T> {
     fn begin_to_close(&mut self) {
         match mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Running { mut items, producer } => {
-                // First, so that no item is accepted that is made after this.
+                // This comes first, so that an item that is made later is refused.
                 items.close();
                 producer.close();
                 self.stage = Stage::Closing(producer);

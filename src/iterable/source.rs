@@ -1,9 +1,9 @@
 //! The thread's side of an iterable: makes the items.
 //!
-//! In a pool the iterator runs in turns ([`Stream`]), and waits for room without a thread. On a thread of its own it
-//! runs in one job ([`make_all`]), and blocks there: so it need not be `Send`. Both call [`Source::turn`]. The one of an
-//! iterator looks at the channel before each item: no item is made without room for it. That of a generator is in
-//! `generator.rs`.
+//! In a pool the iterator runs in turns ([`Stream`]), and waits for room without a thread. On a thread of its own the
+//! iterator runs in one job ([`make_all`]), and blocks there: so it need not be `Send`. Both ways call
+//! [`Source::turn`]. The source of an iterator ([`Maker`]) looks at the channel before each item: no item is made
+//! without room for it. The source of a generator is in `generator.rs`.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -23,7 +23,7 @@ use crate::threaded::Place;
 
 /// The function that makes the iterator, with its types erased.
 pub trait Make<T>: Send {
-    /// Makes the iterator on this thread. `Err`: it needs a thread of its own or of a pool.
+    /// Makes the iterator on this thread. `Err`: this is a generator, which needs another thread.
     fn here(self: Box<Self>) -> Result<Box<dyn Iterator<Item = T>>, Box<dyn Make<T>>>;
     fn start(self: Box<Self>, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer;
 }
@@ -32,7 +32,7 @@ pub type Start<F, T> = fn(F, spsc::Sender<T>, Place, Option<String>) -> Producer
 
 pub struct MakeIter<F, T> {
     pub make: F,
-    /// In a pool, or on a thread of its own.
+    /// Starts the iterator in a pool, or on a thread of its own.
     pub start: Start<F, T>,
 }
 
@@ -74,7 +74,7 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
             if self.sender.room().is_pending() {
                 return Turn::Full;
             }
-            // Also after `make`: it may have been closed meanwhile.
+            // Also after `make`: the consumer may have closed the iterable meanwhile.
             let Phase::Iterate(iterator) = &mut self.iterator else { return Turn::Over };
             if !wants_more(&self.sender) {
                 return Turn::Over;
@@ -140,7 +140,7 @@ pub enum Producer {
     Pooled {
         stream: Arc<Stream>,
         end: oneshot::Receiver<End>,
-        /// Has a handle of the pool, if one was named or is the loop's default: so that pool stays open.
+        /// If a pool was named, or is the loop's default, this has a handle of the pool: so the pool stays open.
         _place: Place,
     },
     Separate(Outcome<()>),
@@ -175,8 +175,8 @@ impl Producer {
     }
 }
 
-/// The result of the first, unless one of the two has panicked: then resumes the first panic. (A cancellation is no
-/// panic.)
+/// The result of `first`, unless one of the two has panicked: then this resumes the first panic. A cancellation gives
+/// way to a panic.
 pub fn first_panic<R>(first: thread::Result<R>, second: thread::Result<()>) -> R {
     match (first, second) {
         (Ok(result), Ok(())) => result,
