@@ -1,9 +1,9 @@
-//! Context variables: values that jobs and tasks inherit, and that code reads without being passed them.
+//! Context variables: values that jobs and tasks inherit, and that code reads without getting them as arguments.
 //!
 //! # How
 //! A [`Context`] is an `Arc` of a map from variables to values, or `None` if it is empty. Each thread has a current
-//! context. A shared map is never changed: setting a variable replaces it by a changed copy. So a copy of the context
-//! never sees later changes, and no lock is needed.
+//! context. A shared map is never changed: setting a variable replaces the map by a changed copy. So a copy of the
+//! context never sees later changes, and no lock is needed.
 //!
 //! The map is copied whole, since variables are few, and are read more often than they are set.
 //!
@@ -14,7 +14,7 @@
 //!    [`Current::complete`], which sets the current loop. The callback runs before the context is copied or the current
 //!    loop is read: see [`complete`]. The callback belongs to the current context, and is swapped together with it.
 //! 4. Dropping a context does not panic: a panic in a value's `Drop` is caught. The last copy may be dropped anywhere,
-//!    where the panic would end unrelated code.
+//!    and the panic would end unrelated code there.
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};
@@ -57,13 +57,15 @@ type Key = usize;
 
 type Value = Arc<dyn Any + Send + Sync>;
 
-/// A variable whose value belongs to the [context](Context) it was set in: another thread or task that sets it does not
-/// change what this one sees.
+/// A variable whose value belongs to the [context](Context) in which it was set. If another thread or task sets the
+/// variable, this thread or task does not see the new value.
 ///
-/// Under another runtime (tokio, smol) the context is the thread's, so the tasks that this thread polls share it. A task that
-/// is to have its own is wrapped: `Context::current().wrap(future)`, or [`LoopHandle::wrap`](crate::LoopHandle::wrap).
+/// Under another runtime (tokio, smol) each thread has one context, so the tasks that the thread polls share it. To
+/// give a task a context of its own, wrap it: `Context::current().wrap(future)`, or
+/// [`LoopHandle::wrap`](crate::LoopHandle::wrap).
 ///
-/// A variable is a `static`. At first it has no value anywhere. A job gets a copy of the context, taken where it was started.
+/// A variable is a `static`. At first it has no value anywhere. A job gets a copy of the context in which it was
+/// started.
 ///
 /// ```
 /// use offthread::{ContextVar, block_on, threaded};
@@ -104,7 +106,8 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// assert_eq!(greeting(), "Hello, Ada!");
 /// ```
 ///
-/// Values go to other threads, and several threads may read a value at the same time:
+/// Values go to other threads, several threads may read a value at the same time, and [`get`](Self::get) clones it. So
+/// these do not compile:
 ///
 /// ```compile_fail,E0277
 /// # use offthread::ContextVar;
@@ -123,7 +126,8 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// struct NotStatic<T>(ContextVar<T>);
 /// ```
 ///
-/// A variable is identified by its address, so it must not move. A `const` has no address:
+/// A variable is identified by its address, so it must not move. A `const` has no address, and a local variable may
+/// move:
 ///
 /// ```compile_fail,E0716
 /// # use offthread::ContextVar;
@@ -196,7 +200,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
 
     /// Sets the value in the current context. Returns the old value.
     ///
-    /// The old value is cloned only if a copy of the context has it too.
+    /// The old value is cloned only if it is shared with a copy of the context.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -210,14 +214,14 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// The value is then dropped.
     ///
     /// # Panics
-    /// If the old value's `Clone` does; the new value is set all the same.
+    /// If the old value's `Clone` does. The new value has been set even then.
     pub fn set(&'static self, value: T) -> Option<T> {
         self.replace(Some(Arc::new(value)))
     }
 
     /// Takes the value out of the current context, and returns it.
     ///
-    /// The value is cloned only if a copy of the context has it too.
+    /// The value is cloned only if it is shared with a copy of the context.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -229,7 +233,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
     /// ```
     ///
     /// # Panics
-    /// If the value's `Clone` does; the value is out of the context all the same.
+    /// If the value's `Clone` does. The value has been taken out of the context even then.
     pub fn clear(&'static self) -> Option<T> {
         self.replace(None)
     }
@@ -265,7 +269,7 @@ impl<T> fmt::Debug for ContextVar<T> {
     }
 }
 
-/// Sets what is still missing in the current context (rule 3). To be called before that is read.
+/// Sets the current loop in the current context, if it is still missing (rule 3). Called before the loop is read.
 pub fn complete() {
     let _ = CURRENT.try_with(Current::complete);
 }
@@ -321,7 +325,7 @@ impl Drop for Map {
     }
 }
 
-/// While this exists, another context is current; this holds the caller's.
+/// While this exists, another context is current, and `context` is the caller's.
 struct Swapped<'a> {
     context: &'a mut Context,
     complete: Option<fn()>,
@@ -367,10 +371,11 @@ impl Context {
         CURRENT.try_with(copy).unwrap_or_default()
     }
 
-    /// Runs `f` in a copy of the current context. When it is needed, `complete` sets what is missing there: see rule 3.
+    /// Runs `f` in a copy of the current context. `complete` sets the missing entry in this copy once the entry is
+    /// needed: see rule 3.
     #[inline]
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
-        // `f` gets the current context; the copy is restored afterwards.
+        // `f` changes the current context itself. The copy made here takes its place afterwards.
         let outer =
             CURRENT.try_with(|current| (current.context.borrow().clone(), current.complete.replace(Some(complete))));
         let (mut context, complete) = outer.unwrap_or_default();
@@ -402,7 +407,7 @@ impl Context {
         self.clone().within(f)
     }
 
-    /// A future that is polled, and dropped, in this context, wherever that happens. For foreign executors.
+    /// A future that is polled, and dropped, in this context, on whichever thread. For other executors.
     ///
     /// What the future sets lasts from poll to poll, and does not leak out.
     ///
@@ -474,7 +479,8 @@ impl fmt::Debug for Context {
 /// ```
 ///
 /// # Panics
-/// If the future does, with its panic: the poller's context is back by then. And if it is polled again after it was ready.
+/// If the future does, with its panic: the poller's context has been restored by then. And if the future is polled
+/// again after it was ready.
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct WithContext<F>(
     /// `None` once it is ready.
