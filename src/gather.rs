@@ -43,8 +43,8 @@ pub async fn yield_now() {
 
 /// Runs futures concurrently, and returns what they return, in their order.
 ///
-/// They are polled on the task that awaits this, each only when it was woken, and each in its own copy of the context.
-/// For a few futures of different types there is [`gather!`](crate::gather!).
+/// The futures are polled on the task that awaits this. Each future is polled only when it was woken, in its own copy
+/// of the context. For a few futures of different types there is [`gather!`](crate::gather!).
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -134,10 +134,10 @@ impl<T> Either<T, T> {
     }
 }
 
-/// Runs two futures concurrently, and returns the output of the one that is ready first. The other one is dropped, and so
-/// cancelled, before this returns. If both are ready, `a` counts.
+/// Runs two futures concurrently, and returns the output of the first that is ready. The other future is dropped, and
+/// so cancelled, before this returns. If both are ready, this returns the output of `a`.
 ///
-/// They are polled like those of [`gather`]: each only when it was woken, and in its own copy of the context.
+/// Both are polled as in [`gather`]: each one only when it was woken, and in its own copy of the context.
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -164,8 +164,8 @@ pub async fn race<A: IntoFuture, B: IntoFuture>(a: A, b: B) -> Either<A::Output,
     }
 }
 
-/// Polls branches, each only when it was woken, until `enough` have finished. `poll` returns how many finished branches
-/// this poll counts as: 0 if the branch is pending, or as many as `enough` to end the whole.
+/// Polls branches, each one only when it was woken, until `enough` have finished. `poll` returns how many finished
+/// branches its call counts as: 0 if the branch is pending, 1 if it has finished, or `enough` to end all branches.
 pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usize, &mut task::Context<'_>) -> usize) {
     /// A branch's waker may outlive the gather, and must not keep the parent's waker.
     struct LetGo(Arc<Woken>);
@@ -214,7 +214,7 @@ impl<F: Future> Branch<F> {
         true
     }
 
-    /// What it returned, if it has finished.
+    /// The future's output, if it has finished.
     pub fn into_output(self) -> Option<F::Output> {
         match self {
             Self::Done(output) => Some(output),
@@ -232,7 +232,7 @@ struct Woken {
 
 struct List {
     branches: Vec<usize>,
-    /// Whether a branch is in `branches`: however often it is woken, it is polled once.
+    /// Whether each branch is in `branches`. So a branch that is woken several times is polled once.
     listed: Vec<bool>,
 }
 

@@ -1,8 +1,8 @@
 //! Runs a future on the event loop for a thread, which blocks until the future has ended.
 //!
-//! The future runs as a task, and the thread waits for the task's outcome. If the loop drops the task, that is an outcome
-//! too. The thread also waits for its own job to be cancelled. Then it drops the task's handle, which cancels the task, and
-//! `sync_await` unwinds the job.
+//! The future runs as a task, and the thread waits for the task's outcome. If the loop drops the task, the outcome is
+//! an error. The thread also waits for its own job to be cancelled. If the job is cancelled, the thread drops the
+//! task's handle, which cancels the task, and `sync_await` unwinds the job.
 //!
 //! # What can go wrong
 //! * The loop ends as a thread begins to wait, or while it waits: `sync_wait_close`, `sync_wait_close_while_it_waits`.
@@ -19,8 +19,8 @@ use crate::primitives::cancel::{CancelWatch, is_cancelled};
 use crate::primitives::join_error::{JoinError, Panic, unwind_cancelled};
 use crate::primitives::parker::poll_until;
 
-/// In a job: runs a future on the event loop that the job was started from, blocks this thread until it has ended, and
-/// returns its output. Where there is no event loop, it runs the future on this thread.
+/// In a job: runs a future on the event loop from which the job was started, blocks this thread until the future has
+/// ended, and returns the future's output. Where there is no event loop, the future runs on this thread.
 ///
 /// ```
 /// use offthread::{block_on, sync_await, threaded};
@@ -39,15 +39,15 @@ use crate::primitives::parker::poll_until;
 /// [`LoopHandle::sync_wait`] is the same with errors as values.
 ///
 /// # Panics
-/// If the future panics, with its panic. If the loop ends before the future does; and on the loop's own thread, where it would
-/// wait for ever: see [`SyncWaitError`].
+/// If the future panics, with its panic. If the loop ends before the future does; and on the loop's own thread, where
+/// this would wait for ever: see [`SyncWaitError`].
 ///
 /// # Cancellation
 /// If the job that calls this is cancelled, or the iterable closed, the future is dropped, and this does not return:
 /// the job's code is unwound, which runs its destructors. This is not a panic: the panic hook is not called, and the
 /// outcome of the job is [`JoinError::Cancelled`]. Code that must not be cut short uses
 /// [`LoopHandle::sync_wait`]. In a destructor that runs during an unwind, and in a crate compiled with `panic =
-/// "abort"`, this waits for the future even so.
+/// "abort"`, a cancellation does not end the waiting.
 ///
 /// # Blocking
 /// Until the future has ended. In a job of a pool another thread may run jobs meanwhile. A
@@ -94,11 +94,11 @@ fn poll_unless_cancelled<F: Future>(
 }
 
 impl LoopHandle {
-    /// Runs a future on this loop, blocks this thread until it has ended, and returns its output. For any thread but the
-    /// loop's own.
+    /// Runs a future on this loop, blocks this thread until the future has ended, and returns its output. For any
+    /// thread but the loop's own.
     ///
-    /// [`into_future`](IntoFuture::into_future) is called on the calling thread. The future runs as a task, with a copy of
-    /// the caller's context.
+    /// [`into_future`](IntoFuture::into_future) is called on the calling thread. The future runs as a task, with a copy
+    /// of the caller's context.
     ///
     /// # Errors
     /// See [`SyncWaitError`].
@@ -144,7 +144,7 @@ impl LoopHandle {
     }
 }
 
-/// Why a thread that waited for a future on an event loop has no output. From [`LoopHandle::sync_wait`].
+/// Why a thread that waited for a future on an event loop got no output. From [`LoopHandle::sync_wait`].
 ///
 /// ```
 /// use offthread::{LoopHandle, SyncWaitError, block_on};
@@ -160,9 +160,9 @@ impl LoopHandle {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SyncWaitError {
-    /// The loop had ended, or ended before the future did; or the runtime that is the loop dropped the future.
+    /// The loop ended before the future did, or before this call; or the runtime that is the loop dropped the future.
     LoopClosed,
-    /// This is the loop's own thread: to block it would stop the loop, and so the future. Await the future instead.
+    /// This is the loop's own thread: blocking it would stop the loop, and so the future. Await the future instead.
     WouldDeadlock,
     /// The job that waited was cancelled. The future is dropped, on the loop's thread.
     Cancelled,

@@ -12,8 +12,8 @@ use crate::sync::Arc;
 
 /// Makes a blocking closure awaitable: nothing has started yet.
 ///
-/// Await the returned value: this runs the closure in a thread, and gives the closure's result. Its methods choose
-/// where and how to run it.
+/// Await the returned value: this runs the closure in a thread, and gives the closure's result. The value's methods
+/// choose where and how the closure runs.
 ///
 /// ```
 /// # offthread::block_on(async {
@@ -50,9 +50,9 @@ where
 
 /// A blocking closure and where to run it. From [`threaded`]. Nothing has started yet.
 ///
-/// By default it runs in the [default pool](LoopHandle::set_default_pool) of the [current](LoopHandle::current) event
-/// loop. Without a loop it runs in the pool of the job that this code runs in; and if there is none, or if it is
-/// closed, in the [global](ThreadPool::global) pool.
+/// By default the closure runs in the [default pool](LoopHandle::set_default_pool) of the
+/// [current](LoopHandle::current) event loop. If there is no loop, or the loop is closed, it runs in the pool of the
+/// calling job. If there is no such pool, or that pool is closed, it runs in the [global](ThreadPool::global) pool.
 #[must_use = "nothing runs until it is awaited, or until `async_call` or `sync_call`"]
 pub struct Threaded<F> {
     func: F,
@@ -63,7 +63,7 @@ pub struct Threaded<F> {
 /// Where a closure or an iterator runs.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// In the default pool.
+    /// In the current loop's default pool, or else in the pool of the calling job, or else in the global pool.
     Nearby,
     Pool(ThreadPool),
     /// In a thread of its own.
@@ -82,7 +82,7 @@ impl Place {
         }
     }
 
-    /// Calls `f` with the pool. To be called after `settle`.
+    /// Calls `f` with the pool. Called after `settle`.
     pub(crate) fn with_pool<R>(&self, f: impl FnOnce(&Arc<Shared>) -> R) -> R {
         match self {
             Self::Pool(pool) => f(pool.shared()),
@@ -107,7 +107,7 @@ impl<F> Threaded<F> {
         self
     }
 
-    /// Runs in a new thread of its own, which ends with it.
+    /// Runs in a new thread of its own, which ends with the closure.
     ///
     /// ```
     /// use offthread::{block_on, threaded};
@@ -122,14 +122,15 @@ impl<F> Threaded<F> {
     /// The name of the separate thread, as debuggers show it. A pool's thread keeps the pool's.
     ///
     /// # Panics
-    /// If it contains a zero byte, which no thread's name can.
+    /// If the name contains a zero byte, which no thread's name can.
     #[track_caller]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(checked_name("Threaded", name.into()));
         self
     }
 
-    /// Submits the job now, or starts its thread, and returns its handle. Never waits for a job, or for a thread to be free.
+    /// Submits the job now, or starts its thread, and returns its handle. Never waits for a job, or for a thread to be
+    /// free.
     ///
     /// If no thread can be started, the job resolves with [`JoinError::NoThread`](crate::JoinError::NoThread).
     ///

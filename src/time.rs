@@ -2,21 +2,21 @@
 //!
 //! # What it promises
 //! A sleep is ready at its deadline or later, never earlier. A sleep on an event loop of this crate is woken by the
-//! loop, any other one by the timer thread. That thread starts with the first timer, sleeps until the earliest
+//! loop, any other sleep by the timer thread. The timer thread starts with its first timer, sleeps until the earliest
 //! deadline, and ends when there has been no timer for [`LINGER`].
 //!
 //! # Who may touch what
-//! 1. `running` is true while the thread exists, or is about to be started. It becomes false under the lock, in the step that
-//!    finds no timer. So a caller that adds a timer knows whether to start the thread.
-//! 2. The thread waits in a [`poll_until`]: it registers, then looks again whether the earliest deadline has changed. A
-//!    change of the earliest deadline wakes the thread.
+//! 1. `running` is true while the timer thread exists, or is about to be started. It becomes false under the lock, in
+//!    the step that finds no timer. So a caller that adds a timer knows whether to start the thread.
+//! 2. The timer thread waits in a [`poll_until`]: it registers, then looks again whether the earliest deadline has
+//!    changed. A change of the earliest deadline wakes the thread.
 //! 3. Wakers are woken and dropped outside the locks.
-//! 4. A sleep that is polled by another loop than before moves to that loop: the former one may not be running.
+//! 4. A sleep that is polled by another loop than before moves to the new loop: the former loop may not be running.
 //! 5. [`call_later`](LoopHandle::call_later) makes a task, and adds its timer before it sends the task: so calls are
 //!    made in the order of their deadlines, however late the loop drains its inbox.
 //!
 //! # What can go wrong
-//! * A call is cancelled as its timer fires, and `cancel` is wrong about whether it is made: `cancel_as_it_fires`.
+//! * A call is cancelled as its timer fires, and `cancel` reports the wrong result: `cancel_as_it_fires`.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, IntoFuture, poll_fn};
@@ -37,7 +37,7 @@ use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{Mutex, OnceLock, thread};
 
-/// How long the thread stays when there is no timer.
+/// How long the timer thread stays when there is no timer.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// The thread that wakes sleeps outside of this crate's loops.
@@ -61,7 +61,7 @@ impl TimerThread {
         })
     }
 
-    /// Lends the timers, then starts or wakes the thread, if need be.
+    /// Lends the timers, then starts or wakes the timer thread if needed.
     fn with_timers<R>(&'static self, f: impl FnOnce(&mut Timers) -> R) -> R {
         let mut state = self.state.lock();
         let before = state.timers.earliest();
@@ -133,9 +133,9 @@ impl Clock {
 /// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever. [`Duration::ZERO`] lets other
 /// tasks run once, as [`yield_now`](crate::yield_now()) does.
 ///
-/// On an event loop of this crate the loop wakes the sleep, so the loop has to run: in a task, another executor's
-/// `block_on` of a sleep never returns. A loop with many timers may end a sleep up to 1.25 milliseconds late, if others
-/// were due just before, since they share a wake-up.
+/// On an event loop of this crate the loop wakes the sleep, so the loop has to run: in a task of such a loop, another
+/// executor's `block_on` of a sleep never returns. A loop with many timers may end a sleep up to 1.25 milliseconds late
+/// if other timers were due just before, since timers share wake-ups.
 ///
 /// ```
 /// # use std::time::{Duration, Instant};
@@ -147,7 +147,7 @@ impl Clock {
 /// ```
 ///
 /// # Panics
-/// When polled outside an event loop of this crate, if the system refuses to start the one thread that timers need there.
+/// If the sleep is polled outside an event loop of this crate, and the system refuses to start the timer thread.
 pub fn sleep(duration: Duration) -> Sleep {
     Sleep { deadline: Instant::now().checked_add(duration), waiting: None, gives_way: duration.is_zero() }
 }
@@ -172,7 +172,7 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    /// Has `waker` woken at the deadline.
+    /// Adds a timer that wakes `waker` at the deadline.
     fn register(&mut self, clock: Clock, waker: &Waker) {
         self.withdraw();
         if let Some(deadline) = self.deadline {
@@ -195,7 +195,7 @@ impl Future for Sleep {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let waiting = self.waiting.as_ref().filter(|(clock, _)| clock.is_current());
         let wakes = waiting.map(|(clock, key)| clock.with_timers(|timers| timers.wakes(*key, cx.waker())));
-        // If the clock has taken the waker out, the deadline has passed: cheaper to check than the time.
+        // If the clock has taken the waker out, the deadline has passed. This is cheaper to check than the time.
         if wakes == Some(None) {
             self.waiting = None;
             return Poll::Ready(());
@@ -227,7 +227,7 @@ impl fmt::Debug for Sleep {
     }
 }
 
-/// Awaits a future, but not longer than `duration`; then drops it.
+/// Awaits a future, but not longer than `duration`; after that, drops the future.
 ///
 /// [`Duration::MAX`] is for ever. A future that is ready at its first poll never times out.
 ///
@@ -285,8 +285,8 @@ impl<T> Receiver<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Timeout`](RecvTimeoutError::Timeout) if none came in time, [`Closed`](RecvTimeoutError::Closed) if the channel is
-    /// closed and nothing is left.
+    /// [`Timeout`](RecvTimeoutError::Timeout) if none came in time, [`Closed`](RecvTimeoutError::Closed) if the channel
+    /// is closed and nothing is left.
     ///
     /// # Cancellation
     /// As [`recv`](Self::recv): nothing is lost, neither by dropping the future nor by the time-out.
@@ -316,10 +316,10 @@ impl<T> Sender<T> {
 }
 
 impl LoopHandle {
-    /// Has the loop call `f` when `delay` has passed, not earlier. From any thread; never blocks.
+    /// Makes the loop call `f` when `delay` has passed, not earlier. From any thread; never blocks.
     ///
-    /// `f` runs in a copy of the caller's context. If `f` panics, only the panic hook reports it. Dropping the handle
-    /// that this returns changes nothing; if the loop ends before the call, `f` is dropped. [`Duration::MAX`] is never.
+    /// `f` runs in a copy of the caller's context. If `f` panics, only the panic hook reports the panic. Dropping the
+    /// returned handle changes nothing. If the loop ends before the call, `f` is dropped. [`Duration::MAX`] is never.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, oneshot};
@@ -353,7 +353,7 @@ impl LoopHandle {
     }
 }
 
-/// Claimed once: by the call, by its cancellation, or by the end of its task.
+/// Claimed once: by the call, by the call's cancellation, or by the end of the call's task.
 struct Once(AtomicBool);
 
 impl Once {
@@ -384,9 +384,9 @@ impl TimerHandle {
     /// Cancels the call, from any thread. True: the call had not been made, and never will be.
     ///
     /// On the loop's own thread the closure has been dropped when this returns, with the exceptions of
-    /// [`Task::cancel`]; otherwise the loop drops it.
+    /// [`Task::cancel`]. On any other thread, the loop drops the closure later.
     ///
-    /// False: the call has been made or is being made, it was cancelled before, or the loop has ended.
+    /// False: the call has been made, is being made, or was cancelled before; or the loop has ended.
     pub fn cancel(&self) -> bool {
         let is_cancelled = self.once.claim();
         if let Some(task) = self.task.as_ref().filter(|_| is_cancelled) {
