@@ -3,9 +3,9 @@
 //! All decorators are `__decorate!`, which takes functions apart and puts them together again.
 #![forbid(unsafe_code)]
 
-/// Makes blocking functions awaitable: each returns a [`Threaded`](crate::Threaded) of what it returned.
+/// Makes blocking functions awaitable: a function that returned `T` now returns a [`Threaded`](crate::Threaded) of `T`.
 ///
-/// The body runs in a thread once that is awaited, or at [`async_call`](crate::Threaded::async_call); with
+/// The body runs in a thread once the `Threaded` is awaited, or at [`async_call`](crate::Threaded::async_call). With
 /// [`sync_call`](crate::Threaded::sync_call) it runs on the calling thread. Calling the function alone runs nothing.
 ///
 /// ```
@@ -329,13 +329,14 @@ macro_rules! threaded_iterable_separate {
 /// Takes functions apart and puts them together again, for the decorators.
 ///
 /// `macro_rules!` can match most of a function at once, but neither a list of generic parameters, nor a `where` clause,
-/// nor a pattern before a `:`. The signature is munched token by token, and each step counts against the
-/// `recursion_limit` of 128. So the functions are first separated, one a step (`@each`), and then each is munched by
-/// itself. The depth is the number of functions plus the tokens of one signature, not of all.
+/// nor a pattern before a `:`. So the signature is munched token by token, and each step counts against the
+/// `recursion_limit` of 128. The functions are first separated, one in each step (`@each`), and then each function is
+/// munched by itself. The depth is the number of functions plus the tokens of one signature, not of all signatures.
 ///
-/// A `$function` is `[(Type make name?) {attributes} {visibility} name]`: the type that it returns, the function that
-/// makes one, and for a separate thread the method that names it. Every step for one function begins with it, so that
-/// the last rule, which gets all that no other rule takes, can say which function in which macro is refused.
+/// A `$function` is `[(Type make name?) {attributes} {visibility} name]`. `Type` is the type that the function returns,
+/// `make` makes a value of this type, and for a separate thread the method `name` names the thread. Every step for one
+/// function begins with its `$function`. So the last rule, which matches all input that no other rule matches, can say
+/// which function in which macro is refused.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __decorate {
@@ -532,8 +533,8 @@ macro_rules! __decorate {
 
 /// Runs some futures concurrently, and returns what they return: `gather!(a, b, c).await` is a tuple of three.
 ///
-/// Each argument is something that can be awaited, and they may be of different types; otherwise it is as
-/// [`gather`](crate::gather()), which is for any number of futures of one type.
+/// Each argument is something that can be awaited; the arguments may be of different types. Otherwise the macro does
+/// the same as [`gather`](crate::gather()), which takes any number of futures of one type.
 ///
 /// ```
 /// use offthread::{block_on, gather, sleep, threaded};
@@ -547,7 +548,8 @@ macro_rules! __decorate {
 /// assert_eq!((sum, word), (3, "from a thread"));
 /// ```
 ///
-/// The macro evaluates the arguments; the futures start when its value is awaited. That value is `Send` if they are.
+/// The macro evaluates the arguments; the futures start when the macro's value is awaited. The value is `Send` if the
+/// futures are.
 ///
 /// # Panics
 /// If one of the futures panics, with its panic; the others are dropped.

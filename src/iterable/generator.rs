@@ -14,7 +14,7 @@
 //! # What can go wrong
 //! * Producer and consumer wait for each other, with a buffer of one item: `generator_lockstep`.
 //! * The same in a separate thread: `separate_generator_lockstep`.
-//! * A `put` and the consumer's `next` run at once: `put_take`.
+//! * A `put` overtakes a consumer that takes items meanwhile: `put_take`.
 //! * The consumer closes, or is dropped, while `put` waits for room: `put_close`, `put_drop`.
 //! * The body panics while its consumer waits: `generator_panic`.
 //! * The pool is shut down, or drained, while `put` waits for room: `put_shutdown`, `put_drain`.

@@ -76,7 +76,7 @@ impl ThreadPoolBuilder {
     /// The name of each of its threads, as debuggers show it. Default: `offthread`.
     ///
     /// # Panics
-    /// If it contains a zero byte, which no thread's name can.
+    /// If the name contains a zero byte, which no thread's name can.
     #[track_caller]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = checked_name("ThreadPoolBuilder", name.into());

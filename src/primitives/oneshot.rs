@@ -73,7 +73,7 @@
 // * The same while the sender still takes the waker: `free_after_wake`.
 // * Both ends are dropped at once, and both free the memory, or neither does: `drop_drop`.
 // * `closed` registers as the receiver closes: `closed_close`, `closed_drop`.
-// * The future of `closed` is dropped as the receiver is dropped: `cancelled_closed_drop`.
+// * The receiver is dropped as the sender withdraws the waker of `closed`: `cancelled_closed_drop`.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
