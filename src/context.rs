@@ -385,7 +385,7 @@ impl Context {
 
     /// Runs `f` in a copy of this context, and returns what `f` returns.
     ///
-    /// What `f` sets does not leak out: it changes neither what the caller sees nor this context.
+    /// Values that `f` sets do not leak out: neither the caller nor this context sees them.
     ///
     /// ```
     /// use offthread::{Context, ContextVar};
@@ -409,7 +409,7 @@ impl Context {
 
     /// A future that is polled, and dropped, in this context, on whichever thread. For other executors.
     ///
-    /// What the future sets lasts from poll to poll, and does not leak out.
+    /// Values that the future sets last from poll to poll, and do not leak out.
     ///
     /// ```
     /// use offthread::{Context, ContextVar, block_on};

@@ -195,7 +195,7 @@ pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usi
 pub enum Branch<F: Future> {
     /// It has not finished.
     Running(WithContext<F>),
-    /// What it returned.
+    /// The future's output.
     Done(F::Output),
 }
 

@@ -1,4 +1,4 @@
-//! Jobs on a separate thread each.
+//! Jobs that each have a separate thread.
 //!
 //! The job is the same as in a pool, and so is its handle. The job waits in a slot that the new thread and its starter
 //! share: if the system refuses the thread, the starter refuses the job.

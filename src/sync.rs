@@ -7,8 +7,8 @@
 //! * [`UnsafeCell`] gives access through closures, which is how loom notices two accesses at once;
 //! * [`Mutex`] does not poison: no user code ever runs under it, so a panic cannot leave a half-done change behind. Its
 //!   `wait` waits on a [`Condvar`], with a deadline;
-//! * [`ThreadHandle`] and [`sleep`] are `std::thread::park` and `unpark`, or, since loom has no `park_timeout`, a token under
-//!   a lock;
+//! * [`ThreadHandle`] and [`sleep`] are `std::thread::park` and `unpark`. Under loom, which has no `park_timeout`, they
+//!   are a token under a lock;
 //! * [`slots`] makes a buffer without touching its memory.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is where they are wrapped")]
@@ -222,7 +222,8 @@ mod imp {
         }
     }
 
-    /// What a thread sleeps on. Time does not pass under loom, so a deadline is an event: [`ThreadHandle::time_out`].
+    /// A sleeping thread waits for this. Time does not pass under loom, so a deadline is an event:
+    /// [`ThreadHandle::time_out`].
     #[derive(Debug, Default)]
     struct ParkToken {
         unparked: bool,

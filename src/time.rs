@@ -133,9 +133,9 @@ impl Clock {
 /// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever. [`Duration::ZERO`] lets other
 /// tasks run once, as [`yield_now`](crate::yield_now()) does.
 ///
-/// On an event loop of this crate the loop wakes the sleep, so the loop has to run: in a task of such a loop, another
-/// executor's `block_on` of a sleep never returns. A loop with many timers may end a sleep up to 1.25 milliseconds late
-/// if other timers were due just before, since timers share wake-ups.
+/// On an event loop of this crate the loop wakes the sleep, so the loop has to run. If a task of such a loop calls
+/// another executor's `block_on` with a sleep, that call never returns. A loop with many timers may end a sleep up to
+/// 1.25 milliseconds late if other timers were due just before, since timers share wake-ups.
 ///
 /// ```
 /// # use std::time::{Duration, Instant};

@@ -98,7 +98,7 @@ fn innermost() -> Option<Rc<Tasks>> {
     INNERMOST.with(|frame| (**frame.tasks.borrow()).clone())
 }
 
-/// What a `block_on` does between two polls of its main future.
+/// The step of a `block_on` between two polls of its main future: a round of the loop, or a sleep.
 #[inline]
 pub fn turn(parker: &mut Parker) {
     match innermost() {

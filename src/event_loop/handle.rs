@@ -131,7 +131,7 @@ impl LoopHandle {
     /// ```
     ///
     /// # Synchronization
-    /// What the caller did before this call happens before the task's first poll.
+    /// All that the caller did before this call happens before the task's first poll.
     pub fn spawn<F: Future<Output: Send> + Send + 'static>(&self, future: F) -> Task<F::Output> {
         self.start(NewTask::new(self.0.clone(), true), future)
     }

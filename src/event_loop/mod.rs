@@ -94,7 +94,7 @@ use crate::primitives::parker::Parker;
 /// up to some 50 microseconds, and then sleeps.
 ///
 /// # Synchronization
-/// What a thread did before it woke the future's waker happens before the poll that this causes.
+/// All that a thread did before it woke the future's waker happens before the poll that this wake causes.
 #[track_caller]
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     let _running = Running::enter(None);

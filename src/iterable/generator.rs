@@ -154,8 +154,8 @@ impl<T> Yielder<T> {
     /// In a pool a spare thread runs other jobs meanwhile.
     ///
     /// # Synchronization
-    /// What this thread did before happens before the consumer gets the item. What the consumer did before it closed
-    /// the stream happens before the error.
+    /// All that this thread did before happens before the consumer gets the item. All that the consumer did before it
+    /// closed the stream happens before the error.
     pub fn put(&mut self, item: T) -> Result<(), spsc::SendError<T>> {
         let is_stopped = self.pool.as_ref().is_some_and(|pool| pool.stop().is_set());
         if is_stopped || self.unchecked == 0 || self.sender.room().is_pending() {

@@ -165,7 +165,7 @@ enum Stage<T> {
     Ended,
 }
 
-/// What is to be run, and how.
+/// A producer that has not been started: its code, and its settings.
 struct Config<T> {
     /// In a mutex that is never locked: so `make` need not be `Sync`.
     make: Mutex<Box<dyn Make<T>>>,

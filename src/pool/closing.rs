@@ -15,8 +15,8 @@
 //! refuses the entries that are left. It does not wait for entries that are being refused, since one of these is the
 //! entry whose `Drop` is running.
 //!
-//! A thread that ends while the pool is open is not joined: the pool drops the thread's handle, since an ended thread
-//! keeps its stack until it is joined or detached.
+//! A thread that ends while the pool is open is not joined. An ended thread keeps its stack until it is joined or
+//! detached, so the pool drops the thread's handle.
 #![forbid(unsafe_code)]
 
 use std::mem;

@@ -124,7 +124,7 @@ impl<I, F, R> Map<I, F, R> {
     /// Gives the results as the jobs finish, not in the order of the items.
     ///
     /// # Panics
-    /// If a result has been asked for.
+    /// If jobs have been submitted whose results have not been taken.
     #[track_caller]
     pub fn unordered(mut self) -> Self {
         let started = matches!(&self.jobs, Jobs::Ordered(jobs) if !jobs.is_empty());

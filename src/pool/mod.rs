@@ -15,9 +15,9 @@
 //! at a time decides whether to wake a worker, to start one, or to do neither. A decision is a `#[must_use]` value, and
 //! is carried out when the lock is free. No user code runs under a lock, and no idle worker is woken under one.
 //!
-//! `queue.rs` has the jobs that wait, `workers.rs` the counts of workers and the invariant of the pool, `worker.rs` the
-//! code of one thread, `closing.rs` the end of a pool, `stream.rs` the turns of iterables, and `map.rs` the results of
-//! [`ThreadPool::map`]. The counters of [`PoolStats`] are reported, never decided on.
+//! `queue.rs` has the jobs that wait, `workers.rs` the counts of workers and the invariant of the pool, and `worker.rs`
+//! the code of one thread. `closing.rs` has the end of a pool, `stream.rs` the turns of iterables, and `map.rs` the
+//! results of [`ThreadPool::map`]. The counters of [`PoolStats`] are reported, never decided on.
 //!
 //! A pool does not starve itself. If a job waits for one that has not started, the waiting thread runs the other job
 //! inline ([`Job::wait`]), while its stack has room. A thread that sleeps in a blocking call of this crate does not
@@ -91,8 +91,8 @@ use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread};
 /// thread, the jobs wait until a thread is free.
 ///
 /// The system decides on which CPUs the threads run. On Linux a thread inherits the CPU mask of the thread that starts
-/// it. A pool's thread is started by a thread that submits a job, or by another thread of the pool; the inherited mask
-/// applies to all jobs that the new thread runs. If some threads of the program are pinned, set the mask in
+/// it. A pool's thread is started by a thread that submits a job, or by another thread of the pool. The inherited mask
+/// then applies to all jobs that the new thread runs. If some threads of the program are pinned, set the mask in
 /// [`on_thread_start`](ThreadPoolBuilder::on_thread_start).
 ///
 /// # Closing
@@ -104,14 +104,14 @@ pub struct ThreadPool {
     owner: Arc<Owner>,
 }
 
-/// What the handles share. When the last one is dropped, the pool closes.
+/// The part that the handles share. When the last handle is dropped, the pool closes.
 struct Owner {
     shared: Arc<Shared>,
 }
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
-/// What the handles and the threads share.
+/// The part that the handles and the threads share.
 pub(crate) struct Shared {
     ready: CachePadded<Mutex<Ready>>,
     state: CachePadded<Mutex<State>>,
@@ -133,7 +133,7 @@ pub(crate) struct Shared {
 /// No user code runs under its locks.
 impl RefUnwindSafe for Shared {}
 
-/// What the pool's lock guards.
+/// The data that the pool's lock guards.
 struct State {
     queue: Queue,
     workers: Workers,
@@ -182,7 +182,7 @@ impl ThreadPool {
     /// [`JoinError::Cancelled`](crate::JoinError::Cancelled).
     ///
     /// # Synchronization
-    /// What the caller did before this call happens before the job starts. All that the job does happens before its
+    /// All that the caller did before this call happens before the job starts. All that the job does happens before its
     /// handle resolves.
     pub fn spawn<F, R>(&self, job: F) -> Job<R>
     where
@@ -244,8 +244,8 @@ impl ThreadPool {
         Map::new(self.clone(), items.into_iter(), function, threads)
     }
 
-    /// What the pool has done so far, and what it does now. A job that ends during this call may or may not be counted
-    /// as ended.
+    /// The pool's figures: what it has done so far, and what it does now. A job that ends during this call may or may
+    /// not be counted as ended.
     ///
     /// ```
     /// let pool = offthread::ThreadPool::new(2);
@@ -368,7 +368,7 @@ impl ThreadPool {
         }
     }
 
-    /// What the pool's handles and threads share.
+    /// The part that the pool's handles and threads share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
@@ -533,7 +533,7 @@ impl JobOwner for Arc<Shared> {
     }
 }
 
-/// For code that is to end when the pool is closed, also by `drain`.
+/// For the code of a generator, which is to end when the pool is closed in any way, also by `drain`.
 impl Running for Shared {
     fn is_cancelled(&self) -> bool {
         self.state.lock().closing.closed

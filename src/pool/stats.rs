@@ -52,32 +52,32 @@ impl EndedJobs {
     }
 }
 
-/// What a pool has done and what it does. From [`ThreadPool::stats`](crate::ThreadPool::stats).
+/// The figures of a pool: what it has done, and what it does now. From [`ThreadPool::stats`](crate::ThreadPool::stats).
 ///
 /// `submitted` is the sum of the jobs that are queued, that run, and that have succeeded, panicked or been cancelled.
-/// What a job adds is there before its handle resolves.
+/// A job is counted before its handle resolves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
     /// How many threads there are, except those that have done their last job and are about to end.
     pub threads: usize,
-    /// How many of them have nothing to do.
+    /// How many of these threads have nothing to do.
     pub idle: usize,
     /// How many jobs have not started. Cancelled ones are not among them.
     pub queued: usize,
     /// How many jobs have been submitted, including those that the closed pool refused.
     pub submitted: u64,
-    /// How many have returned.
+    /// How many jobs have returned.
     pub succeeded: u64,
-    /// How many have panicked.
+    /// How many jobs have panicked.
     pub panicked: u64,
-    /// How many will never run, since they were cancelled, refused, or left without a thread; and how many were cut
-    /// short in a [`sync_await`](crate::sync_await()).
+    /// How many jobs will never run, since they were cancelled, refused, or left without a thread. Also counts the jobs
+    /// that were cut short in a [`sync_await`](crate::sync_await()).
     pub cancelled: u64,
-    /// How long jobs have run, in all. Only if the pool is [timed](crate::ThreadPoolBuilder::timed); counted when they
-    /// end.
+    /// The total time that jobs have run, counted when each job ends. Zero unless the pool is
+    /// [timed](crate::ThreadPoolBuilder::timed).
     pub busy: Duration,
-    /// How long the jobs counted in `busy` had been queued, in all.
+    /// The total time that the jobs counted in `busy` had been queued.
     pub waited: Duration,
 }
 

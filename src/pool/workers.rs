@@ -44,7 +44,7 @@ use std::mem;
 
 use crate::sync::{Arc, Condvar};
 
-/// What the calling thread is to do once the lock is free.
+/// The step that the calling thread is to take once the lock is free.
 #[must_use = "a job may be waiting for it"]
 pub enum Next {
     /// Nothing is to be done: the invariant holds.
@@ -57,7 +57,7 @@ pub enum Next {
     Recheck,
 }
 
-/// What a worker does: see the head. The stages up to `Active` are those that count as active.
+/// The stage of a worker: see the head. The stages up to `Active` are those that count as active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Starting,

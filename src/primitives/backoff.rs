@@ -7,7 +7,8 @@
 //! and yields for a moment, but not for longer than [`SHORT`]. On one CPU it does not pause: only a yield lets the
 //! other thread run. Two rules set the number of yields:
 //!
-//! 1. An answer within [`SHORT`] of the first yield, or of falling asleep, restores the full number.
+//! 1. An answer during the pauses, or within [`SHORT`] of the first yield or of falling asleep, restores the full
+//!    number.
 //! 2. A later answer, or a time-out of the sleep, halves the number. So if another process takes the CPU at each yield,
 //!    threads soon sleep instead: the system wakes a sleeper sooner than it returns to a thread that yields.
 //!

@@ -235,8 +235,8 @@ pub(crate) struct Shared<H, T> {
 }
 
 // SAFETY: a shared reference gives access to `head` alone; the value is reached through the two ends, which are `Send`
-// only where the value is. No value is left to be dropped with the memory, on any thread: a sent value is taken out by
-// the `Receiving`, at the latest when that is dropped (rule 4); after that, `send` gives the value back.
+// only where the value is. No value is left to be dropped with the memory, on any thread. The `Receiving` takes a sent
+// value out, at the latest when the `Receiving` is dropped (rule 4). After that, `send` gives the value back.
 unsafe impl<H: Send, T> Send for Shared<H, T> {}
 // SAFETY: see above.
 unsafe impl<H: Sync, T> Sync for Shared<H, T> {}
@@ -516,7 +516,7 @@ impl<T> Sender<T> {
     /// receiver.
     ///
     /// # Synchronization
-    /// What this thread did before happens before the receiver gets the value.
+    /// All that this thread did before happens before the receiver gets the value.
     pub fn send(self, value: T) -> Result<(), T> {
         self.0.send(value)
     }

@@ -177,7 +177,7 @@ impl fmt::Debug for Parker {
     }
 }
 
-/// What the [blocking hook](set_blocking_hook) is told.
+/// The argument of the [blocking hook](set_blocking_hook).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocking {
     /// The thread goes to sleep now, until a waker fires or its deadline has passed.

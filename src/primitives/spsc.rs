@@ -451,8 +451,8 @@ impl<T> Sender<T> {
     /// Dropping the future before it is ready drops the item with it; nothing was sent.
     ///
     /// # Synchronization
-    /// What the sender did before happens before the receiver gets the item. What the receiver did before it closed the
-    /// channel happens before the error.
+    /// All that the sender did before happens before the receiver gets the item. All that the receiver did before it
+    /// closed the channel happens before the error.
     pub async fn send(&mut self, item: T) -> Result<(), SendError<T>> {
         self.wait_for_room().await;
         self.push(item).map_err(SendError)
@@ -655,7 +655,7 @@ impl<T> Receiver<T> {
     /// Dropping the future loses nothing: no item has been taken before it is ready.
     ///
     /// # Synchronization
-    /// What the sender did before it sent the item, or before it closed, happens before this returns.
+    /// All that the sender did before it sent the item, or before it closed the channel, happens before this returns.
     pub async fn recv(&mut self) -> Option<T> {
         let attempt = Attempt(self);
         poll_fn(|cx| attempt.0.poll_recv(cx)).await
