@@ -193,7 +193,7 @@ pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usi
 /// One of the futures, in its own copy of the context.
 #[derive(Debug)]
 pub enum Branch<F: Future> {
-    /// It has not finished.
+    /// The future has not finished.
     Running(WithContext<F>),
     /// The future's output.
     Done(F::Output),

@@ -54,7 +54,7 @@ impl External {
 /// A task as the other runtime sees it.
 struct ExternalTask {
     runtime: Arc<External>,
-    /// `None` once it has ended.
+    /// `None` once the task has ended.
     entry: Option<SendEntry>,
 }
 

@@ -246,7 +246,7 @@ impl LoopHandle {
         Self(Reactor::new(None, Some(External::new(spawn))))
     }
 
-    /// Whether the loop has ended. It stays so.
+    /// Whether the loop has ended. Once true, this stays true.
     pub fn is_closed(&self) -> bool {
         self.0.inbox.is_closed()
     }

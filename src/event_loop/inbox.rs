@@ -50,7 +50,7 @@ pub trait Body {
     fn cancel(self: Pin<&mut Self>);
 }
 
-/// A task as its scheduler keeps it. Dropping it ends the task; it does not panic.
+/// A task as its scheduler keeps it. Dropping the entry ends the task, and does not panic.
 pub struct Entry<B: Body + ?Sized + 'static>(
     /// `None` once the entry was [moved](Entry::into_local).
     Option<Pin<Box<B>>>,

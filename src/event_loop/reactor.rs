@@ -107,7 +107,7 @@ impl Reactor {
         due
     }
 
-    /// Sleeps until there is something to do. It may also return spuriously.
+    /// Sleeps until there is something to do. May also return spuriously.
     pub fn wait(&self, parker: &mut Parker) {
         // Register, then look at the inbox. A timer that another thread adds meanwhile is followed by a message: rule
         // 3.

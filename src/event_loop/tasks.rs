@@ -70,7 +70,7 @@ struct Slots {
 struct Slot {
     /// Changes when a task is added, and when it is removed.
     number: u32,
-    /// `None`: it is being polled, or the slot is vacant.
+    /// `None`: the task is being polled, or the slot is vacant.
     task: Option<Task>,
 }
 

@@ -373,7 +373,7 @@ impl ThreadPool {
         &self.owner.shared
     }
 
-    /// Whether the pool refuses new jobs. It stays so.
+    /// Whether the pool refuses new jobs. Once true, this stays true.
     pub fn is_closed(&self) -> bool {
         self.owner.shared.state.lock().closing.closed
     }

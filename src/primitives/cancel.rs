@@ -55,7 +55,7 @@ pub type JobId = u64;
 pub const STREAMS: JobId = 0;
 
 impl Stop {
-    /// From now on `is_cancelled` is true in all jobs. It stays so.
+    /// From now on `is_cancelled` is true in all jobs.
     pub fn set(&self) {
         // ORDERING: Release [C1]: pairs with `is_set`; publishes what the caller did before.
         self.set.store(true, Release);

@@ -2,7 +2,7 @@
 //!
 //! # What it promises
 //! Once a [`Framed`] has been pinned, its future does not move. The future is dropped in place: by the owner, or
-//! together with the `Framed`. In the second case it is dropped before the frame.
+//! together with the `Framed`. In the second case the future is dropped before the frame.
 //!
 //! There is no synchronisation in this file, and no model.
 //!

@@ -40,10 +40,10 @@
 //! and another thread together with the handle. The result comes back by the edges of `oneshot`.
 //!
 //! # What can go wrong
-//! * Cancelled while a worker starts it: it runs, or it is dropped, never both or neither: `cancel_start`.
+//! * A job is cancelled as it starts: its closure runs or is dropped, never both or neither: `cancel_start`.
 //! * The handle is dropped while the job runs or ends: the result is dropped once: `drop_run`.
-//! * Cancelled from two threads at once: one of the two calls returns true: `cancel_cancel`.
-//! * Run by a thread that waits for it, while a worker takes it from the queue: it runs once: `inline_start`.
+//! * A job is cancelled from two threads at once: one of the two calls returns true: `cancel_cancel`.
+//! * A waiting thread runs a job inline while a worker takes the job from the queue: it runs once: `inline_start`.
 //! * The closure, its result, or a panic's payload panics in `Drop`, or the handle's waker panics: see
 //!   [`catch_and_discard`]. Only the `Drop` of the handle, `cancel` and `detach` pass such a panic on.
 
@@ -291,7 +291,7 @@ where
 
 /// A stream: it runs in turns on the threads of a pool. Between two turns it is in no queue.
 pub trait Turns: Send + Sync + 'static {
-    /// Claims the turn that was queued, to run it or to refuse it. False: it was claimed before.
+    /// Claims the turn that was queued, to run it or to refuse it. False: the turn was claimed before.
     #[must_use = "a turn that is claimed must be run or refused"]
     fn claim_turn(&self) -> bool;
     /// Whether no turn is queued.
@@ -337,7 +337,7 @@ impl Queued {
         Self(Some(stream))
     }
 
-    /// Claims the job, or the turn, to run it or to refuse it. `None`: it was claimed before.
+    /// Claims the job, or the turn, to run it or to refuse it. `None`: the entry is stale.
     pub fn claim(mut self) -> Option<Started> {
         self.take_claimed()
     }
@@ -367,19 +367,19 @@ impl Drop for Queued {
 pub struct Started(Option<(Arc<dyn Runnable>, Claim)>);
 
 impl Started {
-    /// Whether it is a stream's turn.
+    /// Whether this is a stream's turn.
     pub fn is_turn(&self) -> bool {
         self.0.as_ref().is_some_and(|(entry, _)| entry.is_turn())
     }
 
-    /// Runs it on this thread, and reports its progress to `tell`.
+    /// Runs the job, or the turn, on this thread, and reports the progress to `tell`.
     pub fn run(mut self, tell: &mut dyn FnMut(Progress)) {
         if let Some((entry, claim)) = self.0.take() {
             entry.run(claim, tell);
         }
     }
 
-    /// Resolves it without running it.
+    /// Resolves the job, or ends the stream, with this error, and runs neither.
     pub fn refuse(mut self, error: JoinError) {
         self.take_refused(error);
     }

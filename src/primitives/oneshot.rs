@@ -521,7 +521,7 @@ impl<T> Sender<T> {
         self.0.send(value)
     }
 
-    /// Whether the receiver was closed or dropped: a value would come back. It stays so.
+    /// Whether the receiver was closed or dropped: a value would come back. Once true, this stays true.
     pub fn is_closed(&self) -> bool {
         self.channel().core.is_closed()
     }

@@ -202,7 +202,7 @@ thread_local! {
     static CACHE: RefCell<Vec<Box<Parker>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `poll` until it is ready, and parks this thread in between. `None`: the deadline has passed.
+/// Calls `poll` until the result is ready, and parks this thread in between. `None`: the deadline has passed.
 ///
 /// Wakers that `poll` has registered stay registered: the caller withdraws them.
 pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {

@@ -277,8 +277,8 @@ fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
 /// A channel whose receiver hands slots back by halves of the buffer, and all of them before it waits. So a sender that
 /// waits for room is woken when half of the buffer is free.
 ///
-/// Not a public option: a consumer may take one item, and then wait for something else that the sender does once it has
-/// room; both ends would wait for ever. The sender of an iterable does nothing else.
+/// This is no public option. A consumer may take one item, and then wait for something that the sender does once the
+/// sender has room: both ends would wait for ever. The sender of an iterable only makes items.
 pub(crate) fn channel_by_halves<T>(max_size: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, mut receiver) = channel(max_size);
     receiver.batch = max_size.div_ceil(2) * ONE;
@@ -391,7 +391,7 @@ impl<T> Sender<T> {
         if self.closed { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// As `room`; if it is pending, the waker is woken later.
+    /// As `room`; if the result is pending, the waker is woken later.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.room().is_ready() {
             return Poll::Ready(());
@@ -442,13 +442,13 @@ impl<T> Sender<T> {
     /// Sends an item; waits while the channel is full.
     ///
     /// # Errors
-    /// The item, if the channel is closed. After `Ok` it is received, unless the receiver is dropped.
+    /// The item, if the channel is closed. After `Ok` the item can be received, unless the receiver is dropped.
     ///
     /// # Panics
     /// If the receiver's waker does; the item has been sent.
     ///
     /// # Cancellation
-    /// Dropping the future before it is ready drops the item with it; nothing was sent.
+    /// Dropping the future before it is ready drops the item; nothing was sent.
     ///
     /// # Synchronization
     /// All that the sender did before happens before the receiver gets the item. All that the receiver did before it
@@ -554,7 +554,7 @@ impl<T> Sender<T> {
         self.shared.tail.notify(before);
     }
 
-    /// Whether either end has closed the channel. It stays so.
+    /// Whether either end has closed the channel. Once true, this stays true.
     pub fn is_closed(&self) -> bool {
         self.shared.tail.load().is_closed()
     }
@@ -564,7 +564,7 @@ impl<T> Sender<T> {
         self.tail.wrapping_sub(self.shared.head.load().count()) / ONE
     }
 
-    /// Whether no item is in the channel. Until this end sends one, it stays so.
+    /// Whether no item is in the channel. Once true, this stays true until this end sends an item.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -649,10 +649,10 @@ impl<T> Receiver<T> {
         item
     }
 
-    /// Receives the next item; waits while the channel is empty. `None`: it is closed, and nothing is left.
+    /// Receives the next item; waits while the channel is empty. `None`: the channel is closed, and nothing is left.
     ///
     /// # Cancellation
-    /// Dropping the future loses nothing: no item has been taken before it is ready.
+    /// Dropping the future loses nothing: no item is taken before the future is ready.
     ///
     /// # Synchronization
     /// All that the sender did before it sent the item, or before it closed the channel, happens before this returns.
@@ -663,8 +663,8 @@ impl<T> Receiver<T> {
 
     /// As [`recv`](Self::recv), for hand-written futures and streams.
     ///
-    /// If it is pending, the waker is woken when there is an item or the end, unless another method of this end was
-    /// called since. After 128 items in a row it yields: it wakes the waker and is pending once.
+    /// If the result is pending, the waker is woken when there is an item or the end, unless another method of this end
+    /// was called since. After 128 items in a row it yields: it wakes the waker and is pending once.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         ready!(self.budget.poll_ready(cx));
         let item = self.poll_item(cx);
@@ -681,8 +681,8 @@ impl<T> Receiver<T> {
         available.map(|items| items.map(|_| self.pop()))
     }
 
-    /// Receives the next item; blocks this thread while the channel is empty. `None`: it is closed, and nothing is
-    /// left.
+    /// Receives the next item; blocks this thread while the channel is empty. `None`: the channel is closed, and
+    /// nothing is left.
     ///
     /// # Blocking
     /// On an event loop's thread this stops the loop, and never returns if the sender needs the loop: use
@@ -790,7 +790,7 @@ impl<T> Receiver<T> {
         self.shared.tail.notify(tail);
     }
 
-    /// Whether either end has closed the channel; items may be left. It stays so.
+    /// Whether either end has closed the channel; items may be left. Once true, this stays true.
     pub fn is_closed(&self) -> bool {
         self.closed || self.shared.tail.load().is_closed()
     }
