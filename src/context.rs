@@ -15,6 +15,9 @@
 //!    loop is read: see [`complete`]. The callback belongs to the current context, and is swapped together with it.
 //! 4. Dropping a context does not panic: a panic in a value's `Drop` is caught. The last copy may be dropped anywhere,
 //!    and the panic would end unrelated code there.
+//!
+//! The callers of [`Context::current`] and [`Context::within`] decide what has a copy: jobs (`Shared::job` in
+//! `pool/mod.rs`, `separate.rs`), streams (`pool/stream.rs`), tasks and calls (`event_loop/`), branches (`gather.rs`).
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};

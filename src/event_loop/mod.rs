@@ -11,7 +11,7 @@
 //! # How
 //! [`block_on`] polls its main future and runs a round of the loop, alternately. A round polls the queued tasks, and
 //! sleeps in the reactor if no task is queued. The loop is made when something first needs it. Until then the thread
-//! sleeps in its [`parker`](crate::primitives::parker), whose waker is given to the main future.
+//! sleeps in its [`parker`](crate::primitives::parker), whose waker is given to the main future: `frames::turn` chooses.
 //!
 //! ```text
 //!   other threads                 |   the loop's thread
@@ -31,7 +31,7 @@
 //! | `foreign.rs` | another runtime as the loop |
 //! | `reactor.rs` | what an idle loop sleeps in |
 //! | `tasks.rs` | slots and run queue, on the loop's own thread |
-//! | `frames.rs` | which loops are this thread's, and which one runs |
+//! | `frames.rs` | which loops are this thread's, which one runs, and what a `block_on` sleeps in |
 //! | `task.rs` | how a task is made and woken; `Task` |
 //! | `handle.rs` | `LoopHandle`; the current loop |
 //!

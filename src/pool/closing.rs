@@ -94,7 +94,7 @@ impl Shared {
             condvar.notify();
         }
         // A generator that waits for room ends now.
-        self.stop.wake_all();
+        self.stop.wake_jobs();
     }
 
     pub fn shut_down(&self) {

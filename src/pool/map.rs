@@ -127,7 +127,7 @@ impl<I, F, R> Map<I, F, R> {
     /// If jobs have been submitted whose results have not been taken.
     #[track_caller]
     pub fn unordered(mut self) -> Self {
-        let started = matches!(&self.jobs, Jobs::Ordered(jobs) if !jobs.is_empty());
+        let started = self.jobs.len() > 0;
         assert!(!started, "Map::unordered: it has been started: call this before it is asked for a result");
         self.jobs = Jobs::Unordered(Unordered {
             jobs: Vec::new(),

@@ -20,6 +20,9 @@
 //! is to be resumed after its pause, `closed` that the consumer wants no more items: the thread that pauses the stream
 //! looks at both. The thread that sets RUNNING has the source to itself, until the same thread sets another stage.
 //!
+//! A stream registers a waker with the [`Stop`] of its pool, under the number [`STREAMS`]. So a shutdown resumes each
+//! paused stream, which then ends. After a drain a paused stream ends when it is resumed.
+//!
 //! # Locks
 //! A stream has one lock, for its stage. The pool asks for stages under its own locks. So a thread that submits a turn
 //! takes the pool's lock first, and then the stream's.

@@ -4,8 +4,8 @@
 //! After a few long waits `spin` returns at once, until a wait is short again.
 //!
 //! A sleep and a wake cost 10 to 40 microseconds, a yield about half a microsecond. So a waiting thread first pauses
-//! and yields for a moment, but not for longer than [`SHORT`]. On one CPU it does not pause: only a yield lets the
-//! other thread run. Two rules set the number of yields:
+//! and yields: at most [`MAX_YIELDS`] times (48), and not for longer than [`SHORT`]. On one CPU it does not pause: only
+//! a yield lets the other thread run. Two rules set the number of yields:
 //!
 //! 1. An answer during the pauses, or within [`SHORT`] of the first yield or of falling asleep, restores the full
 //!    number.

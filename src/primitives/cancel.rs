@@ -59,7 +59,7 @@ impl Stop {
     pub fn set(&self) {
         // ORDERING: Release [C1]: pairs with `is_set`; publishes what the caller did before.
         self.set.store(true, Release);
-        self.wake_all();
+        self.wake_jobs();
     }
 
     /// Whether `set` was called.
@@ -69,7 +69,7 @@ impl Stop {
     }
 
     /// Wakes all watches but those of [`STREAMS`], so that they look again.
-    pub fn wake_all(&self) {
+    pub fn wake_jobs(&self) {
         self.wake(STREAMS + 1..=JobId::MAX);
     }
 

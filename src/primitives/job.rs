@@ -14,7 +14,7 @@
 //!            claim: by a worker, or by a handle that waits
 //! QUEUED -----------------------------------------------------> CLAIMED
 //!    |                                                             | cancel
-//!    | cancel: the handle has the claim, drops the closure,        v
+//!    | cancel, or the handle is dropped: it drops the closure,     v
 //!    +---------------------------------------------------> CLAIMED|CANCELLED     is_cancelled() turns true in the closure
 //!      and sends `Cancelled`
 //! ```

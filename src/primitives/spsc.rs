@@ -90,6 +90,7 @@
 // * An item's `Drop` panics: the counter has moved on before: `tests::item_that_panics_in_drop`.
 // * A waker panics, or uses the end that wakes it: an end updates its own fields before: `tests::waker_that_panics`.
 // * A cancelled `recv` or `send` (kanal 24): nothing has been sent or taken yet: `cancelled_recv`, `cancelled_send`.
+// * A cancelled `recv` or `send` leaves its waker; `Attempt` withdraws it: `cancelled_attempts_leave_no_waker`.
 // * The counters wrap: `tests::counters_wrap`.
 //
 // The copy of the other side's counter is from FastForward (Giacomoni et al., 2008) and MCRingBuffer (Lee et al.,

@@ -280,6 +280,9 @@ fn settings_are_checked() {
     let mut map = pool.map(0..9, |n: u8| n);
     block_on(map.next());
     assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err());
+    let mut map = pool.map(0..9, |n: u8| n).unordered();
+    block_on(map.next());
+    assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err(), "its jobs would be lost");
 }
 
 /// Forbids: the consumer's waker panics, and this aborts the process while the function unwinds, or makes a job panic

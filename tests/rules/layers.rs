@@ -235,9 +235,18 @@ fn named_models_exist() {
             _ => continue,
         };
         let models = fs::read_to_string(twins.join(twin)).unwrap();
+        // Each item of a list, with its continuation lines, is one line here.
+        let mut lines: Vec<String> = Vec::new();
         for line in text.lines().take_while(|line| line.is_empty() || line.starts_with("//")) {
+            let line = line.trim_start_matches(['/', '!']);
+            match lines.last_mut() {
+                Some(item) if line.starts_with("   ") && item.starts_with(" * ") => *item += &line[2..],
+                _ => lines.push(line.to_owned()),
+            }
+        }
+        for line in &lines {
             // The last column of a table row, or the text after the last colon of a list item.
-            let line = line.trim_start_matches(['/', '!', ' ']).trim_end_matches([' ', '|', '.']);
+            let line = line.trim_start().trim_end_matches([' ', '|', '.']);
             let is_edge = line.starts_with("| ") && line[2..].starts_with(char::is_uppercase) && line.contains("| `");
             let named = if is_edge {
                 let columns: Vec<_> = line.split('|').map(str::trim).collect();

@@ -708,7 +708,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/cancel.rs",
         name: "stopping the owner wakes no watch",
-        find: "        self.wake_all();\n",
+        find: "        self.wake_jobs();\n",
         replace: "",
         model: "watch_stop",
     },
@@ -890,7 +890,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a drain does not wake a put that waits",
-        find: "        self.stop.wake_all();\n",
+        find: "        self.stop.wake_jobs();\n",
         replace: "",
         model: "put_drain",
     },
