@@ -1175,10 +1175,10 @@ pub(crate) const LOGIC: &[Logic] = &[
         model: "close_pause_while_all_are_busy",
     },
     Logic {
-        file: "src/pool/stream.rs",
-        name: "the last turn of a closed stream is queued behind other jobs",
-        find: "            pool.queue.push_priority(turn);",
-        replace: "            pool.queue.push(turn);",
+        file: "src/pool/queue.rs",
+        name: "the last turn of a closed stream is taken after all other jobs",
+        find: "        if let Some(turn) = self.priority.pop_front() {\n            ready.count(&turn);\n            return Some(turn);\n        }\n        let mut started = ready.take();\n",
+        replace: "        let mut started = ready.take();\n        if started.is_none() && self.submitted.is_empty() {\n            if let Some(turn) = self.priority.pop_front() {\n                ready.count(&turn);\n                return Some(turn);\n            }\n        }\n",
         model: "close_pause_while_all_are_busy",
     },
     Logic {
