@@ -187,7 +187,7 @@ where
         ready!(this.budget.poll_ready(cx));
         // Waits until a quarter of the room is free, since several jobs at once are cheaper to submit. But a consumer
         // that has to wait first fills all the room (below).
-        if this.max_size - this.jobs.len() >= this.max_size.div_ceil(4) {
+        if this.max_size.saturating_sub(this.jobs.len()) >= this.max_size.div_ceil(4) {
             this.fill();
         }
         let result = this.jobs.poll_next(cx);

@@ -364,3 +364,22 @@ fn a_consumer_that_waits_leaves_no_room() {
         assert_eq!(map.wait().count(), IN_FLIGHT - 1);
     }
 }
+
+/// Forbids: a map whose room is made smaller while its jobs are in flight panics, or loses a result.
+#[test]
+fn the_room_may_become_smaller() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    for unordered in [false, true] {
+        let mut map = pool.map(0..20_u8, |n| n).max_size(8);
+        if unordered {
+            map = map.unordered();
+        }
+        let first = block_on(map.next()).into_iter();
+        let mut all: Vec<_> = first.chain(map.max_size(1).wait()).collect();
+        if unordered {
+            all.sort_unstable();
+        }
+        assert!(all.into_iter().eq(0..20));
+    }
+}
