@@ -1022,6 +1022,20 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/closing.rs",
+        name: "a drain does not wait for a thread that another drain is joining",
+        find: "handles.unjoined.is_empty() && handles.joining == 0 {",
+        replace: "handles.unjoined.is_empty() {",
+        model: "two_drains_join",
+    },
+    Logic {
+        file: "src/pool/closing.rs",
+        name: "a drain that has joined a thread does not wake the other drains",
+        find: "                this.state.lock().wake_waiters();\n",
+        replace: "",
+        model: "two_drains_join",
+    },
+    Logic {
+        file: "src/pool/closing.rs",
         name: "a drain does not join the threads",
         find: "                if inside || !join || handles.unjoined.is_empty() && handles.joining == 0 {",
         replace: "                if true {",
