@@ -25,7 +25,7 @@ fn main() {
             open.send(()).expect("the thread waits");
         });
 
-        // A function of the macro. If awaiting it stopped the loop, the gate would never open.
+        // If awaiting the function stopped the loop, the gate would never open.
         assert_eq!(slow_square(7, gate).await, 49);
         assert!(task.is_finished());
 

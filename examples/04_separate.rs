@@ -1,6 +1,6 @@
 //! Python: `@threaded_separate`, and a `stop_event`. A function that blocks for long gets a thread of its own.
 //!
-//! Cancelling the job, or dropping its handle, is the stop event: `wait_cancelled` is true in the thread from then on.
+//! Cancelling the job, or dropping its handle, is the stop event: `wait_cancelled` then returns true in the thread.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ fn main() {
         let ahead = made.load(Ordering::Relaxed) - 1;
         assert!(ahead <= 2, "{ahead} items wait");
 
-        // Takes the items that are there, but at least one.
+        // Takes the items that are in the buffer, at least one and at most ten.
         let mut batch = Vec::new();
         let count = items.next_many(&mut batch, 10).await;
         assert_eq!(batch, (2..2 + count).collect::<Vec<_>>());

@@ -15,8 +15,8 @@ threaded_iterable_separate! {
         let mut reader = BufReader::new(File::open(path).expect("the file exists"));
         let mut line = String::new();
         std::iter::from_fn(move || {
-            // At the end of the file, or in an unfinished line: looks again soon, unless the iterable was closed.
-            while reader.read_line(&mut line).expect("it can be read") == 0 || !line.ends_with('\n') {
+            // At the end of the file, or in an unfinished line: reads again soon, unless the iterable was closed.
+            while reader.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
                 if wait_cancelled(Duration::from_millis(1)) {
                     return None;
                 }
@@ -28,7 +28,7 @@ threaded_iterable_separate! {
 
 fn main() {
     let path = env::temp_dir().join(format!("offthread-follow-{}", process::id()));
-    let mut file = File::create(&path).expect("a file");
+    let mut file = File::create(&path).unwrap();
     block_on(async {
         writeln!(file, "one").unwrap();
         follow(path.clone())
@@ -39,8 +39,8 @@ fn main() {
                 writeln!(file, "o").unwrap();
                 assert_eq!(lines.next().await.as_deref(), Some("two\n"));
             })
-            .await; // `scope` has closed the iterable: the iterator has been dropped, and with it the file
+            .await; // `scope` has closed the iterable, and so dropped the iterator
     });
-    fs::remove_file(path).expect("it can be removed");
+    fs::remove_file(path).unwrap();
     println!("followed a file for two lines");
 }

@@ -16,15 +16,12 @@ fn numbers(dropped: &Arc<AtomicBool>) -> IteratorWrapper<u32> {
         }
     }
     let resource = Resource(dropped.clone());
-    threaded_iterable(move || {
-        let resource = resource;
-        (0..).inspect(move |_| _ = &resource)
-    })
+    threaded_iterable(move || (0..).inspect(move |_| _ = &resource))
 }
 
 fn main() {
     block_on(async {
-        // `close`, by hand.
+        // An explicit `close`.
         let dropped = Arc::new(AtomicBool::new(false));
         let mut items = numbers(&dropped);
         assert_eq!(items.next().await, Some(0));
@@ -33,7 +30,7 @@ fn main() {
         assert!(items.is_closed());
         assert_eq!(items.next().await, None);
 
-        // `scope` closes the iterable when its body has ended, also after a panic: as `async with` does.
+        // `scope` closes the iterable when the closure has ended, also after a panic, as `async with` does.
         let dropped = Arc::new(AtomicBool::new(false));
         let big = numbers(&dropped)
             .scope(async |items| {

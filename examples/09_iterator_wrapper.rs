@@ -1,6 +1,6 @@
 //! Python: `IteratorWrapper(gen, executor=pool, max_size=10)`. An iterator as a stream, in a chosen pool.
 
-use std::thread;
+use std::{iter, thread};
 
 use offthread::{IteratorWrapper, ThreadPool, block_on};
 
@@ -8,19 +8,18 @@ fn main() {
     let pool = ThreadPool::builder().threads(1).name("reader").build();
     block_on(async {
         // Two streams share the pool's only thread: each gives the thread back while its buffer is full.
-        let mut names =
-            IteratorWrapper::new(|| std::iter::repeat_with(|| thread::current().name().map(str::to_owned)).take(25))
-                .on(&pool)
-                .max_size(10);
+        let thread_name = || thread::current().name().map(str::to_owned);
+        let names = IteratorWrapper::new(move || iter::repeat_with(thread_name).take(25));
+        let mut names = names.on(&pool).max_size(10);
         let mut numbers = IteratorWrapper::new(|| 0..25).on(&pool).max_size(10);
 
         let mut count = 0;
-        while let (Some(name), Some(number)) = (names.next().await, numbers.next().await) {
+        while let (Some(name), Some(n)) = (names.next().await, numbers.next().await) {
             assert_eq!(name.as_deref(), Some("reader"));
-            assert_eq!(number, count);
+            assert_eq!(n, count);
             count += 1;
         }
         assert_eq!(count, 25);
-        println!("{count} items of two streams came through {} thread", pool.stats().threads);
+        println!("{count} items of each stream, {} thread", pool.stats().threads);
     });
 }

@@ -31,7 +31,7 @@ fn main() {
         handle
     });
 
-    // The loop has ended: `sync_wait` returns an error, and does not hang.
+    // The loop has ended: `sync_wait` returns an error.
     let error = handle.sync_wait(async {}).unwrap_err();
     assert!(matches!(error, SyncWaitError::LoopClosed));
     println!("{error}");

@@ -31,7 +31,7 @@ fn main() {
         assert_eq!(sender.try_send("second"), Err(TrySendError::Full("second")));
         receiver.close();
         assert_eq!(sender.try_send("third"), Err(TrySendError::Closed("third")));
-        assert_eq!(receiver.recv().await, Some("first"), "what was sent before the close is received");
+        assert_eq!(receiver.recv().await, Some("first"), "sent before the close");
 
         // The other direction: async code sends, a thread receives.
         let (mut sender, receiver) = spsc::channel(1);

@@ -11,18 +11,18 @@ const TICK: Duration = Duration::from_millis(20);
 fn main() {
     // Tasks of one loop share data without a lock: they run on one thread, one at a time.
     let log = Rc::new(RefCell::new(Vec::new()));
-    block_on(gather(["a", "b"].map(|name| {
-        let log = log.clone();
-        async move {
+    block_on(async {
+        let tasks = ["a", "b"].map(|name| {
+            let log = log.clone();
             spawn(async move {
                 for turn in 1..=2 {
                     log.borrow_mut().push(format!("{name}{turn}"));
                     yield_now().await;
                 }
             })
-            .await;
-        }
-    })));
+        });
+        gather(tasks).await;
+    });
     assert_eq!(*log.borrow(), ["a1", "b1", "a2", "b2"]);
 
     // A thousand sleeps of 20 ms take about as long as one. One after the other, they would take 20 s.
@@ -30,7 +30,7 @@ fn main() {
     block_on(gather((0..1000).map(|_| sleep(TICK))));
     assert!((TICK..1000 * TICK).contains(&start.elapsed()));
 
-    // Calls for later, from any thread; and a call that is cancelled in time.
+    // `call_later`, from any thread. The first call is cancelled in time.
     block_on(async {
         let handle = LoopHandle::current();
         let never = handle.call_later(Duration::from_secs(3600), || unreachable!("it was cancelled"));

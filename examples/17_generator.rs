@@ -41,7 +41,7 @@ fn main() {
         let error = files("no/such/folder").next().await.expect("an item").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
 
-        // The reader stops early: the body ends at its next `put`, and `scope` waits for that.
+        // The reader stops early: the body ends at its next `put`, and `scope` waits for this end.
         let first = files(".").max_size(1).scope(async |files| files.next().await).await;
         assert!(first.is_some());
         println!("{count} files below src");

@@ -7,7 +7,7 @@ use offthread::{ThreadPool, block_on};
 fn main() {
     let pool = ThreadPool::new(4);
 
-    // In the order of the items. There may be endless items: `map` takes the next one only while there is room.
+    // Results in the order of the items. The iterator may be infinite: `map` takes an item only while there is room.
     let mut squares = pool.map(0.., |n: u64| n * n).max_size(8);
     let sum = block_on(async {
         let mut sum = 0;
@@ -22,7 +22,7 @@ fn main() {
     drop(squares); // cancels the jobs that have not started
     assert_eq!(sum, (0..=100).map(|n| n * n).sum());
 
-    // In the order in which jobs finish: the job of the first item waits for the other results, so its own comes last.
+    // Results in the order in which jobs finish. Item 0 waits for the other results, so its own result comes last.
     let (open, gate) = mpsc::channel();
     let gate = Mutex::new(gate);
     let wait_at_gate = move |n: u32| {

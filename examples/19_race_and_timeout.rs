@@ -1,6 +1,6 @@
 //! Python: `asyncio.gather`, `asyncio.wait(..., FIRST_COMPLETED)`, `wait_for`.
 //!
-//! Awaits all of some futures, the first that is ready, or one with a time limit.
+//! Awaits many futures, the first of two that is ready, or one future with a time limit.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ fn main() {
         assert_eq!(gather([1, 2, 3].map(|n| threaded(move || n * 10))).await, [10, 20, 30]);
         assert_eq!(gather!(threaded(|| "text"), async { 7 }).await, ("text", 7));
 
-        // The first error ends `try_gather`: the other branches are dropped, and their jobs are cancelled.
+        // The first error ends `try_gather`: the other branches are dropped.
         let parsed = try_gather(["1", "x", "3"].map(|text| async move { text.parse::<u32>() })).await;
         assert!(parsed.is_err());
 
@@ -41,7 +41,7 @@ fn main() {
         assert_eq!(progress.recv().await, Some("cancelled"));
     });
 
-    // Blocking code can wait with a time limit, too. If the time is up, it gets the handle back.
+    // Blocking code can wait with a time limit, too. If the time is up, `wait_timeout` returns the handle.
     let (open, gate) = mpsc::channel();
     let job = threaded(move || gate.recv()).async_call();
     let job = job.wait_timeout(Duration::from_millis(1)).unwrap_err();

@@ -1,4 +1,4 @@
-//! What offthread costs, compared with what std alone offers for the same purpose.
+//! The cost of offthread, compared with std alone.
 //!
 //! ```sh
 //! cargo run --release --example bench                # all workloads; takes half a minute or more
@@ -24,7 +24,7 @@
 //! | iterable for one item | open an iterable with 4 slots, take an item, close it | `IteratorWrapper` on a pool of 2 | `sync_channel` and a thread |
 //! | generator, *n* slots | the next item that a body in a thread puts | `threaded_generator` on a pool of 1 | `sync_channel` and a thread |
 //!
-//! A thread for each of 100 000 jobs is no alternative, so std's side of these workloads is a hand-written pool. Three
+//! A thread for each of 100 000 jobs is no alternative, so std's side of these workloads is a hand-written pool. Some
 //! of std's sides are lower bounds rather than alternatives: a poll by hand cannot wait, a loop over futures does not
 //! know which future was woken, and a heap of deadlines wakes nobody. For the sleeps, compare the CPU time; a line
 //! below the table says how late the sleeps were.
@@ -34,10 +34,10 @@
 //! batch of operations until the round's time is up. A batch sets up its own threads, whose cost is small beside that
 //! of the operations, and checks its result. The first round of each side is a warm-up and does not count.
 //!
-//! # How to read it
+//! # How to read the table
 //! * **ns/op** is the median of the rounds, and **ratio** is the ratio of the medians: below 1, offthread is faster.
 //! * **CPU** is the processor time of all threads, over all rounds. Only this column shows the cost of a wait that
-//!   spins. `-` means that the time was too short for the clock (see [`cpu_time`]).
+//!   spins. `-` means that there is no clock, or that the time was too short for the clock (see [`cpu_time`]).
 //! * **allocs/op** is counted in a separate batch, which is not timed. The count includes the setup of the batch's
 //!   threads.
 //!
@@ -247,7 +247,7 @@ mod ours {
         (0..ops.into()).map(pass).sum()
     }
 
-    /// Each message brings the channel for the next one the other way.
+    /// Each message carries the sender for its answer.
     struct Ping(u64, oneshot::Sender<Pong>);
     struct Pong(u64, oneshot::Sender<Ping>);
 
@@ -437,7 +437,7 @@ mod std_alone {
         (0..ops.into()).map(pass).sum()
     }
 
-    /// Each message brings the channel for the next one the other way.
+    /// Each message carries the sender for its answer.
     struct Ping(u64, mpsc::SyncSender<Pong>);
     struct Pong(u64, mpsc::SyncSender<Ping>);
 

@@ -39,12 +39,12 @@ use offthread::{
 const USAGE: &str = "\
 Usage: http [OPTION...] DIR [PORT]
 
-Serves the files below DIR by HTTP, on port 8000 unless told otherwise (0: any
-that is free), and prints the address. The end of standard input stops it.
+Serves the files below DIR by HTTP, by default on port 8000 (0: any free port),
+and prints the address. The end of standard input stops the server.
 
-  --bind ADDRESS   listen there (default: 127.0.0.1, for this machine alone)
-  --connections N  answer this many at a time (default: 64); others have to wait
-  --timeout SECS   how long a client may take over a request, or over each
+  --bind ADDRESS   address to listen on (default: 127.0.0.1, this machine only)
+  --connections N  serve this many clients at a time (default: 64); others wait
+  --timeout SECS   how long a client may take for a request, or for each
                    64 KiB of an answer (default: 10)
   --help           print this text
 ";
@@ -86,7 +86,7 @@ type InFlight = (Weak<TcpStream>, Outcome<io::Result<()>>);
 async fn run(options: Options) -> Result<(), String> {
     let Options { dir, bind, port, connections: limit, timeout } = options;
     let root = dir.canonicalize().map_err(|error| format!("{}: {error}", dir.display()))?;
-    let root: Arc<Path> = if root.is_dir() { root.into() } else { Err(format!("{}: no directory", dir.display()))? };
+    let root: Arc<Path> = if root.is_dir() { root.into() } else { Err(format!("{}: not a directory", dir.display()))? };
     let listener = TcpListener::bind((bind, port)).map_err(|error| format!("{bind} port {port}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "listening on http://{address}/").map_err(|error| format!("standard output: {error}"))?;
@@ -366,7 +366,7 @@ fn is_token(text: &[u8]) -> bool {
 
 // --- files ----------------------------------------------------------------------------------------------------------
 
-/// Finds and opens the file that a target names below `root`, and no file outside of it. `root` is canonical.
+/// Finds and opens the file that a target names below `root`, and no file outside of `root`, which is canonical.
 ///
 /// First each name is checked, then all symbolic links are resolved, then the path is compared with the root. The file
 /// is opened only if it is a regular file, because opening a pipe would block. The server trusts programs that rename
@@ -401,7 +401,7 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
     Some((if path.is_empty() { "/" } else { path }, query))
 }
 
-/// The decoded name of one file or directory. Paths, names like `..` or `C:`, and names that are not UTF-8 are refused.
+/// The decoded name of one file or directory. Refuses names with a `/`, `..`, drives like `C:`, and invalid UTF-8.
 fn decode_name(encoded: &str) -> Result<String, Status> {
     let mut name = Vec::new();
     let mut bytes = encoded.bytes();
@@ -540,7 +540,7 @@ fn parse_arguments(mut args: impl Iterator<Item = OsString>) -> Result<Option<Op
             _ if option.starts_with('-') => return Err(format!("unknown option {option}")),
             _ if dir.is_none() => dir = Some(PathBuf::from(arg)),
             _ if port.is_none() => port = Some(number("PORT", &arg)?),
-            _ => return Err(format!("{option} is too much")),
+            _ => return Err(format!("unexpected argument {option}")),
         }
     }
     let dir = dir.ok_or("no DIR given")?;

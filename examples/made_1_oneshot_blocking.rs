@@ -61,8 +61,7 @@ impl<T> Receiver<T> {
                 State::Closed => return None,
                 State::Empty => *state = State::Empty,
             }
-            // Unlocks and sleeps in one step: a value that is sent in between wakes this thread. It may also wake up
-            // for no reason, hence the loop.
+            // Unlocks and sleeps in one step, so no wake is lost. `wait` may also return for no reason, hence the loop.
             state = self.0.changed.wait(state).unwrap();
         }
     }
@@ -79,7 +78,7 @@ fn main() {
     sender.send("early");
     assert_eq!(receiver.recv(), Some("early"));
 
-    // Dropped without a value, while the receiver waits.
+    // Dropped without a value, before the receiver waits or while it waits.
     let (sender, receiver) = channel::<()>();
     let thread = thread::spawn(move || drop(sender));
     assert_eq!(receiver.recv(), None);

@@ -1,6 +1,6 @@
 //! How it is made, 2: the oneshot again, with a waker in place of the condvar. The receiver is a future.
 //!
-//! A condvar wakes a thread. A waker wakes the code that polls the future: a thread, or a task among thousands on one.
+//! A condvar wakes a thread. A waker wakes the code that polls the future: a thread, or one of many tasks on a thread.
 //! The real channel is `src/primitives/oneshot.rs`, with a `WakerSlot` (`src/primitives/waker_slot.rs`) in place of the
 //! lock. Both follow the same rule: *register the waker, then look again*. Here the lock makes this one step.
 

@@ -41,8 +41,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return output;
         }
-        // The flag is read after each sleep, since `park` may return for no reason. A wake between the look at the flag
-        // and the sleep leaves the thread's token, and `park` returns at once.
+        // The flag is read after each sleep, since `park` may return for no reason. A wake between the read and the
+        // sleep sets the thread's token, and `park` returns at once.
         while !waiter.woken.swap(false, Ordering::Acquire) {
             thread::park();
         }

@@ -48,7 +48,7 @@ impl Shared {
     fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue.lock().unwrap();
         loop {
-            // Jobs come first: a closed pool still runs the jobs that wait.
+            // Jobs come first: a closed pool still runs the queued jobs.
             if let Some(job) = queue.jobs.pop_front() {
                 return Some(job);
             } else if queue.closed {

@@ -1,6 +1,6 @@
 //! How it is made, 5: a job with a handle. The handle waits for the result, or cancels a job that has not started.
 //!
-//! The new part, beside `made_4_pool`, is the *claim*. The closure is in an `Option` under a mutex; the thread that
+//! The part that `made_4_pool` lacks is the *claim*. The closure is in an `Option` under a mutex; the thread that
 //! takes the closure out has the claim. So a job runs or is cancelled, never both. The real job is
 //! `src/primitives/job.rs`. Beyond this version it
 //! * needs one allocation for closure, claim, result and context together;

@@ -7,7 +7,7 @@
 //! * has no lock around a slot. Here each slot has a lock, which no thread ever waits for, since the counters say which
 //!   side owns the slot (*Who may touch what*, and *Synchronisation edges*);
 //! * keeps a copy of the other side's counter, and reads the counter only when the copy says full or empty;
-//! * sleeps or awaits where this one yields, and can be closed: each counter has a bit for each (`WAITING`, `CLOSED`).
+//! * sleeps or awaits where this one yields, and can be closed: each counter has two flags (`WAITING`, `CLOSED`).
 
 #![forbid(unsafe_code)]
 

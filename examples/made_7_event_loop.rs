@@ -1,12 +1,9 @@
 //! How it is made, 7: an event loop. Tasks on one thread, wakers that queue them again, and timers.
 //!
 //! The real loop is `src/event_loop/`. Beyond this version it
-//! * takes no lock when the loop's own thread wakes a task (`tasks.rs`); only other threads take the lock of an
-//!   *inbox*. Here all wakers take a lock;
-//! * sleeps in one place for messages, timers and the main future alike (`reactor.rs`);
-//! * removes timers of dropped sleeps, and fires those of one instant together (`timers.rs`);
-//! * has handles that await a task's output or cancel the task (`task.rs`), and that reach the loop from other threads
-//!   (`handle.rs`).
+//! * takes no lock when the loop's own thread wakes a task (`tasks.rs`); here every wake takes a lock;
+//! * sleeps in one place for messages, timers and the main future (`reactor.rs`);
+//! * has handles of tasks (`task.rs`) and the loop (`handle.rs`), and removes timers of dropped sleeps (`timers.rs`).
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Shared by the loop and the wakers: the numbers of the tasks that are to be polled.
 #[derive(Default)]
-struct RunQueue(Mutex<Vec<usize>>, Condvar);
+struct RunQueue {
+    tasks: Mutex<Vec<usize>>,
+    woken: Condvar,
+}
 
 struct TaskWaker {
     task: usize,
@@ -29,8 +29,8 @@ struct TaskWaker {
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        self.queue.0.lock().unwrap().push(self.task);
-        self.queue.1.notify_one();
+        self.queue.tasks.lock().unwrap().push(self.task);
+        self.queue.woken.notify_one();
     }
 }
 
@@ -54,18 +54,19 @@ async fn sleep(duration: Duration) {
 
 /// Runs all tasks to their ends. A task that has ended is `None`.
 fn run(tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>) {
-    let queue = Arc::new(RunQueue(Mutex::new((0..tasks.len()).collect()), Condvar::new()));
+    let queue = Arc::<RunQueue>::default();
+    queue.tasks.lock().unwrap().extend(0..tasks.len());
     let mut tasks: Vec<_> = tasks.into_iter().map(Some).collect();
     while tasks.iter().any(Option::is_some) {
         // Fires the timers that are due: this queues their tasks.
         let later = TIMERS.with_borrow_mut(|timers| timers.split_off(&Instant::now()));
         TIMERS.replace(later).into_values().flatten().for_each(Waker::wake);
         // Sleeps until a waker is called, or until the next deadline.
-        let mut queued = queue.0.lock().unwrap();
+        let mut queued = queue.tasks.lock().unwrap();
         if queued.is_empty() {
             let next = TIMERS.with_borrow(|timers| timers.keys().next().copied());
             let left = next.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-            queued = queue.1.wait_timeout(queued, left).unwrap().0;
+            queued = queue.woken.wait_timeout(queued, left).unwrap().0;
         }
         let woken = std::mem::take(&mut *queued);
         // Polls without the lock: a poll may call its own waker.

@@ -1,10 +1,9 @@
 //! Counts the lines, words and bytes of files, many at a time: `wc` with threads.
 //!
 //! What it shows: `map` runs blocking work, which opens and reads files, in the jobs of a pool. The map keeps a bounded
-//! number of jobs in flight, and returns their results in order. It takes the next file from the walk only when there
-//! is room for another job. So the walk is never further ahead, and now and then it reads a directory on the main
-//! thread. There is no lock: each job owns its path and returns a value. On the main thread, a second task draws a
-//! progress line ten times a second.
+//! number of jobs in flight, and returns their results in order. The walk, which reads the directories, runs on the
+//! main thread; the map takes the next file from the walk only when there is room for another job. There is no lock:
+//! each job owns its path and returns a value. On the main thread, a second task draws a progress line.
 //!
 //! ```sh
 //! cargo run --release --example wc -- src tests
@@ -35,7 +34,7 @@ use offthread::{ThreadPool, block_on, sleep, spawn};
 const USAGE: &str = "\
 Usage: wc [-j THREADS] PATH...
 
-Counts the lines, words and bytes of every file, and of all of them together.
+Counts the lines, words and bytes of each file, and of all files together.
 A directory is walked: the regular files below it are counted, symbolic links
 in it are not followed. Standard input is not read: - is a name like any other.
 
@@ -175,7 +174,7 @@ fn count(mut input: impl Read) -> io::Result<Counts> {
 
 // --- finding the files ----------------------------------------------------------------------------------------------
 
-/// A path, and whether it is a directory; or the error, if this is not known.
+/// A path, and whether it is a directory. An error: this is not known.
 type Entry = (PathBuf, io::Result<bool>);
 
 /// The remaining entries of a directory. Each path is built only when the walk reaches it.

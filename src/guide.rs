@@ -1,7 +1,7 @@
-//! How to use this crate: a page for each question. There is no code in this module.
+//! How to use this crate: a page for each question. This module holds documentation only.
 //!
 //! * [`choosing`]: which way to run blocking code
-//! * [`cancelling`]: the effect of dropping a handle, and how blocking code learns of it
+//! * [`cancelling`]: the effect of dropping a handle, and how blocking code learns that nobody wants its result
 //! * [`panics`]: where a panic is resumed or reported
 //! * [`closing`]: how pools, iterables, channels and loops end
 //! * [`blocking`]: which calls block their thread, and the consequences

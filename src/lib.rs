@@ -77,7 +77,7 @@
 //! [`threaded()`] and [`threaded_separate()`], and [`Threaded`], which they return; [`threaded!`] and
 //! [`threaded_separate!`], the same for whole functions; [`ThreadPool`] with its [builder](ThreadPoolBuilder) and its
 //! [statistics](PoolStats); [`Map`], the results of one function for many items; [`Job`], a job's handle, and
-//! [`Outcome`], a job's result or error as a value; [`is_cancelled`] and [`wait_cancelled`], for the code of a job;
+//! [`Outcome`], a handle that yields errors as values; [`is_cancelled`] and [`wait_cancelled`], for the code of a job;
 //! [`JoinError`] and [`Panic`], the errors.
 //!
 //! # Blocking iterators in threads
@@ -90,11 +90,11 @@
 //! [`gather!`], [`gather()`], [`try_gather`] and [`race`]; [`yield_now`], [`sleep`], [`sleep_until`] and [`timeout`];
 //! [`LoopHandle`], to reach an event loop from anywhere, and [`TimerHandle`].
 //!
-//! # Between the two
+//! # Between threads and async code
 //! [`sync_await()`], which runs a future on the event loop for a thread, and [`SyncWaitError`]; [`spsc`], a bounded
 //! channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that jobs and tasks inherit.
 //!
-//! # How far it can be trusted
+//! # Verification
 //! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. The files of `src/primitives/`, of the pool
 //! and of the event loop open with the promises of the file, and with how the code keeps these promises. The loom
 //! models in `loom-tests/` check the promises. A tool in `loom-tests/` weakens each memory ordering, plants mistakes in
