@@ -6,9 +6,10 @@
 //! Dropping the map cancels its jobs.
 //!
 //! # How
-//! An ordered map has its jobs in a queue: the next result is that of the job at the front. In an unordered map, each
-//! job's closure owns a [`Guard`], which reports the job's number when the closure has run or has been dropped unrun.
-//! So each job reports once, and a result costs the same however many jobs are in flight.
+//! Each job has a number. `next` has the numbers of the jobs whose results come next. In an ordered map these are all
+//! jobs, in the order of the items. In an unordered map each job's closure owns a [`Call`], which reports the job's
+//! number when the closure has run or has been dropped unrun; the consumer moves the reports to `next`. So each job
+//! reports once, and a result costs the same however many jobs are in flight.
 //!
 //! # What can go wrong
 //! * A job reports as the consumer begins to wait, or takes another result: `map_one_by_one`, `map_two_reports`.
@@ -34,7 +35,7 @@ use crate::primitives::job::{Job, Outcome, Queued};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
-use crate::sync::{self, Mutex};
+use crate::sync::Mutex;
 
 /// The results of a function for many items, which the jobs of a pool compute. From [`ThreadPool::map`].
 ///
@@ -48,50 +49,57 @@ pub struct Map<I, F, R> {
     pool: ThreadPool,
     /// `None` once the iterator has returned `None`.
     items: Option<I>,
-    function: Arc<F>,
+    work: Arc<Work<F>>,
     max_size: usize,
-    jobs: Jobs<R>,
-    budget: Budget,
-}
-
-enum Jobs<R> {
-    Ordered(VecDeque<Outcome<R>>),
-    Unordered(Unordered<R>),
-}
-
-/// Jobs by their numbers.
-struct Unordered<R> {
+    /// The jobs whose results have not been taken, by their numbers.
     jobs: Vec<Option<Outcome<R>>>,
     /// The numbers that no job has now: indices of `None` in `jobs`.
     free: Vec<usize>,
-    reports: Arc<Reports>,
-    /// The numbers that the consumer has taken out of `reports`. The result of the first job comes next.
-    reported: VecDeque<usize>,
+    /// The numbers of the jobs whose results come next.
+    next: VecDeque<usize>,
+    /// Jobs that are to be submitted. Empty between two polls, unless the items' iterator has panicked.
+    batch: Vec<Queued>,
+    budget: Budget,
 }
 
-/// The numbers of jobs that have reported, until the consumer takes them.
-#[derive(Default)]
-struct Reports {
-    numbers: Mutex<VecDeque<usize>>,
+/// What the consumer and the jobs share.
+struct Work<F> {
+    function: F,
+    ordered: bool,
+    /// The numbers of jobs that have ended, until the consumer takes them. Only of an unordered map.
+    ended: Mutex<VecDeque<usize>>,
     consumer: WakerSlot,
 }
 
-/// Reports a job's number when it is dropped.
-struct Guard {
-    reports: Arc<Reports>,
+/// One call of the function: owned by a job's closure. Reports the end of the call when it is dropped.
+struct Call<F> {
+    work: Arc<Work<F>>,
     number: usize,
 }
 
-impl Drop for Guard {
+impl<F> Call<F> {
+    fn run<T, R>(self, item: T) -> R
+    where
+        F: Fn(T) -> R,
+    {
+        (self.work.function)(item)
+    }
+}
+
+impl<F> Drop for Call<F> {
     fn drop(&mut self) {
-        let mut numbers = self.reports.numbers.lock();
-        numbers.push_back(self.number);
-        let is_first = numbers.len() == 1;
-        drop(numbers);
+        let Work { ordered, ended, consumer, .. } = &*self.work;
+        if *ordered {
+            return;
+        }
+        let mut ended = ended.lock();
+        ended.push_back(self.number);
+        let is_first = ended.len() == 1;
+        drop(ended);
         // A consumer that waits has emptied the list, so only the first report in it has to wake the consumer. A panic
         // of the waker is caught, since the function may be unwinding.
         if is_first {
-            catch_and_discard(|| self.reports.consumer.wake());
+            catch_and_discard(|| consumer.wake());
         }
     }
 }
@@ -104,9 +112,17 @@ impl<I, F, R> Unpin for Map<I, F, R> {}
 
 impl<I, F, R> Map<I, F, R> {
     pub(super) fn new(pool: ThreadPool, items: I, function: F, threads: usize) -> Self {
-        let jobs = Jobs::Ordered(VecDeque::new());
-        let max_size = threads.saturating_mul(2);
-        Self { pool, items: Some(items), function: Arc::new(function), max_size, jobs, budget: Budget::default() }
+        Self {
+            pool,
+            items: Some(items),
+            work: Arc::new(Work { function, ordered: true, ended: Mutex::default(), consumer: WakerSlot::default() }),
+            max_size: threads.saturating_mul(2),
+            jobs: Vec::new(),
+            free: Vec::new(),
+            next: VecDeque::new(),
+            batch: Vec::new(),
+            budget: Budget::default(),
+        }
     }
 
     /// How many jobs may be ahead of the consumer: submitted, with results that have not been taken. Default: twice the
@@ -124,18 +140,51 @@ impl<I, F, R> Map<I, F, R> {
     /// Gives the results as the jobs finish, not in the order of the items.
     ///
     /// # Panics
-    /// If jobs have been submitted whose results have not been taken.
+    /// If the map has been asked for a result.
     #[track_caller]
     pub fn unordered(mut self) -> Self {
-        let started = self.jobs.len() > 0;
-        assert!(!started, "Map::unordered: it has been started: call this before it is asked for a result");
-        self.jobs = Jobs::Unordered(Unordered {
-            jobs: Vec::new(),
-            free: Vec::new(),
-            reports: Arc::default(),
-            reported: VecDeque::new(),
-        });
+        match Arc::get_mut(&mut self.work) {
+            Some(work) if self.jobs.is_empty() => work.ordered = false,
+            _ => panic!("Map::unordered: it has been started: call this before it is asked for a result"),
+        }
         self
+    }
+
+    /// How many jobs have been submitted whose results have not been taken.
+    fn in_flight(&self) -> usize {
+        self.jobs.len() - self.free.len()
+    }
+
+    /// Takes the next result. `None`: there are no jobs.
+    fn poll_jobs(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<R, JoinError>>> {
+        if self.in_flight() == 0 {
+            return Poll::Ready(None);
+        }
+        if self.next.is_empty() {
+            // Register, then look.
+            self.work.consumer.register(cx.waker());
+            mem::swap(&mut self.next, &mut *self.work.ended.lock());
+            if self.next.is_empty() {
+                return Poll::Pending;
+            }
+            drop(self.work.consumer.take());
+        }
+        let number = self.next[0];
+        let Some(job) = &mut self.jobs[number] else { unreachable!("a job is next once") };
+        // A job that has reported resolves soon.
+        let result = ready!(Pin::new(job).poll(cx));
+        self.next.pop_front();
+        self.jobs[number] = None;
+        self.free.push(number);
+        Poll::Ready(Some(result))
+    }
+
+    /// Stops waiting: drops the waker of the last poll.
+    fn unwatch(&self) {
+        drop(self.work.consumer.take());
+        if let Some(job) = self.next.front().and_then(|number| self.jobs[*number].as_ref()) {
+            job.unwatch();
+        }
     }
 }
 
@@ -149,31 +198,30 @@ where
     /// as before. So a slow iterator does not hold up the first jobs.
     fn fill(&mut self) {
         let pool = self.pool.shared();
-        let mut batch = Batch { pool, jobs: Vec::new() };
         let mut submitted = 0;
-        while self.jobs.len() < self.max_size {
+        while self.in_flight() < self.max_size {
             let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
                 self.items = None;
-                return;
+                break;
             };
-            let function = self.function.clone();
-            batch.jobs.push(match &mut self.jobs {
-                Jobs::Ordered(jobs) => {
-                    let (queued, job) = Shared::job(pool, move || function(item));
-                    jobs.push_back(job.outcome());
-                    queued
-                }
-                Jobs::Unordered(jobs) => jobs.add(|guard| {
-                    Shared::job(pool, move || {
-                        let _guard = guard;
-                        function(item)
-                    })
-                }),
+            let number = self.free.pop().unwrap_or_else(|| {
+                self.jobs.push(None);
+                self.jobs.len() - 1
             });
-            if batch.jobs.len() >= submitted {
-                submitted += batch.jobs.len();
-                batch.submit();
+            let call = Call { work: self.work.clone(), number };
+            let (queued, job) = Shared::job(pool, move || call.run(item));
+            self.jobs[number] = Some(job.outcome());
+            if self.work.ordered {
+                self.next.push_back(number);
             }
+            self.batch.push(queued);
+            if self.batch.len() >= submitted {
+                submitted += self.batch.len();
+                Shared::submit(pool, self.batch.drain(..));
+            }
+        }
+        if !self.batch.is_empty() {
+            Shared::submit(pool, self.batch.drain(..));
         }
     }
 
@@ -187,10 +235,10 @@ where
         ready!(this.budget.poll_ready(cx));
         // Waits until a quarter of the room is free, since several jobs at once are cheaper to submit. But a consumer
         // that has to wait first fills all the room (below).
-        if this.max_size.saturating_sub(this.jobs.len()) >= this.max_size.div_ceil(4) {
+        if this.max_size.saturating_sub(this.in_flight()) >= this.max_size.div_ceil(4) {
             this.fill();
         }
-        let result = this.jobs.poll_next(cx);
+        let result = this.poll_jobs(cx);
         if result.is_pending() {
             this.fill();
         }
@@ -210,15 +258,17 @@ where
     /// # Synchronization
     /// All that the job did happens before this returns.
     pub async fn next(&mut self) -> Option<R> {
-        /// Withdraws the waker, however the waiting ends.
+        /// Withdraws the waker when the waiting is cut short.
         struct Attempt<'a, I, F, R>(&'a mut Map<I, F, R>);
         impl<I, F, R> Drop for Attempt<'_, I, F, R> {
             fn drop(&mut self) {
-                self.0.jobs.unwatch();
+                self.0.unwatch();
             }
         }
         let attempt = Attempt(self);
-        poll_fn(|cx| Pin::new(&mut *attempt.0).poll_next(cx)).await
+        let result = poll_fn(|cx| Pin::new(&mut *attempt.0).poll_next(cx)).await;
+        mem::forget(attempt);
+        result
     }
 
     /// Iterates over the results in blocking code.
@@ -231,95 +281,7 @@ where
     }
 }
 
-/// Jobs that are to be submitted together. Dropping the batch submits them, also if the items' iterator panics.
-struct Batch<'a> {
-    pool: &'a sync::Arc<Shared>,
-    jobs: Vec<Queued>,
-}
-
-impl Batch<'_> {
-    fn submit(&mut self) {
-        if !self.jobs.is_empty() {
-            Shared::submit(self.pool, self.jobs.drain(..));
-        }
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        self.submit();
-    }
-}
-
-impl<R> Jobs<R> {
-    /// How many jobs have been submitted whose results have not been taken.
-    fn len(&self) -> usize {
-        match self {
-            Self::Ordered(jobs) => jobs.len(),
-            Self::Unordered(unordered) => unordered.jobs.len() - unordered.free.len(),
-        }
-    }
-
-    /// Takes the next result. `None`: there are no jobs.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<R, JoinError>>> {
-        match self {
-            Self::Ordered(jobs) => {
-                let Some(job) = jobs.front_mut() else { return Poll::Ready(None) };
-                let result = ready!(Pin::new(job).poll(cx));
-                jobs.pop_front();
-                Poll::Ready(Some(result))
-            }
-            Self::Unordered(_) if self.len() == 0 => Poll::Ready(None),
-            Self::Unordered(unordered) => unordered.poll_next(cx).map(Some),
-        }
-    }
-
-    /// Stops waiting: drops the waker of the last poll.
-    fn unwatch(&self) {
-        match self {
-            Self::Ordered(jobs) => jobs.front().into_iter().for_each(Outcome::unwatch),
-            Self::Unordered(unordered) => unordered.unwatch(),
-        }
-    }
-}
-
-impl<R> Unordered<R> {
-    /// Adds the job that `make` makes. The job's closure is to own the guard. Returns the job's entry for the queue.
-    fn add(&mut self, make: impl FnOnce(Guard) -> (Queued, Job<R>)) -> Queued {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.jobs.push(None);
-            self.jobs.len() - 1
-        });
-        let (queued, job) = make(Guard { reports: self.reports.clone(), number });
-        self.jobs[number] = Some(job.outcome());
-        queued
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, JoinError>> {
-        if self.reported.is_empty() {
-            // Register, then look.
-            self.reports.consumer.register(cx.waker());
-            mem::swap(&mut self.reported, &mut *self.reports.numbers.lock());
-        }
-        let Some(&number) = self.reported.front() else { return Poll::Pending };
-        let Some(job) = &mut self.jobs[number] else { unreachable!("a job reports once") };
-        // It has reported, so it resolves soon.
-        let result = ready!(Pin::new(job).poll(cx));
-        self.reported.pop_front();
-        self.jobs[number] = None;
-        self.free.push(number);
-        Poll::Ready(result)
-    }
-
-    fn unwatch(&self) {
-        drop(self.reports.consumer.take());
-        if let Some(job) = self.reported.front().and_then(|number| self.jobs[*number].as_ref()) {
-            job.unwatch();
-        }
-    }
-}
-
-impl<R> Drop for Unordered<R> {
+impl<I, F, R> Drop for Map<I, F, R> {
     fn drop(&mut self) {
         // Cancelling the jobs must not wake the very task that drops this.
         self.unwatch();
@@ -330,7 +292,7 @@ impl<I, F, R> fmt::Debug for Map<I, F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
             .field("max_size", &self.max_size)
-            .field("started", &self.jobs.len())
+            .field("started", &self.in_flight())
             .finish_non_exhaustive()
     }
 }
