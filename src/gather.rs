@@ -62,11 +62,7 @@ pub async fn yield_now() {
 ///
 /// # Cancellation
 /// Dropping it drops all the futures.
-pub async fn gather<I>(futures: I) -> Vec<<I::Item as IntoFuture>::Output>
-where
-    I: IntoIterator,
-    I::Item: IntoFuture,
-{
+pub async fn gather<I: IntoIterator<Item: IntoFuture>>(futures: I) -> Vec<<I::Item as IntoFuture>::Output> {
     let mut branches: Vec<_> = futures.into_iter().map(Branch::new).collect();
     let all = branches.len();
     poll_woken(all, all, |branch, cx| branches[branch].poll(cx).into()).await;
@@ -95,8 +91,7 @@ where
 /// As [`gather`].
 pub async fn try_gather<I, T, E>(futures: I) -> Result<Vec<T>, E>
 where
-    I: IntoIterator,
-    I::Item: IntoFuture<Output = Result<T, E>>,
+    I: IntoIterator<Item: IntoFuture<Output = Result<T, E>>>,
 {
     let mut branches: Vec<_> = futures.into_iter().map(Branch::new).collect();
     let all = branches.len();

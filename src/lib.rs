@@ -105,6 +105,8 @@
 
 // In reading order: a module uses only modules above it (`tests/rules/layers.rs` checks that).
 mod sync;
+#[macro_use]
+mod describe;
 mod primitives;
 mod context;
 mod pool;

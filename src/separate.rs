@@ -11,11 +11,7 @@ use crate::primitives::join_error::JoinError;
 use crate::sync::{Arc, Mutex, thread};
 
 /// Starts a thread that runs `func`, and returns the handle.
-pub fn spawn<F, R>(name: Option<String>, func: F) -> Job<R>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+pub fn spawn<F: FnOnce() -> R + Send + 'static, R: Send + 'static>(name: Option<String>, func: F) -> Job<R> {
     let mut context = Context::current();
     let (queued, handle) = job(move || context.within(func), Separate(Stop::default()));
     let slot = Arc::new(Mutex::new(Some(queued)));

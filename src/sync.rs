@@ -39,8 +39,8 @@ impl<T> Mutex<T> {
         Self(locks::Mutex::new(value))
     }
 
-    pub(crate) fn into_inner(self) -> T {
-        self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {

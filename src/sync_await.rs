@@ -12,7 +12,7 @@
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::{error, fmt, thread};
+use std::thread;
 
 use crate::event_loop::{LoopHandle, block_on};
 use crate::primitives::cancel::{CancelWatch, is_cancelled};
@@ -53,12 +53,7 @@ use crate::primitives::parker::poll_until;
 /// Until the future has ended. In a job of a pool another thread may run jobs meanwhile. A
 /// [`timeout`](crate::timeout()) around the future sets a limit.
 #[track_caller]
-pub fn sync_await<F>(future: F) -> F::Output
-where
-    F: IntoFuture,
-    F::IntoFuture: Send + 'static,
-    F::Output: Send + 'static,
-{
+pub fn sync_await<F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>>(future: F) -> F::Output {
     let mut watch = (!cfg!(panic = "abort") && !thread::panicking()).then(CancelWatch::default);
     let result = match LoopHandle::try_current() {
         Some(handle) => handle.wait_for(future, watch.as_mut()),
@@ -107,18 +102,14 @@ impl LoopHandle {
     /// As [`sync_await`].
     pub fn sync_wait<F>(&self, future: F) -> Result<F::Output, SyncWaitError>
     where
-        F: IntoFuture,
-        F::IntoFuture: Send + 'static,
-        F::Output: Send + 'static,
+        F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>,
     {
         self.wait_for(future, Some(&mut CancelWatch::default()))
     }
 
     fn wait_for<F>(&self, future: F, mut watch: Option<&mut CancelWatch>) -> Result<F::Output, SyncWaitError>
     where
-        F: IntoFuture,
-        F::IntoFuture: Send + 'static,
-        F::Output: Send + 'static,
+        F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>,
     {
         let may_be_cancelled = watch.is_some();
         if may_be_cancelled && is_cancelled() {
@@ -170,21 +161,9 @@ pub enum SyncWaitError {
     Panicked(Panic),
 }
 
-impl fmt::Display for SyncWaitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LoopClosed => {
-                f.write_str("the event loop ended before the future did: keep it running until its jobs have ended")
-            }
-            Self::WouldDeadlock => f.write_str(
-                "this is the event loop's own thread, and waiting here would be a deadlock: await the future instead",
-            ),
-            Self::Cancelled => {
-                f.write_str("the job that waited was cancelled: nobody wants its result, so it may as well return")
-            }
-            Self::Panicked(panic) => panic.fmt(f),
-        }
-    }
-}
-
-impl error::Error for SyncWaitError {}
+impl_error!(SyncWaitError:
+    Self::LoopClosed => "the event loop ended before the future did: keep it running until its jobs have ended",
+    Self::WouldDeadlock => "this is the event loop's own thread, and waiting here would be a deadlock: await the future instead",
+    Self::Cancelled => "the job that waited was cancelled: nobody wants its result, so it may as well return",
+    Self::Panicked(panic) => "{panic}"
+);

@@ -1,7 +1,6 @@
 //! Blocking functions that become awaitable.
 #![forbid(unsafe_code)]
 
-use std::fmt;
 use std::future::IntoFuture;
 
 use crate::event_loop::LoopHandle;
@@ -21,11 +20,7 @@ use crate::sync::Arc;
 /// assert!(text.lines().count() > 1);
 /// # });
 /// ```
-pub fn threaded<F, R>(func: F) -> Threaded<F>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+pub fn threaded<F: FnOnce() -> R + Send + 'static, R: Send + 'static>(func: F) -> Threaded<F> {
     Threaded { func, place: Place::Nearby, name: None }
 }
 
@@ -40,11 +35,7 @@ where
 /// assert_eq!(name.as_deref(), Some("clock"));
 /// # });
 /// ```
-pub fn threaded_separate<F, R>(func: F) -> Threaded<F>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+pub fn threaded_separate<F: FnOnce() -> R + Send + 'static, R: Send + 'static>(func: F) -> Threaded<F> {
     threaded(func).separate()
 }
 
@@ -171,11 +162,7 @@ impl<F> Threaded<F> {
 }
 
 /// Awaiting it calls [`async_call`](Threaded::async_call), and awaits the job.
-impl<F, R> IntoFuture for Threaded<F>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+impl<F: FnOnce() -> R + Send + 'static, R: Send + 'static> IntoFuture for Threaded<F> {
     type Output = R;
     type IntoFuture = Job<R>;
 
@@ -184,8 +171,4 @@ where
     }
 }
 
-impl<F> fmt::Debug for Threaded<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Threaded").field("place", &self.place).field("name", &self.name).finish_non_exhaustive()
-    }
-}
+impl_debug!(Threaded<F>, place, name);

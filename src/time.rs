@@ -25,7 +25,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use std::{error, fmt};
 
 use crate::event_loop::timers::Timers;
 use crate::event_loop::{LoopHandle, NewTask, Reactor, Task, running, wake_all};
@@ -221,11 +220,7 @@ impl Drop for Sleep {
     }
 }
 
-impl fmt::Debug for Sleep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
-    }
-}
+impl_debug!(Sleep, deadline);
 
 /// Awaits a future, but not longer than `duration`; after that, drops the future.
 ///
@@ -258,15 +253,9 @@ pub async fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Result<F::
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
-impl fmt::Display for Elapsed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "the future was not ready in time, and was dropped: allow it more time, or find out what it waits for",
-        )
-    }
-}
-
-impl error::Error for Elapsed {}
+impl_error!(Elapsed:
+    Self => "the future was not ready in time, and was dropped: allow it more time, or find out what it waits for"
+);
 
 impl<T> Receiver<T> {
     /// Receives the next item; waits for it, but not longer than `timeout`. [`Duration::MAX`] is for ever.
@@ -404,8 +393,4 @@ impl Drop for TimerHandle {
     }
 }
 
-impl fmt::Debug for TimerHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimerHandle").finish_non_exhaustive()
-    }
-}
+impl_debug!(TimerHandle);

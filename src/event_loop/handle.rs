@@ -10,7 +10,6 @@
 //! * A task that another thread has sent before runs later than a new one: `callbacks_run_in_order_of_submission`.
 #![forbid(unsafe_code)]
 
-use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -271,8 +270,4 @@ impl LoopHandle {
     }
 }
 
-impl fmt::Debug for LoopHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoopHandle").field("is_closed", &self.is_closed()).finish_non_exhaustive()
-    }
-}
+impl_debug!(LoopHandle, is_closed());

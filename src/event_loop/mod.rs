@@ -51,7 +51,6 @@ mod frames;
 mod task;
 mod handle;
 
-use std::fmt;
 use std::future::IntoFuture;
 use std::pin::pin;
 use std::rc::Rc;
@@ -203,11 +202,7 @@ impl Drop for EventLoop {
     }
 }
 
-impl fmt::Debug for EventLoop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventLoop").finish_non_exhaustive()
-    }
-}
+impl_debug!(EventLoop);
 
 /// Configures and makes an [`EventLoop`]. From [`EventLoop::builder`].
 ///

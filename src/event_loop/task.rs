@@ -21,7 +21,6 @@
 //! * A thread sees that the task has finished, but not the task's effects: `finished_publishes`.
 #![forbid(unsafe_code)]
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -265,14 +264,6 @@ impl<R> Drop for TaskOutcome<R> {
     }
 }
 
-impl<R> fmt::Debug for Task<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("is_finished", &self.is_finished()).finish_non_exhaustive()
-    }
-}
+impl_debug!(Task<R>, is_finished());
 
-impl<R> fmt::Debug for TaskOutcome<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskOutcome").finish_non_exhaustive()
-    }
-}
+impl_debug!(TaskOutcome<R>);

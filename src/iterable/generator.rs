@@ -21,19 +21,17 @@
 //! * The body goes on in a pool that was shut down, or closed: `put_after_shutdown`, `put_in_a_closed_pool`.
 #![forbid(unsafe_code)]
 
-use std::fmt;
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
 use crate::iterable::IteratorWrapper;
-use crate::iterable::source::{Make, Producer, make_all};
-use crate::pool::{Shared, Source, Stream, Turn};
+use crate::iterable::source::{Make, Producer};
+use crate::pool::{Shared, Source, Turn};
 use crate::primitives::cancel::{CancelWatch, Running, Stop, run_as};
 use crate::primitives::join_error::catch_and_discard;
 use crate::primitives::{parker, spsc};
-use crate::separate;
 use crate::sync::Arc;
 use crate::threaded::Place;
 
@@ -93,7 +91,7 @@ where
     F: FnOnce(&mut Yielder<T>) -> Result<(), spsc::SendError<T>> + Send + 'static,
     T: Send + 'static,
 {
-    IteratorWrapper::of(Body(body), Place::Nearby)
+    IteratorWrapper::of(Body(Some(body)), Place::Nearby)
 }
 
 /// Makes blocking code that hands out items readable by async code, in a thread of its own.
@@ -120,7 +118,7 @@ where
     F: FnOnce(&mut Yielder<T>) -> Result<(), spsc::SendError<T>> + Send + 'static,
     T: Send + 'static,
 {
-    IteratorWrapper::of(Body(body), Place::Separate)
+    IteratorWrapper::of(Body(Some(body)), Place::Separate)
 }
 
 /// Takes the items of a [generator](threaded_generator).
@@ -188,36 +186,27 @@ impl<T> Yielder<T> {
     }
 }
 
-impl<T> fmt::Debug for Yielder<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Yielder").field("sender", &self.sender).finish_non_exhaustive()
-    }
-}
+impl_debug!(Yielder<T>, sender);
 
 /// A body that has not started.
-struct Body<F>(F);
+struct Body<F>(Option<F>);
 
 impl<T, F> Make<T> for Body<F>
 where
     F: FnOnce(&mut Yielder<T>) -> Result<(), spsc::SendError<T>> + Send + 'static,
     T: Send + 'static,
 {
-    fn here(self: Box<Self>) -> Result<Box<dyn Iterator<Item = T>>, Box<dyn Make<T>>> {
-        Err(self)
+    fn here(&mut self) -> Option<Box<dyn Iterator<Item = T>>> {
+        None
     }
 
-    fn start(self: Box<Self>, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer {
-        let body = Some(self.0);
-        if let Place::Separate = place {
-            let generator = Generator { body, out: Yielder::new(sender, None) };
-            return Producer::Separate(separate::spawn(name, || make_all(generator)).outcome());
+    fn start(&mut self, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer {
+        let body = self.0.take();
+        let generator = |pool| Generator { body, out: Yielder::new(sender, pool) };
+        match place {
+            Place::Separate => Producer::separate(name, || generator(None)),
+            place => Producer::pooled(place, |pool| generator(Some(pool.clone()))),
         }
-        let place = place.settle();
-        let (stream, end) = place.with_pool(|pool| {
-            let generator = Generator { body, out: Yielder::new(sender, Some(pool.clone())) };
-            Stream::start(pool, Box::new(generator))
-        });
-        Producer::Pooled { stream, end, _place: place }
     }
 }
 

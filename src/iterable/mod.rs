@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::{fmt, iter, mem, thread};
 
 pub use crate::iterable::generator::{Yielder, threaded_generator, threaded_generator_separate};
-use crate::iterable::source::{Make, MakeIter, Producer, first_panic, start_pooled, start_separate};
+use crate::iterable::source::{Make, MakeIter, Maker, Producer, first_panic};
 use crate::pool::{ThreadPool, checked_name};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::{parker, spsc};
@@ -51,9 +51,7 @@ use crate::threaded::Place;
 pub fn threaded_iterable<F, I>(make: F) -> IteratorWrapper<I::Item>
 where
     F: FnOnce() -> I + Send + 'static,
-    I: IntoIterator,
-    I::IntoIter: Send + 'static,
-    I::Item: Send + 'static,
+    I: IntoIterator<IntoIter: Send + 'static, Item: Send + 'static>,
 {
     IteratorWrapper::new(make)
 }
@@ -78,9 +76,7 @@ where
 pub fn threaded_iterable_separate<F, I>(make: F) -> IteratorWrapper<I::Item>
 where
     F: FnOnce() -> I + Send + 'static,
-    I: IntoIterator,
-    I::IntoIter: 'static,
-    I::Item: Send + 'static,
+    I: IntoIterator<IntoIter: 'static, Item: Send + 'static>,
 {
     IteratorWrapper::separate(make)
 }
@@ -179,22 +175,22 @@ impl<T> IteratorWrapper<T> {
     pub fn new<F, I>(make: F) -> Self
     where
         F: FnOnce() -> I + Send + 'static,
-        I: IntoIterator<Item = T>,
-        I::IntoIter: Send + 'static,
+        I: IntoIterator<Item = T, IntoIter: Send + 'static>,
         T: Send + 'static,
     {
-        Self::of(MakeIter { make, start: start_pooled }, Place::Nearby)
+        let start = |make, sender, place, _| Producer::pooled(place, |_| Maker::new(make, sender));
+        Self::of(MakeIter { make: Some(make), start }, Place::Nearby)
     }
 
     /// As [`threaded_iterable_separate`].
     pub fn separate<F, I>(make: F) -> Self
     where
         F: FnOnce() -> I + Send + 'static,
-        I: IntoIterator<Item = T>,
-        I::IntoIter: 'static,
+        I: IntoIterator<Item = T, IntoIter: 'static>,
         T: Send + 'static,
     {
-        Self::of(MakeIter { make, start: start_separate }, Place::Separate)
+        let start = |make, sender, _, name| Producer::separate(name, || Maker::new(make, sender));
+        Self::of(MakeIter { make: Some(make), start }, Place::Separate)
     }
 
     fn of(make: impl Make<T> + 'static, place: Place) -> Self {
@@ -256,9 +252,9 @@ impl<T> IteratorWrapper<T> {
             return;
         }
         let Stage::New(config) = mem::replace(&mut self.stage, Stage::Ended) else { return };
-        let Config { make, max_size, place, name } = config;
+        let Config { mut make, max_size, place, name } = config;
         let (sender, items) = spsc::channel_by_halves(max_size);
-        let producer = make.into_inner().start(sender, place, name);
+        let producer = make.get_mut().start(sender, place, name);
         self.stage = Stage::Running { items, producer };
     }
 
@@ -436,18 +432,9 @@ impl<T> IteratorWrapper<T> {
     /// # Blocking
     /// As long as the iterator does.
     pub fn sync_call(mut self) -> impl Iterator<Item = T> {
-        let mut here = match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::New(config) => match config.make.into_inner().here() {
-                Ok(iterator) => Some(iterator),
-                Err(make) => {
-                    self.stage = Stage::New(Config { make: Mutex::new(make), ..config });
-                    None
-                }
-            },
-            stage => {
-                self.stage = stage;
-                None
-            }
+        let mut here = match &mut self.stage {
+            Stage::New(config) => config.make.get_mut().here(),
+            _ => None,
         };
         iter::from_fn(move || match &mut here {
             Some(iterator) => iterator.next(),

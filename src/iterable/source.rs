@@ -13,27 +13,29 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
 
-use crate::pool::{End, Source, Stream, Turn};
+use crate::pool::{End, Shared, Source, Stream, Turn};
 use crate::primitives::cancel::Stop;
 use crate::primitives::job::Outcome;
 use crate::primitives::join_error::{catch_and_discard, is_cancellation};
 use crate::primitives::{oneshot, parker, spsc};
 use crate::separate;
+use crate::sync;
 use crate::threaded::Place;
 
-/// The function that makes the iterator, with its types erased.
+/// What an iterable is made from, with its types erased.
 pub trait Make<T>: Send {
-    /// Makes the iterator on this thread. `Err`: this is a generator, which needs another thread.
-    fn here(self: Box<Self>) -> Result<Box<dyn Iterator<Item = T>>, Box<dyn Make<T>>>;
-    fn start(self: Box<Self>, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer;
+    /// Makes the iterator, to be iterated on this thread. `None`: this is a generator, which needs another thread.
+    fn here(&mut self) -> Option<Box<dyn Iterator<Item = T>>>;
+    /// Starts to make items in a pool, or on a thread of its own.
+    fn start(&mut self, sender: spsc::Sender<T>, place: Place, name: Option<String>) -> Producer;
 }
 
-pub type Start<F, T> = fn(F, spsc::Sender<T>, Place, Option<String>) -> Producer;
-
+/// The function that makes the iterator.
 pub struct MakeIter<F, T> {
-    pub make: F,
-    /// Starts the iterator in a pool, or on a thread of its own.
-    pub start: Start<F, T>,
+    /// `None` once the iterator has been made.
+    pub make: Option<F>,
+    /// See [`Make::start`].
+    pub start: fn(F, spsc::Sender<T>, Place, Option<String>) -> Producer,
 }
 
 impl<F, I> Make<I::Item> for MakeIter<F, I::Item>
@@ -41,19 +43,26 @@ where
     F: FnOnce() -> I + Send + 'static,
     I: IntoIterator<IntoIter: 'static>,
 {
-    fn here(self: Box<Self>) -> Result<Box<dyn Iterator<Item = I::Item>>, Box<dyn Make<I::Item>>> {
-        Ok(Box::new((self.make)().into_iter()))
+    fn here(&mut self) -> Option<Box<dyn Iterator<Item = I::Item>>> {
+        self.make.take().map(|make| Box::new(make().into_iter()) as _)
     }
 
-    fn start(self: Box<Self>, sender: spsc::Sender<I::Item>, place: Place, name: Option<String>) -> Producer {
-        (self.start)(self.make, sender, place, name)
+    fn start(&mut self, sender: spsc::Sender<I::Item>, place: Place, name: Option<String>) -> Producer {
+        let Some(make) = self.make.take() else { unreachable!("an iterator is made once") };
+        (self.start)(make, sender, place, name)
     }
 }
 
-/// Makes the items.
-struct Maker<F, I: Iterator> {
+/// Makes the items of an iterator.
+pub struct Maker<F, I: Iterator> {
     iterator: Phase<F, I>,
     sender: spsc::Sender<I::Item>,
+}
+
+impl<F, I: Iterator> Maker<F, I> {
+    pub fn new(make: F, sender: spsc::Sender<I::Item>) -> Self {
+        Self { iterator: Phase::Make(make), sender }
+    }
 }
 
 enum Phase<F, I> {
@@ -102,7 +111,7 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
 }
 
 /// Makes all items on this thread, and blocks while there is no room.
-pub fn make_all(mut source: impl Source) {
+fn make_all(mut source: impl Source) {
     let stop = Stop::default();
     let made = catch_unwind(AssertUnwindSafe(|| {
         while source.turn(&stop) != Turn::Over {
@@ -113,26 +122,6 @@ pub fn make_all(mut source: impl Source) {
     // Wakes a consumer that waits for an item.
     catch_and_discard(|| drop(source));
     first_panic(made, dropped);
-}
-
-pub fn start_pooled<F, I>(make: F, sender: spsc::Sender<I::Item>, place: Place, _name: Option<String>) -> Producer
-where
-    F: FnOnce() -> I + Send + 'static,
-    I: IntoIterator<IntoIter: Send + 'static, Item: Send + 'static>,
-{
-    let source = Box::new(Maker { iterator: Phase::Make(make), sender });
-    let place = place.settle();
-    let (stream, end) = place.with_pool(|pool| Stream::start(pool, source));
-    Producer::Pooled { stream, end, _place: place }
-}
-
-pub fn start_separate<F, I>(make: F, sender: spsc::Sender<I::Item>, _place: Place, name: Option<String>) -> Producer
-where
-    F: FnOnce() -> I + Send + 'static,
-    I: IntoIterator<IntoIter: 'static, Item: Send + 'static>,
-{
-    let job = separate::spawn(name, move || make_all(Maker { iterator: Phase::Make(make), sender }));
-    Producer::Separate(job.outcome())
 }
 
 /// The thread's side, as the consumer knows it.
@@ -147,6 +136,18 @@ pub enum Producer {
 }
 
 impl Producer {
+    /// Starts a source in a pool.
+    pub fn pooled<S: Source + Send + 'static>(place: Place, source: impl FnOnce(&sync::Arc<Shared>) -> S) -> Self {
+        let place = place.settle();
+        let (stream, end) = place.with_pool(|pool| Stream::start(pool, Box::new(source(pool))));
+        Self::Pooled { stream, end, _place: place }
+    }
+
+    /// Starts a source on a thread of its own, which makes the source: so the source need not be `Send`.
+    pub fn separate<S: Source>(name: Option<String>, source: impl FnOnce() -> S + Send + 'static) -> Self {
+        Self::Separate(separate::spawn(name, || make_all(source())).outcome())
+    }
+
     /// The consumer wants no more items.
     pub fn close(&self) {
         match self {

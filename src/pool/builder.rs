@@ -1,9 +1,9 @@
 //! How a pool is made.
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
-use std::{env, fmt};
 
 use crate::pool::closing::Closing;
 use crate::pool::queue::Queue;
@@ -167,14 +167,4 @@ pub fn checked_name(caller: &str, name: String) -> String {
     name
 }
 
-impl fmt::Debug for ThreadPoolBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThreadPoolBuilder")
-            .field("threads", &self.threads)
-            .field("name", &self.name)
-            .field("stack_size", &self.stack_size)
-            .field("keep_alive", &self.keep_alive)
-            .field("timed", &self.timed)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(ThreadPoolBuilder, threads, name, stack_size, keep_alive, timed);

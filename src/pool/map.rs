@@ -20,7 +20,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::iter;
 use std::mem;
@@ -188,12 +187,7 @@ impl<I, F, R> Map<I, F, R> {
     }
 }
 
-impl<I, F, R> Map<I, F, R>
-where
-    I: Iterator<Item: Send + 'static>,
-    F: Fn(I::Item) -> R + Send + Sync + 'static,
-    R: Send + 'static,
-{
+impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'static, R: Send + 'static> Map<I, F, R> {
     /// Submits jobs while there is room for their results, in batches: one job first, and then each time as many jobs
     /// as before. So a slow iterator does not hold up the first jobs.
     fn fill(&mut self) {
@@ -288,11 +282,4 @@ impl<I, F, R> Drop for Map<I, F, R> {
     }
 }
 
-impl<I, F, R> fmt::Debug for Map<I, F, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map")
-            .field("max_size", &self.max_size)
-            .field("started", &self.in_flight())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(Map<I, F, R>, max_size, in_flight());

@@ -55,7 +55,7 @@ mod workers;
 
 use std::panic::RefUnwindSafe;
 use std::time::{Duration, Instant};
-use std::{env, error, fmt, iter};
+use std::{env, fmt, iter};
 
 use crate::context::Context;
 pub use crate::pool::builder::{ThreadPoolBuilder, checked_name};
@@ -184,11 +184,7 @@ impl ThreadPool {
     /// # Synchronization
     /// All that the caller did before this call happens before the job starts. All that the job does happens before its
     /// handle resolves.
-    pub fn spawn<F, R>(&self, job: F) -> Job<R>
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: Send + 'static,
-    {
+    pub fn spawn<F: FnOnce() -> R + Send + 'static, R: Send + 'static>(&self, job: F) -> Job<R> {
         Shared::spawn(&self.owner.shared, job)
     }
 
@@ -400,21 +396,13 @@ pub(crate) fn with_nearby<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> R {
 }
 
 impl Shared {
-    pub fn spawn<F, R>(this: &Arc<Self>, func: F) -> Job<R>
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: Send + 'static,
-    {
+    pub fn spawn<F: FnOnce() -> R + Send + 'static, R: Send + 'static>(this: &Arc<Self>, func: F) -> Job<R> {
         let (queued, handle) = Self::job(this, func);
         Self::submit(this, iter::once(queued));
         handle
     }
 
-    fn job<F, R>(this: &Arc<Self>, func: F) -> (Queued, Job<R>)
-    where
-        F: FnOnce() -> R + Send + 'static,
-        R: Send + 'static,
-    {
+    fn job<F: FnOnce() -> R + Send + 'static, R: Send + 'static>(this: &Arc<Self>, func: F) -> (Queued, Job<R>) {
         let mut context = Context::current();
         let timing = this.timed.then(|| Box::new(Timing { shared: this.clone(), submitted: Instant::now() }));
         let func = move || {
@@ -582,10 +570,4 @@ impl fmt::Debug for ThreadPool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GlobalPoolExists;
 
-impl fmt::Display for GlobalPoolExists {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is a global pool already: build it before anything uses it, and once")
-    }
-}
-
-impl error::Error for GlobalPoolExists {}
+impl_error!(GlobalPoolExists: Self => "there is a global pool already: build it before anything uses it, and once");

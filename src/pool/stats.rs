@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
-use std::{error, fmt};
 
 use crate::primitives::job::Progress;
 use crate::sync::atomic::AtomicU64;
@@ -89,11 +88,6 @@ pub struct ShutdownTimeout {
     pub running: usize,
 }
 
-impl fmt::Display for ShutdownTimeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = self.running;
-        write!(f, "{running} jobs still ran when the time was up: allow more time, or have them ask `is_cancelled()`")
-    }
-}
-
-impl error::Error for ShutdownTimeout {}
+impl_error!(ShutdownTimeout: Self { running } =>
+    "{running} jobs still ran when the time was up: allow more time, or have them ask `is_cancelled()`"
+);

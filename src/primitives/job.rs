@@ -47,7 +47,6 @@
 //! * The closure, its result, or a panic's payload panics in `Drop`, or the handle's waker panics: see
 //!   [`catch_and_discard`]. Only the `Drop` of the handle, `cancel` and `detach` pass such a panic on.
 
-use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -166,11 +165,7 @@ trait Joinable<R>: HasCore<Result<R, JoinError>> + Send + Sync {
     fn run_inline(&self) -> Option<Result<R, JoinError>>;
 }
 
-impl<F, R, O: JobOwner> JobCell<F, R, O>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+impl<F: FnOnce() -> R + Send + 'static, R: Send + 'static, O: JobOwner> JobCell<F, R, O> {
     fn take_func(&self, _claim: &mut Claim) -> F {
         // SAFETY: rule 2: the borrowed claim is this job's, so no other thread touches the cell.
         match self.head.func.with_mut(|func| unsafe { &mut *func }.take()) {
@@ -219,11 +214,7 @@ impl<F, R, O: JobOwner> Running for JobCell<F, R, O> {
     }
 }
 
-impl<F, R, O: JobOwner> Runnable for JobCell<F, R, O>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+impl<F: FnOnce() -> R + Send + 'static, R: Send + 'static, O: JobOwner> Runnable for JobCell<F, R, O> {
     fn claim(&self) -> Option<Claim> {
         self.head.state.claim()
     }
@@ -251,11 +242,7 @@ where
     }
 }
 
-impl<F, R, O: JobOwner> Joinable<R> for JobCell<F, R, O>
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+impl<F: FnOnce() -> R + Send + 'static, R: Send + 'static, O: JobOwner> Joinable<R> for JobCell<F, R, O> {
     fn cancel(&self) -> bool {
         let Some(claim) = self.head.state.cancel() else {
             let id = (self as &dyn Running).id();
@@ -398,11 +385,7 @@ impl Drop for Started {
 }
 
 /// Makes a job: the entry for a queue, and the handle. One allocation.
-pub fn job<F, R, O: JobOwner>(func: F, owner: O) -> (Queued, Job<R>)
-where
-    F: FnOnce() -> R + Send + 'static,
-    R: Send + 'static,
-{
+pub fn job<F: FnOnce() -> R + Send + 'static, R: Send + 'static, O: JobOwner>(func: F, owner: O) -> (Queued, Job<R>) {
     let head = Head { state: State(AtomicU32::new(0)), func: UnsafeCell::new(Some(func)), owner };
     let cell: Arc<JobCell<F, R, O>> = Arc::new(Shared::new(head));
     (Queued(Some(cell.clone())), Job(Outcome(Receiving::new(cell))))
@@ -624,14 +607,6 @@ impl<R> Drop for Outcome<R> {
     }
 }
 
-impl<R> fmt::Debug for Job<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("is_finished", &self.is_finished()).finish_non_exhaustive()
-    }
-}
+impl_debug!(Job<R>, is_finished());
 
-impl<R> fmt::Debug for Outcome<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outcome").finish_non_exhaustive()
-    }
-}
+impl_debug!(Outcome<R>);

@@ -84,7 +84,6 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::{error, fmt};
 
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
@@ -617,32 +616,14 @@ pub enum TryRecvError {
     Closed,
 }
 
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no value will come: the sender was dropped without sending one, or the receiver was closed before")
-    }
-}
+const NO_VALUE: &str =
+    "no value will come: the sender was dropped without sending one, or the receiver was closed before";
 
-impl fmt::Display for TryRecvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("there is no value yet: try again later, or await the receiver"),
-            Self::Closed => Closed.fmt(f),
-        }
-    }
-}
+impl_error!(Closed: Self => "{NO_VALUE}");
+impl_error!(TryRecvError:
+    Self::Empty => "there is no value yet: try again later, or await the receiver",
+    Self::Closed => "{NO_VALUE}"
+);
+impl_debug!(Sender<T>, is_closed());
 
-impl error::Error for Closed {}
-impl error::Error for TryRecvError {}
-
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("is_closed", &self.is_closed()).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for Receiver<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
-    }
-}
+impl_debug!(Receiver<T>);

@@ -41,7 +41,6 @@
 //! The three states are those of std's parker and of crossbeam's.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::pin;
 use std::sync::Arc;
@@ -171,11 +170,7 @@ pub fn blocking<R>(code: impl FnOnce() -> R) -> R {
     result
 }
 
-impl fmt::Debug for Parker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parker").finish_non_exhaustive()
-    }
-}
+impl_debug!(Parker);
 
 /// The argument of the [blocking hook](set_blocking_hook).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -97,11 +97,11 @@
 // 2009).
 
 use std::future::poll_fn;
+use std::iter;
 use std::mem::MaybeUninit;
 use std::panic::RefUnwindSafe;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use std::{error, fmt, iter};
 
 use crate::primitives::budget::Budget;
 use crate::primitives::cache_padded::CachePadded;
@@ -904,56 +904,15 @@ const EMPTY: &str = "the channel is empty: wait with `recv` or `recv_blocking`, 
 const SILENT: &str = "no item came within the timeout; the channel is still open";
 const DRAINED: &str = "the channel is closed and nothing is left in it";
 
-/// `Debug` that shows the variant, and `Display` that says what to do, without asking anything of `T`.
-macro_rules! describe {
-    ($error:ident<T>: $($variant:pat => ($name:literal, $text:expr)),+) => {
-        impl<T> fmt::Debug for $error<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($variant => $name),+ })
-            }
-        }
-        impl<T> fmt::Display for $error<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($variant => $text),+ })
-            }
-        }
-        impl<T> error::Error for $error<T> {}
-    };
-    ($error:ident: $($variant:pat => $text:expr),+) => {
-        impl fmt::Display for $error {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($variant => $text),+ })
-            }
-        }
-        impl error::Error for $error {}
-    };
-}
+impl_error!(SendError<T>: SendError(_) => "SendError(..)" "{ENDED}");
+impl_error!(TrySendError<T>: Self::Full(_) => "Full(..)" "{FULL}", Self::Closed(_) => "Closed(..)" "{ENDED}");
+impl_error!(SendTimeoutError<T>: Self::Timeout(_) => "Timeout(..)" "{LATE}", Self::Closed(_) => "Closed(..)" "{ENDED}");
+impl_error!(TryRecvError: Self::Empty => "{EMPTY}", Self::Closed => "{DRAINED}");
+impl_error!(RecvTimeoutError: Self::Timeout => "{SILENT}", Self::Closed => "{DRAINED}");
 
-describe!(SendError<T>: SendError(_) => ("SendError(..)", ENDED));
-describe!(TrySendError<T>: Self::Full(_) => ("Full(..)", FULL), Self::Closed(_) => ("Closed(..)", ENDED));
-describe!(SendTimeoutError<T>: Self::Timeout(_) => ("Timeout(..)", LATE), Self::Closed(_) => ("Closed(..)", ENDED));
-describe!(TryRecvError: Self::Empty => EMPTY, Self::Closed => DRAINED);
-describe!(RecvTimeoutError: Self::Timeout => SILENT, Self::Closed => DRAINED);
+impl_debug!(Sender<T>, len(), max_size(), is_closed());
 
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender")
-            .field("len", &self.len())
-            .field("max_size", &self.max_size())
-            .field("is_closed", &self.is_closed())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for Receiver<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver")
-            .field("len", &self.len())
-            .field("max_size", &self.max_size())
-            .field("is_closed", &self.is_closed())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!(Receiver<T>, len(), max_size(), is_closed());
 
 #[cfg(test)]
 mod tests {

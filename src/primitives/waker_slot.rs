@@ -44,8 +44,8 @@
 //! The protocol is that of `AtomicWaker` in the `futures` project, except that wakers are cloned and dropped outside
 //! the lock.
 
+use std::mem;
 use std::task::Waker;
-use std::{fmt, mem};
 
 use crate::sync::atomic::AtomicU8;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -134,8 +134,4 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
-impl fmt::Debug for WakerSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WakerSlot").finish_non_exhaustive()
-    }
-}
+impl_debug!(WakerSlot);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules in order: a module may import only modules above it.
 const ORDER: &[&str] = &[
     "sync",
+    "describe",
     "primitives::cache_padded",
     "primitives::waker_map",
     "primitives::framed",
