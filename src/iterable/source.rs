@@ -151,7 +151,7 @@ impl Producer {
     /// The consumer wants no more items.
     pub fn close(&self) {
         match self {
-            Self::Pooled { stream, .. } => Stream::close(stream),
+            Self::Pooled { stream, .. } => Stream::close(stream, &mut |_| {}),
             Self::Separate(job) => drop(job.cancel()),
         }
     }

@@ -35,12 +35,12 @@ fn default_stack_size() -> usize {
 #[must_use = "nothing is made until `build` or `build_global`"]
 pub struct ThreadPoolBuilder {
     threads: Option<usize>,
-    name: String,
-    stack_size: Option<usize>,
-    keep_alive: Duration,
-    on_thread_start: Option<Hook>,
-    on_thread_stop: Option<Hook>,
-    timed: bool,
+    pub(super) name: String,
+    pub(super) stack_size: Option<usize>,
+    pub(super) keep_alive: Duration,
+    pub(super) on_thread_start: Option<Hook>,
+    pub(super) on_thread_stop: Option<Hook>,
+    pub(super) timed: bool,
 }
 
 /// The hooks are only called.
@@ -137,13 +137,8 @@ impl ThreadPoolBuilder {
             handles: Mutex::default(),
             has_entries: CachePadded::default(),
             stop: Stop::default(),
-            name: self.name,
-            stack_size: self.stack_size,
             inline_stack: self.stack_size.unwrap_or_else(default_stack_size) / 4,
-            keep_alive: self.keep_alive,
-            on_thread_start: self.on_thread_start,
-            on_thread_stop: self.on_thread_stop,
-            timed: self.timed,
+            settings: self,
         });
         ThreadPool { owner: Arc::new(Owner { shared }) }
     }

@@ -120,14 +120,9 @@ pub(crate) struct Shared {
     /// A hint for workers that yield: an entry was added after a worker last found none.
     has_entries: CachePadded<AtomicBool>,
     stop: Stop,
-    name: String,
-    stack_size: Option<usize>,
+    settings: ThreadPoolBuilder,
     /// A job may be run inside another one while the thread has used less of its stack than this.
     inline_stack: usize,
-    keep_alive: Duration,
-    on_thread_start: Option<Hook>,
-    on_thread_stop: Option<Hook>,
-    timed: bool,
 }
 
 /// No user code runs under its locks.
@@ -404,7 +399,7 @@ impl Shared {
 
     fn job<F: FnOnce() -> R + Send + 'static, R: Send + 'static>(this: &Arc<Self>, func: F) -> (Queued, Job<R>) {
         let mut context = Context::current();
-        let timing = this.timed.then(|| Box::new(Timing { shared: this.clone(), submitted: Instant::now() }));
+        let timing = this.settings.timed.then(|| Box::new(Timing { shared: this.clone(), submitted: Instant::now() }));
         let func = move || {
             let _running = timing.map(Timing::start);
             context.within(func)
@@ -428,7 +423,7 @@ impl Shared {
 
     /// Entries have been added: wakes or starts a worker, if need be.
     fn added(this: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let next = state.next(true);
+        let next = state.decide(true);
         // ORDERING: Relaxed: a hint; the entries are behind the lock. The load avoids the write, which would take the
         // cache line from other cores.
         if !this.has_entries.load(Relaxed) {
@@ -436,7 +431,7 @@ impl Shared {
             this.has_entries.store(true, Relaxed);
         }
         drop(state);
-        Self::go_on(this, next);
+        Self::act_on(this, next);
     }
 
     /// Both locks, in the order in which they are taken.
@@ -445,20 +440,16 @@ impl Shared {
     }
 
     /// Does what was decided under the lock.
-    fn go_on(this: &Arc<Self>, mut next: Next) {
-        if matches!(next, Next::Recheck) {
+    fn act_on(this: &Arc<Self>, mut next: Next) {
+        let mut yields = MAX_RECHECKS;
+        while matches!(next, Next::Recheck) {
             // The finishing worker may be the calling thread, which must not wait for itself.
-            let yields = if Worker::of(this).is_some() { 0 } else { MAX_RECHECKS };
-            for _ in 0..yields {
+            let may_yield = yields > 0 && Worker::of(this).is_none();
+            if may_yield {
                 thread::yield_now();
-                next = this.state.lock().next(true);
-                if !matches!(next, Next::Recheck) {
-                    break;
-                }
+                yields -= 1;
             }
-            if matches!(next, Next::Recheck) {
-                next = this.state.lock().next(false);
-            }
+            next = this.state.lock().decide(may_yield);
         }
         match next {
             Next::Leave | Next::Recheck => {}
@@ -484,8 +475,8 @@ impl Shared {
 
 impl State {
     /// Restores the invariant: see `workers.rs`.
-    fn next(&mut self, count_finishing: bool) -> Next {
-        self.workers.next(self.queue.len(), self.queue.priority_len(), count_finishing)
+    fn decide(&mut self, count_finishing: bool) -> Next {
+        self.workers.decide(self.queue.len(), self.queue.priority_len(), count_finishing)
     }
 
     /// Stops workers from taking jobs while too many of them are active, and once the pool was shut down.
@@ -562,7 +553,7 @@ impl Drop for Owner {
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThreadPool").field("name", &self.owner.shared.name).finish_non_exhaustive()
+        f.debug_struct("ThreadPool").field("name", &self.owner.shared.settings.name).finish_non_exhaustive()
     }
 }
 

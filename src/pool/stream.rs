@@ -47,7 +47,7 @@ use std::task::{self, Poll, Wake, Waker};
 use crate::context::Context;
 use crate::pool::Shared;
 use crate::primitives::cancel::{Running, STREAMS, Stop, run_as};
-use crate::primitives::job::{Progress, Queued, Started, Turns};
+use crate::primitives::job::{Progress, Queued, Turns};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::oneshot;
 use crate::primitives::waker_map::Key;
@@ -120,40 +120,34 @@ impl Stream {
         let state = State { stage: Stage::Running, woken: true, closed: false, parts: None };
         let this = Arc::new(Self { shared: shared.clone(), state: Mutex::new(state) });
         let watch = shared.stop.register(STREAMS, this.clone().into());
-        // If the pool is closed, this drop ends the stream.
-        drop(Self::pause(&this, Parts { source, context: Context::current(), end, watch }));
+        Self::pause(&this, Parts { source, context: Context::current(), end, watch }, &mut |_| {});
         (this, ended)
     }
 
-    /// Queues a turn, if the stream is paused. If the pool is closed, returns the turn: dropping it ends the stream.
-    fn resume(this: &Arc<Self>) -> Option<Started> {
+    /// Queues a turn, if the stream is paused. If the pool is closed, ends the stream here.
+    fn resume(this: &Arc<Self>, tell: &mut dyn FnMut(Progress)) {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
         state.woken = true;
         if state.stage != Stage::Paused {
-            return None;
+            return;
         }
         state.stage = Stage::Queued;
         drop(state);
         let turn = Queued::turn(this.clone());
         if pool.closing.closed {
             drop(pool);
-            return turn.claim();
+            tell(Progress::UserCode);
+            drop(turn);
+        } else {
+            pool.queue.push([turn]);
+            Shared::added(&this.shared, pool);
         }
-        pool.queue.push([turn]);
-        Shared::added(&this.shared, pool);
-        None
     }
 
-    /// The consumer wants no more items: makes the stream end, and does not wait for a worker.
-    pub fn close(this: &Arc<Self>) {
-        // If the turn was not queued, this drop ends the stream.
-        drop(Self::submit_end(this));
-    }
-
-    /// Queues a turn in which the stream ends. If no worker could run that turn, or if none of the user's code has run,
-    /// returns the turn: dropping the turn ends the stream.
-    fn submit_end(this: &Arc<Self>) -> Option<Started> {
+    /// The consumer wants no more items: queues a turn in which the stream ends. If no worker could run that turn soon,
+    /// or if none of the user's code has run, ends the stream here.
+    pub fn close(this: &Arc<Self>, tell: &mut dyn FnMut(Progress)) {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
         state.closed = true;
@@ -162,18 +156,17 @@ impl Stream {
             drop((state, pool));
             // The code of the stream may be waiting for its cancellation.
             let id = (&**this as &dyn Running).id();
-            this.shared.stop.wake(id..=id);
-            return None;
+            return this.shared.stop.wake(id..=id);
         }
         state.stage = Stage::Queued;
         let has_started = state.parts.as_ref().is_some_and(|parts| parts.source.has_started());
         drop(state);
-        // `None`: a worker has claimed the earlier turn, and will see that the stream is closed.
-        let turn = Queued::turn(this.clone()).claim()?;
+        // Otherwise a worker has claimed the earlier turn, and will see that the stream is closed.
+        let Some(turn) = Queued::turn(this.clone()).claim() else { return };
         // The entry of a turn that was queued before is stale now.
         let purge_is_due = stage == Stage::Queued && pool.queue.add_stale();
         let waiting = pool.queue.priority_len() + 1;
-        let turn = if has_started && !pool.closing.closed && pool.workers.will_take_priority(waiting, true) {
+        let left = if has_started && !pool.closing.closed && pool.workers.will_take_priority(waiting, true) {
             pool.queue.push_priority(turn);
             Shared::added(&this.shared, pool);
             None
@@ -184,24 +177,23 @@ impl Stream {
         if purge_is_due {
             this.shared.purge();
         }
-        turn
+        if let Some(turn) = left {
+            tell(Progress::UserCode);
+            drop(turn);
+        }
     }
 
-    /// The stream gives its thread back. Queues the next turn, if that is due already. If the turn cannot be queued,
-    /// returns it.
-    #[must_use = "dropping it ends the stream"]
-    fn pause(this: &Arc<Self>, parts: Parts) -> Option<Started> {
+    /// The stream gives its thread back. Queues the next turn, if that is due already.
+    fn pause(this: &Arc<Self>, parts: Parts, tell: &mut dyn FnMut(Progress)) {
         let mut state = this.state.lock();
         state.parts = Some(parts);
         state.stage = Stage::Paused;
         let State { closed, woken, .. } = *state;
         drop(state);
         if closed {
-            Self::submit_end(this)
+            Self::close(this, tell);
         } else if woken {
-            Self::resume(this)
-        } else {
-            None
+            Self::resume(this, tell);
         }
     }
 
@@ -295,10 +287,7 @@ impl Turns for Stream {
             self.end(parts, end, tell);
         } else {
             tell(Progress::TurnOver);
-            if let Some(turn) = Self::pause(&self, parts) {
-                tell(Progress::UserCode);
-                drop(turn);
-            }
+            Self::pause(&self, parts, tell);
         }
     }
 
@@ -323,7 +312,6 @@ impl Wake for Stream {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // If the pool is closed, this drop ends the stream.
-        drop(Self::resume(self));
+        Self::resume(self, &mut |_| {});
     }
 }

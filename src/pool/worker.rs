@@ -34,7 +34,7 @@ use crate::primitives::job::{Progress, Started};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::parker::{Blocking, set_blocking_hook};
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{self, Arc, Condvar, thread, thread_local};
+use crate::sync::{self, Arc, Condvar, MutexGuard, thread, thread_local};
 
 /// The worker of a pool's thread, for code on that thread.
 pub struct Worker {
@@ -70,8 +70,8 @@ impl Worker {
 
     /// Starts the thread of a worker that has been counted as starting.
     pub fn start(shared: &Arc<Shared>) {
-        let mut builder = thread::Builder::new().name(shared.name.clone());
-        if let Some(size) = shared.stack_size {
+        let mut builder = thread::Builder::new().name(shared.settings.name.clone());
+        if let Some(size) = shared.settings.stack_size {
             builder = builder.stack_size(size);
         }
         let mut handles = shared.handles.lock();
@@ -85,12 +85,12 @@ impl Worker {
         };
         drop(handles);
         let mut state = shared.state.lock();
-        state.workers.recount(Stage::Starting, Stage::Ended);
+        state.workers.start_refused();
         state.wake_waiters();
         // This starts no other thread: the start might fail again, without end.
-        let next = if state.workers.count(Stage::Idle) == 0 { Next::Leave } else { state.next(false) };
+        let next = if state.workers.count(Stage::Idle) == 0 { Next::Leave } else { state.decide(false) };
         drop(state);
-        Shared::go_on(shared, next);
+        Shared::act_on(shared, next);
         // An `io::Error` cannot be copied; each job gets one of its own.
         let copy = || error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
         shared.refuse(|| JoinError::NoThread(copy()), State::take_orphan);
@@ -108,7 +108,7 @@ impl Worker {
         POOL.with(|pool| pool.set(Arc::as_ptr(shared).addr()));
         WORKER.with(|current| current.replace(Some(worker.clone())));
         set_blocking_hook(Some(blocking_hook));
-        if let Some(hook) = &shared.on_thread_start {
+        if let Some(hook) = &shared.settings.on_thread_start {
             catch_and_discard(hook);
         }
         let (condvar, mut backoff) = (Arc::default(), Backoff::NEW);
@@ -116,7 +116,7 @@ impl Worker {
             job.run(&mut |progress| worker.note(progress));
         }
         set_blocking_hook(None);
-        if let Some(hook) = &shared.on_thread_stop {
+        if let Some(hook) = &shared.settings.on_thread_stop {
             catch_and_discard(hook);
         }
         WORKER.with(RefCell::take);
@@ -137,51 +137,62 @@ impl Worker {
         let mut has_spun = false;
         loop {
             let (mut ready, mut state) = shared.lock();
-            self.recount(&mut state, Stage::Active);
+            state.workers.recount(&self.stage, Stage::Active);
             state.pause_surplus(&mut ready);
             if let Some(job) = state.queue.take(&mut ready) {
-                let next = state.next(false);
+                let next = state.decide(false);
                 self.has_more.set(ready.has_more());
                 drop((ready, state));
-                Shared::go_on(&self.shared, next);
+                Shared::act_on(&self.shared, next);
                 return Some(job);
             }
             if state.closing.closed || state.workers.is_spare() {
-                self.recount(&mut state, Stage::Ended);
+                state.workers.recount(&self.stage, Stage::Ended);
                 state.pause_surplus(&mut ready);
                 state.wake_waiters();
                 return None;
             }
             // ORDERING: Relaxed: a hint; the entries are behind the lock.
             shared.has_entries.store(false, Relaxed);
-            if !has_spun && !backoff.is_spent() {
-                self.recount(&mut state, Stage::Searching);
+            if has_spun || backoff.is_spent() {
+                state.queue.shrink(&mut ready);
+                drop(ready);
+                if !self.wait_idle(state, condvar, backoff) {
+                    return None;
+                }
+            } else {
+                state.workers.recount(&self.stage, Stage::Searching);
                 drop((ready, state));
                 // Without pauses: during one yield a submitter can add several jobs, so this worker and the submitter
                 // contend for the lock once, not once for each job.
                 // ORDERING: Relaxed: as above.
                 backoff.spin(0, None, || shared.has_entries.load(Relaxed));
-                has_spun = true;
-                continue;
             }
-            state.queue.shrink(&mut ready);
-            drop(ready);
-            state.workers.go_idle(condvar);
-            let start = Instant::now();
-            let deadline = start.checked_add(shared.keep_alive);
-            while state.workers.is_idle(condvar) {
-                if deadline.is_some_and(sync::is_past) {
-                    state.workers.time_out(condvar);
-                    self.stage.set(Stage::Ended);
-                    return None;
-                }
-                state = shared.state.wait(state, condvar, deadline);
-            }
-            drop(state);
-            self.stage.set(Stage::Woken);
-            backoff.waited(start.elapsed(), true);
-            has_spun = false;
+            has_spun = self.stage.get() == Stage::Searching;
         }
+    }
+
+    /// Waits on the condvar until this worker is woken. False: its idle time is over, and it has ended.
+    fn wait_idle<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        condvar: &Arc<Condvar>,
+        backoff: &mut Backoff,
+    ) -> bool {
+        let start = Instant::now();
+        let deadline = start.checked_add(self.shared.settings.keep_alive);
+        state.workers.go_idle(&self.stage, condvar);
+        while state.workers.is_idle(condvar) {
+            if deadline.is_some_and(sync::is_past) {
+                state.workers.time_out(&self.stage, condvar);
+                return false;
+            }
+            state = self.shared.state.wait(state, condvar, deadline);
+        }
+        drop(state);
+        self.stage.set(Stage::Woken);
+        backoff.waited(start.elapsed(), true);
+        true
     }
 
     /// Counts a job that has ended, and updates the stage, at a step in the run of this worker's job.
@@ -190,31 +201,27 @@ impl Worker {
         if progress != Progress::UserCode {
             shared.ended.count(progress);
             if !self.has_more.get() || self.stage.get() == Stage::Exempt {
-                self.recount(&mut shared.state.lock(), Stage::Searching);
+                shared.state.lock().workers.recount(&self.stage, Stage::Searching);
             }
         } else if self.stage.get() == Stage::Searching {
-            self.recount_and_go_on(Stage::Finishing);
+            self.leave_queue(Stage::Finishing);
         }
     }
 
-    fn recount(&self, state: &mut State, to: Stage) {
-        state.workers.recount(self.stage.replace(to), to);
-    }
-
     /// This worker goes to a stage in which it will not look at the queue soon: other workers must take the entries.
-    fn recount_and_go_on(&self, to: Stage) {
+    fn leave_queue(&self, to: Stage) {
         let mut state = self.shared.state.lock();
-        self.recount(&mut state, to);
+        state.workers.recount(&self.stage, to);
         state.wake_waiters();
-        let next = state.next(false);
+        let next = state.decide(false);
         drop(state);
-        Shared::go_on(&self.shared, next);
+        Shared::act_on(&self.shared, next);
     }
 
     /// From now on, the job, or the start hook, of this worker waits for the pool to finish.
     pub fn become_exempt(&self) {
         if !matches!(self.stage.get(), Stage::Exempt | Stage::Ended) {
-            self.recount_and_go_on(Stage::Exempt);
+            self.leave_queue(Stage::Exempt);
         }
     }
 
@@ -230,11 +237,11 @@ fn blocking_hook(blocking: Blocking) {
     let Some(worker) = Worker::current() else { return };
     match (blocking, worker.stage.get()) {
         (_, Stage::Exempt) => {}
-        (Blocking::Enter, Stage::Starting) => worker.recount_and_go_on(Stage::Held),
-        (Blocking::Enter, _) => worker.recount_and_go_on(Stage::Blocked),
+        (Blocking::Enter, Stage::Starting) => worker.leave_queue(Stage::Held),
+        (Blocking::Enter, _) => worker.leave_queue(Stage::Blocked),
         (Blocking::Exit, stage) => {
             let (mut ready, mut state) = worker.shared.lock();
-            worker.recount(&mut state, if stage == Stage::Held { Stage::Starting } else { Stage::Active });
+            state.workers.recount(&worker.stage, if stage == Stage::Held { Stage::Starting } else { Stage::Active });
             state.pause_surplus(&mut ready);
         }
     }

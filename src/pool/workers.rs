@@ -32,7 +32,7 @@
 //! * No worker is idle, and no thread can be started: there are too many, two workers are held, or the system has just
 //!   refused a thread. In this case turns with priority are not queued, or are taken out and refused.
 //!
-//! [`Workers::next`] restores the invariant. Each step that adds a job calls [`Workers::next`], and so does each step
+//! [`Workers::decide`] restores the invariant. Each step that adds a job calls [`Workers::decide`], and so does each step
 //! that takes a job after a look at the whole queue, that blocks, or that stops searching.
 //!
 //! Workers are woken one at a time: several would contend for the lock, and when jobs are short, the first has often
@@ -40,6 +40,7 @@
 //! the others end.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::mem;
 
 use crate::sync::{Arc, Condvar};
@@ -122,7 +123,7 @@ impl Workers {
 
     /// Restores the invariant. `waiting` entries wait; `priority` of these are turns with priority. With
     /// `count_finishing`, the result may be [`Next::Recheck`]: the caller can look again.
-    pub fn next(&mut self, waiting: usize, priority: usize, count_finishing: bool) -> Next {
+    pub fn decide(&mut self, waiting: usize, priority: usize, count_finishing: bool) -> Next {
         let (starting, searching) = (self.count(Stage::Starting), self.count(Stage::Searching));
         let left = waiting.saturating_sub(searching);
         // A turn with priority gets one worker beyond `size`, if no worker is about to look.
@@ -135,7 +136,7 @@ impl Workers {
             return Next::Recheck;
         }
         if let Some(condvar) = self.idle.pop() {
-            self.recount(Stage::Idle, Stage::Woken);
+            self.shift(Stage::Idle, Stage::Woken);
             return Next::Wake(condvar);
         }
         let starts = left.saturating_sub(starting).min(room).min(self.max_threads - self.threads());
@@ -154,16 +155,26 @@ impl Workers {
         waiting <= coming + if can_start { self.max_threads - self.threads() } else { 0 }
     }
 
-    /// A worker goes from one stage to another.
-    pub fn recount(&mut self, from: Stage, to: Stage) {
+    fn shift(&mut self, from: Stage, to: Stage) {
         self.counts[from as usize] -= 1;
         self.counts[to as usize] += 1;
     }
 
-    /// An active worker goes to sleep on its condvar, until it is woken or its idle time ends.
-    pub fn go_idle(&mut self, condvar: &Arc<Condvar>) {
+    /// The calling worker, which is in the stage `own`, goes to another stage.
+    pub fn recount(&mut self, own: &Cell<Stage>, to: Stage) {
+        self.shift(own.replace(to), to);
+    }
+
+    /// The system has refused a thread: a starting worker ends.
+    pub fn start_refused(&mut self) {
+        self.shift(Stage::Starting, Stage::Ended);
+    }
+
+    /// The calling worker goes to sleep on its condvar, until it is woken or its idle time ends. A thread that wakes
+    /// the worker counts it as woken; the worker itself notes this in `own` when it runs again.
+    pub fn go_idle(&mut self, own: &Cell<Stage>, condvar: &Arc<Condvar>) {
         self.idle.push(condvar.clone());
-        self.recount(Stage::Active, Stage::Idle);
+        self.recount(own, Stage::Idle);
     }
 
     /// Whether the worker is still idle: it has not been woken.
@@ -171,10 +182,10 @@ impl Workers {
         self.idle.iter().any(|idle| Arc::ptr_eq(idle, condvar))
     }
 
-    /// The idle time of a worker is over: it ends.
-    pub fn time_out(&mut self, condvar: &Arc<Condvar>) {
+    /// The idle time of the calling worker is over: it ends.
+    pub fn time_out(&mut self, own: &Cell<Stage>, condvar: &Arc<Condvar>) {
         self.idle.retain(|idle| !Arc::ptr_eq(idle, condvar));
-        self.recount(Stage::Idle, Stage::Ended);
+        self.recount(own, Stage::Ended);
     }
 
     /// The pool is closed: wakes all idle workers, which look at the queue, and then end.

@@ -743,8 +743,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/mod.rs",
         name: "a submitter that relied on a searching worker does not check again",
-        find: "            if matches!(next, Next::Recheck) {\n                next = this.state.lock().next(false);\n            }\n",
-        replace: "",
+        find: "            next = this.state.lock().decide(may_yield);",
+        replace: "            next = if may_yield { this.state.lock().decide(true) } else { Next::Leave };",
         model: "waker_that_spins",
     },
     Logic {
@@ -820,7 +820,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a woken worker does not wake the next",
-        find: "                let next = state.next(false);\n                self.has_more",
+        find: "                let next = state.decide(false);\n                self.has_more",
         replace: "                let next = Next::Leave;\n                self.has_more",
         model: "woken_worker_wakes_the_next",
     },
@@ -932,15 +932,15 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/workers.rs",
         name: "waking one worker removes the others from the idle list",
-        find: "            self.recount(Stage::Idle, Stage::Woken);\n            return",
-        replace: "            self.recount(Stage::Idle, Stage::Woken);\n            self.idle.clear();\n            return",
+        find: "            self.shift(Stage::Idle, Stage::Woken);\n            return",
+        replace: "            self.shift(Stage::Idle, Stage::Woken);\n            self.idle.clear();\n            return",
         model: "woken_worker_wakes_the_next",
     },
     Logic {
         file: "src/pool/worker.rs",
         name: "a woken worker stays counted as idle",
-        find: "            self.stage.set(Stage::Woken);\n",
-        replace: "            self.stage.set(Stage::Idle);\n",
+        find: "        self.stage.set(Stage::Woken);\n",
+        replace: "        self.stage.set(Stage::Idle);\n",
         model: "two_jobs_two_threads",
     },
     Logic {
@@ -953,7 +953,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that has returned still counts as blocked",
-        find: "            worker.recount(&mut state, if stage == Stage::Held { Stage::Starting } else { Stage::Active });\n            state.pause_surplus(&mut ready);\n",
+        find: "            state.workers.recount(&worker.stage, if stage == Stage::Held { Stage::Starting } else { Stage::Active });\n            state.pause_surplus(&mut ready);\n",
         replace: "            let _ = (&mut state, stage);\n            state.pause_surplus(&mut ready);\n",
         model: "surplus_thread_takes_no_job",
     },
@@ -967,8 +967,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that ended a job does not count as searching",
-        find: "                self.recount(&mut shared.state.lock(), Stage::Searching);\n",
-        replace: "                self.recount(&mut shared.state.lock(), Stage::Active);\n",
+        find: "                shared.state.lock().workers.recount(&self.stage, Stage::Searching);\n",
+        replace: "                shared.state.lock().workers.recount(&self.stage, Stage::Active);\n",
         model: "one_after_another",
     },
     Logic {
@@ -981,14 +981,14 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that runs user code still counts as searching",
-        find: "        } else if self.stage.get() == Stage::Searching {\n            self.recount_and_go_on(Stage::Finishing);\n        }",
+        find: "        } else if self.stage.get() == Stage::Searching {\n            self.leave_queue(Stage::Finishing);\n        }",
         replace: "        }",
         model: "waker_that_spins",
     },
     Logic {
         file: "src/pool/worker.rs",
         name: "queued jobs are left to a worker that runs user code or blocks",
-        find: "        state.wake_waiters();\n        let next = state.next(false);\n        drop(state);",
+        find: "        state.wake_waiters();\n        let next = state.decide(false);\n        drop(state);",
         replace: "        state.wake_waiters();\n        let next = Next::Leave;\n        drop(state);",
         model: "start_hook_that_waits",
     },
@@ -1002,22 +1002,22 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that blocks counts as active",
-        find: "(Blocking::Enter, _) => worker.recount_and_go_on(Stage::Blocked)",
-        replace: "(Blocking::Enter, _) => worker.recount_and_go_on(Stage::Active)",
+        find: "(Blocking::Enter, _) => worker.leave_queue(Stage::Blocked)",
+        replace: "(Blocking::Enter, _) => worker.leave_queue(Stage::Active)",
         model: "spare_thread",
     },
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that is starting is not counted as blocked",
-        find: "        (Blocking::Enter, Stage::Starting) => worker.recount_and_go_on(Stage::Held),",
+        find: "        (Blocking::Enter, Stage::Starting) => worker.leave_queue(Stage::Held),",
         replace: "        (Blocking::Enter, Stage::Starting) => {}",
         model: "start_hook_that_waits",
     },
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker takes a spurious wake-up for a real one",
-        find: "            while state.workers.is_idle(condvar) {\n                if deadline.is_some_and(sync::is_past) {",
-        replace: "            let mut waits = 0;\n            while state.workers.is_idle(condvar) && waits < 1 {\n                waits += 1;\n                if deadline.is_some_and(sync::is_past) {",
+        find: "        while state.workers.is_idle(condvar) {\n            if deadline.is_some_and(sync::is_past) {",
+        replace: "        let mut waits = 0;\n        while state.workers.is_idle(condvar) && waits < 1 {\n            waits += 1;\n            if deadline.is_some_and(sync::is_past) {",
         model: "spurious_wake_up",
     },
     Logic {
@@ -1163,21 +1163,21 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/stream.rs",
         name: "a wake of a running stream is lost",
-        find: "        state.woken = true;\n        if state.stage != Stage::Paused {\n            return None;\n        }\n",
-        replace: "        if state.stage != Stage::Paused {\n            return None;\n        }\n",
+        find: "        state.woken = true;\n        if state.stage != Stage::Paused {\n            return;\n        }\n",
+        replace: "        if state.stage != Stage::Paused {\n            return;\n        }\n",
         model: "pause_take",
     },
     Logic {
         file: "src/pool/stream.rs",
         name: "a stream pauses without checking whether it was woken",
-        find: "        } else if woken {\n            Self::resume(this)\n        } else {",
-        replace: "        } else {",
+        find: "        } else if woken {\n            Self::resume(this, tell);\n        }",
+        replace: "        }\n        let _ = woken;",
         model: "pause_take",
     },
     Logic {
         file: "src/pool/stream.rs",
         name: "a stream pauses without checking whether it was closed",
-        find: "        if closed {\n            Self::submit_end(this)\n        } else if woken {",
+        find: "        if closed {\n            Self::close(this, tell);\n        } else if woken {",
         replace: "        let _ = closed;\n        if woken {",
         model: "close_pause_while_all_are_busy",
     },
@@ -1205,8 +1205,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/stream.rs",
         name: "a worker still counts as searching while it drops an iterator",
-        find: "                tell(Progress::UserCode);\n                drop(turn);",
-        replace: "                drop(turn);",
+        find: "            tell(Progress::UserCode);\n            drop(turn);\n        }\n    }",
+        replace: "            drop(turn);\n        }\n    }",
         model: "iterator_whose_drop_waits_for_the_next_job",
     },
     Logic {
