@@ -210,7 +210,7 @@ fn closing_an_iterator_in_sync_await_is_silent() {
 
 /// Forbids: a panic in the iterator's `Drop` is lost because the iterator was cancelled before.
 #[test]
-fn a_panic_in_drop_beats_the_cancellation() {
+fn a_panic_in_drop_is_reported_despite_the_cancellation() {
     struct PanicsInDrop;
     impl Drop for PanicsInDrop {
         fn drop(&mut self) {
@@ -253,7 +253,7 @@ fn a_panic_in_drop_beats_the_cancellation() {
 
 /// Forbids: a shutdown cuts an iterator short, and the consumer sees a normal end.
 #[test]
-fn a_shutdown_that_cuts_an_iterator_short_is_no_end() {
+fn a_shutdown_that_cuts_an_iterator_short_is_not_a_normal_end() {
     let _watchdog = watchdog();
     let _one_test = count_panics();
     let pool = ThreadPool::new(1);
@@ -308,9 +308,9 @@ fn sync_wait_returns_the_cancellation() {
     assert_eq!(PANICS.load(SeqCst), 0);
 }
 
-/// Forbids: where panics abort, cancelling a job that waits in `sync_await` ends the process.
+/// Forbids: with `panic = "abort"`, cancelling a job that waits in `sync_await` ends the process.
 #[test]
-fn where_panics_abort_a_cancel_does_not() {
+fn a_cancel_does_not_abort_where_panics_do() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("abort-{}", process::id()));
     fs::create_dir_all(&folder).unwrap();

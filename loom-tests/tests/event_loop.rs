@@ -24,7 +24,7 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(2, check);
 }
 
-/// An event to wait for. The flag is relaxed, so only the wake orders the poll after the event.
+/// An event to wait for. The accesses to the flag are relaxed, so only the wake orders the poll after the event.
 #[derive(Clone)]
 struct Event(Arc<AtomicBool>);
 
@@ -225,7 +225,7 @@ fn wake_as_the_loop_closes() {
     });
 }
 
-/// Forbids: what a left-over task spawns in its `Drop`, as the loop closes, is kept by the closed loop.
+/// Forbids: a loop that closes keeps a task that the `Drop` of a left-over task has spawned meanwhile.
 #[test]
 fn spawn_as_the_loop_closes() {
     struct OnDrop<F: FnMut()>(F);

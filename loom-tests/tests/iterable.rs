@@ -548,7 +548,7 @@ fn separate_generator_lockstep() {
     });
 }
 
-/// Forbids: `put` overtakes a consumer that takes items meanwhile, with a buffer of two items.
+/// Forbids: with a buffer for two items, `put` overtakes the consumer: an item is lost or out of order.
 #[test]
 fn put_take() {
     // With two preemptions this takes ten seconds.

@@ -18,7 +18,7 @@ use offthread::{Job, JoinError, is_cancelled};
 
 /// The owner of the jobs in a model.
 #[derive(Clone)]
-struct Home(StdArc<Inner>);
+struct Owner(StdArc<Inner>);
 
 struct Inner {
     stop: Stop,
@@ -26,7 +26,7 @@ struct Inner {
     cancelled: AtomicUsize,
 }
 
-impl Home {
+impl Owner {
     fn new() -> Self {
         Self(StdArc::new(Inner { stop: Stop::default(), cancelled: AtomicUsize::new(0) }))
     }
@@ -36,7 +36,7 @@ impl Home {
     }
 }
 
-impl JobOwner for Home {
+impl JobOwner for Owner {
     fn cancelled(&self) {
         self.0.cancelled.fetch_add(1, Relaxed);
     }
@@ -57,7 +57,7 @@ loom::thread_local! {
 
 /// A job that owns one counted value and returns another, with its counters.
 struct Watched {
-    home: Home,
+    owner: Owner,
     queued: Queued,
     handle: Job<Counted>,
     runs: Arc<AtomicUsize>,
@@ -67,7 +67,7 @@ struct Watched {
 
 fn watched() -> Watched {
     let (runs, closures, results) = (Arc::new(AtomicUsize::new(0)), Drops::default(), Drops::default());
-    let home = Home::new();
+    let owner = Owner::new();
     let (captured, made) = (closures.value(0), results.clone());
     let counted = runs.clone();
     let (queued, handle) = job(
@@ -76,9 +76,9 @@ fn watched() -> Watched {
             drop(captured);
             made.value(7)
         },
-        home.clone(),
+        owner.clone(),
     );
-    Watched { home, queued, handle, runs, closures, results }
+    Watched { owner, queued, handle, runs, closures, results }
 }
 
 /// Runs the job in a thread, and returns from there whether the job ran. Asserts that `Succeeded` is reported once,
@@ -121,19 +121,19 @@ fn run_await() {
 #[test]
 fn cancel_start() {
     model(|| {
-        let Watched { home, queued, handle, runs, closures, results } = watched();
+        let Watched { owner, queued, handle, runs, closures, results } = watched();
         let worker = run(queued);
         let cancelled = handle.cancel();
         if cancelled {
             assert_eq!(closures.count(), 1, "cancelled, but the closure has not been dropped");
-            assert_eq!(home.cancelled(), 1, "cancelled, but the owner was not told");
+            assert_eq!(owner.cancelled(), 1, "cancelled, but the owner was not told");
         }
         match handle.outcome().wait() {
             Ok(value) => assert!(value.number == 7 && !cancelled),
             Err(error) => assert!(matches!(error, JoinError::Cancelled) && cancelled),
         }
         assert_eq!(worker.join().unwrap(), !cancelled);
-        assert_eq!(home.cancelled(), usize::from(cancelled));
+        assert_eq!(owner.cancelled(), usize::from(cancelled));
         let ran = usize::from(!cancelled);
         assert_eq!((runs.load(Relaxed), closures.count(), results.count()), (ran, 1, ran));
     });
@@ -180,7 +180,7 @@ fn detach_run() {
 #[test]
 fn cancel_cancel() {
     model(|| {
-        let Watched { home, queued, handle, runs, closures, results } = watched();
+        let Watched { owner, queued, handle, runs, closures, results } = watched();
         // Dropping the queue's entry cancels the job.
         let dropping = thread::spawn(move || drop(queued));
         let by_handle = handle.cancel();
@@ -189,7 +189,7 @@ fn cancel_cancel() {
         }
         assert!(matches!(handle.outcome().wait(), Err(JoinError::Cancelled)));
         dropping.join().unwrap();
-        assert_eq!(home.cancelled(), usize::from(by_handle));
+        assert_eq!(owner.cancelled(), usize::from(by_handle));
         assert_eq!((runs.load(Relaxed), closures.count(), results.count()), (0, 1, 0));
     });
 }
@@ -200,7 +200,7 @@ fn cancelled_is_finished() {
     model(|| {
         let note = Note::new();
         let captured = Dropped(note.clone());
-        let (queued, handle) = job(move || drop(captured), Home::new());
+        let (queued, handle) = job(move || drop(captured), Owner::new());
         let handle = StdArc::new(handle);
         let cancelling = thread::spawn({
             let handle = handle.clone();
@@ -266,7 +266,7 @@ fn drop_queued() {
 #[test]
 fn cancel_refuse() {
     model(|| {
-        let Watched { home, queued, handle, runs, closures, results } = watched();
+        let Watched { owner, queued, handle, runs, closures, results } = watched();
         let refusing = thread::spawn(move || {
             if let Some(job) = queued.claim() {
                 job.refuse(JoinError::NoThread(std::io::ErrorKind::OutOfMemory.into()));
@@ -279,7 +279,7 @@ fn cancel_refuse() {
             other => panic!("{other:?}"),
         }
         refusing.join().unwrap();
-        assert_eq!(home.cancelled(), usize::from(cancelled));
+        assert_eq!(owner.cancelled(), usize::from(cancelled));
         assert_eq!((runs.load(Relaxed), closures.count(), results.count()), (0, 1, 0));
     });
 }
@@ -290,7 +290,7 @@ fn cancel_publishes() {
     model(|| {
         let note = Note::new();
         let seen = note.clone();
-        let (queued, handle) = job(move || assert!(!is_cancelled() || seen.is_written()), Home::new());
+        let (queued, handle) = job(move || assert!(!is_cancelled() || seen.is_written()), Owner::new());
         let worker = run(queued);
         note.write();
         handle.cancel();
@@ -304,7 +304,7 @@ fn cancel_publishes() {
 fn stop_publishes() {
     model(|| {
         let note = Note::new();
-        let home = Home::new();
+        let owner = Owner::new();
         let seen = note.clone();
         let until_told = move || {
             while !is_cancelled() {
@@ -312,10 +312,10 @@ fn stop_publishes() {
             }
             assert!(seen.is_written());
         };
-        let (queued, handle) = job(until_told, home.clone());
+        let (queued, handle) = job(until_told, owner.clone());
         let worker = run(queued);
         note.write();
-        home.0.stop.set();
+        owner.0.stop.set();
         worker.join().unwrap();
         block_on(handle);
     });
@@ -326,12 +326,12 @@ fn stop_publishes() {
 #[test]
 fn inline_start() {
     model(|| {
-        let Watched { home, queued, handle, runs, closures, results } = watched();
+        let Watched { owner, queued, handle, runs, closures, results } = watched();
         let worker = run(queued);
         INLINE.with(|inline| inline.set(true));
         assert_eq!(handle.wait().number, 7);
         worker.join().unwrap();
-        assert_eq!((runs.load(Relaxed), closures.count(), results.count(), home.cancelled()), (1, 1, 1, 0));
+        assert_eq!((runs.load(Relaxed), closures.count(), results.count(), owner.cancelled()), (1, 1, 1, 0));
     });
 }
 
@@ -339,8 +339,8 @@ fn inline_start() {
 #[test]
 fn inline_stale() {
     model(|| {
-        let home = Home::new();
-        let (queued, handle) = job(is_cancelled, home.clone());
+        let owner = Owner::new();
+        let (queued, handle) = job(is_cancelled, owner.clone());
         let dropping = thread::spawn(move || {
             let stale = queued.is_stale();
             drop(queued);
@@ -350,8 +350,8 @@ fn inline_stale() {
         let outcome = handle.outcome().wait();
         let was_stale = dropping.join().unwrap();
         match outcome {
-            Ok(told) => assert!(!told && home.cancelled() == 0),
-            Err(error) => assert!(matches!(error, JoinError::Cancelled) && !was_stale && home.cancelled() == 0),
+            Ok(told) => assert!(!told && owner.cancelled() == 0),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled) && !was_stale && owner.cancelled() == 0),
         }
     });
 }
@@ -362,7 +362,7 @@ fn is_finished() {
     model(|| {
         let note = Note::new();
         let written = note.clone();
-        let (queued, mut handle) = job(move || written.write(), Home::new());
+        let (queued, mut handle) = job(move || written.write(), Owner::new());
         let worker = run(queued);
         if handle.is_finished() {
             assert!(note.is_written());
@@ -381,7 +381,7 @@ fn running_job_is_told() {
                 thread::yield_now();
             }
         };
-        let (queued, handle) = job(until_told, Home::new());
+        let (queued, handle) = job(until_told, Owner::new());
         let worker = run(queued);
         drop(handle);
         worker.join().unwrap();
@@ -389,14 +389,14 @@ fn running_job_is_told() {
 }
 
 /// A job that waits with a `CancelWatch` until it is cancelled.
-fn watching(home: &Home) -> (Queued, Job<()>) {
+fn watching(owner: &Owner) -> (Queued, Job<()>) {
     job(
         || {
             let mut watch = CancelWatch::default();
             poll_until(None, |cx| watch.poll(cx));
             assert!(is_cancelled());
         },
-        home.clone(),
+        owner.clone(),
     )
 }
 
@@ -404,8 +404,8 @@ fn watching(home: &Home) -> (Queued, Job<()>) {
 #[test]
 fn watch_cancel() {
     model(|| {
-        let home = Home::new();
-        let (queued, handle) = watching(&home);
+        let owner = Owner::new();
+        let (queued, handle) = watching(&owner);
         let worker = run(queued);
         handle.cancel();
         worker.join().unwrap();
@@ -416,10 +416,10 @@ fn watch_cancel() {
 #[test]
 fn watch_stop() {
     model(|| {
-        let home = Home::new();
-        let (queued, handle) = watching(&home);
+        let owner = Owner::new();
+        let (queued, handle) = watching(&owner);
         let worker = run(queued);
-        home.0.stop.set();
+        owner.0.stop.set();
         block_on(handle);
         worker.join().unwrap();
     });
@@ -430,8 +430,8 @@ fn watch_stop() {
 #[test]
 fn watch_beside_another() {
     model_with(2, || {
-        let home = Home::new();
-        let (one, other) = (watching(&home), watching(&home));
+        let owner = Owner::new();
+        let (one, other) = (watching(&owner), watching(&owner));
         let workers = [run(one.0), run(other.0)];
         one.1.cancel();
         other.1.cancel();
@@ -456,7 +456,7 @@ fn stale_entry_is_dropped_during_the_cancel() {
     model(|| {
         let note = Note::new();
         let captured = Dropped(note.clone());
-        let (queued, mut handle) = job(move || drop(captured), Home::new());
+        let (queued, mut handle) = job(move || drop(captured), Owner::new());
         let after = StdArc::new(After(note.clone(), std::sync::atomic::AtomicUsize::new(0)));
         let waker = after.clone().into();
         assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());

@@ -15,7 +15,8 @@ use loom::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use loom::thread;
 use offthread::internals::{Blocking, ThreadHandle, block_on, poll_until, set_blocking_hook};
 
-/// An event to wait for: a flag and a value. If the flag is read with `Relaxed`, only the wake orders the two reads.
+/// An event to wait for: a flag and a value. If the flag is read with `Relaxed`, only the wake orders the writes before
+/// the reads.
 #[derive(Clone)]
 struct Event(Arc<(AtomicBool, UnsafeCell<u32>)>);
 

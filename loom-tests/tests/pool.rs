@@ -238,8 +238,8 @@ fn submit_many_shutdown() {
     });
 }
 
-/// Forbids: a shutdown runs a queued job, drops it under the lock or before it has been counted, or waits for the running
-/// job first; or the running job is not told to stop.
+/// Forbids: a shutdown runs a queued job, drops it under the lock or before the job has been counted, or waits for the
+/// running job first; or the running job is not told to stop.
 #[test]
 fn shutdown_queued() {
     struct UsesInDrop(ThreadPool, Arc<AtomicBool>);

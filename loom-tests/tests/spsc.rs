@@ -421,7 +421,7 @@ fn moved_between_threads() {
     );
 }
 
-/// Forbids: `send_blocking_timeout` sends or loses its item though its deadline has passed.
+/// Forbids: `send_blocking_timeout` sends or loses its item although its deadline has passed.
 #[test]
 fn timeout_alone() {
     model(|| {

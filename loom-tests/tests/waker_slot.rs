@@ -12,11 +12,11 @@ use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
 use offthread::internals::WakerSlot;
 
-/// A slot, and an event to wait for. The event is relaxed, so only the slot can order it.
+/// A slot, and an event to wait for. The accesses to the event are relaxed, so only the slot can order them.
 #[derive(Clone)]
-struct Place(Arc<(WakerSlot, AtomicBool)>);
+struct SlotAndEvent(Arc<(WakerSlot, AtomicBool)>);
 
-impl Place {
+impl SlotAndEvent {
     fn new() -> Self {
         Self(Arc::new((WakerSlot::default(), AtomicBool::new(false))))
     }
@@ -43,7 +43,7 @@ impl Place {
 #[test]
 fn event_or_wake() {
     model(|| {
-        let place = Place::new();
+        let place = SlotAndEvent::new();
         let other = place.happen();
         let (wakes, waker) = CountingWaker::new();
         place.register(&waker);
@@ -58,7 +58,7 @@ fn event_or_wake() {
 #[test]
 fn replaced_waker_or_event() {
     model(|| {
-        let place = Place::new();
+        let place = SlotAndEvent::new();
         let other = place.happen();
         let (old, old_waker) = CountingWaker::new();
         let (new, new_waker) = CountingWaker::new();
@@ -76,7 +76,7 @@ fn replaced_waker_or_event() {
 #[test]
 fn register_again_after_take() {
     model(|| {
-        let place = Place::new();
+        let place = SlotAndEvent::new();
         let (_, first) = CountingWaker::new();
         place.register(&first);
         let other = place.happen();
@@ -93,7 +93,7 @@ fn register_again_after_take() {
 #[test]
 fn quiet_after_take() {
     model(|| {
-        let place = Place::new();
+        let place = SlotAndEvent::new();
         let other = place.happen();
         let (_, first) = CountingWaker::new();
         place.register(&first);
@@ -110,7 +110,7 @@ fn quiet_after_take() {
 #[test]
 fn two_takers() {
     model(|| {
-        let place = Place::new();
+        let place = SlotAndEvent::new();
         let (wakes, waker) = CountingWaker::new();
         place.register(&waker);
         let others = [place.happen(), place.happen()];
@@ -128,7 +128,7 @@ fn two_takers() {
 #[test]
 fn two_registrations_two_takes() {
     model(|| {
-        let place = Place::new();
+        let place = SlotAndEvent::new();
         let others = [place.happen(), place.happen()];
         let (_, first) = CountingWaker::new();
         place.register(&first);
@@ -147,7 +147,7 @@ fn two_registrations_two_takes() {
 #[test]
 fn waker_that_registers_in_drop() {
     struct Registers {
-        place: Place,
+        place: SlotAndEvent,
         last: StdArc<CountingWaker>,
     }
     impl Wake for Registers {
@@ -159,7 +159,7 @@ fn waker_that_registers_in_drop() {
         }
     }
     model(|| {
-        let place = Place::new();
+        let place = SlotAndEvent::new();
         let (last, _) = CountingWaker::new();
         place.register(&StdArc::new(Registers { place: place.clone(), last: last.clone() }).into());
         let taking = thread::spawn({

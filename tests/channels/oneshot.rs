@@ -1,6 +1,4 @@
-//! `oneshot`: every combination of what the two ends can do, the wakers, and races between the ends.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
+//! `oneshot`: every combination of operations of the two ends, the wakers, and races of the ends.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
@@ -54,17 +52,17 @@ impl Drop for Item {
 /// A type that implements no trait.
 struct Opaque;
 
-/// Runs two closures as simultaneously as possible.
+/// Runs two closures at the same time, as nearly as possible.
 fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
     let ready = AtomicUsize::new(0);
     let start = || {
         ready.fetch_add(1, Ordering::SeqCst);
-        for turn in 0_u32.. {
+        for spins in 0_u32.. {
             if ready.load(Ordering::SeqCst) == 2 {
                 break;
             }
             // The other thread may have no core of its own.
-            if turn > 200 { thread::yield_now() } else { hint::spin_loop() }
+            if spins > 200 { thread::yield_now() } else { hint::spin_loop() }
         }
     };
     thread::scope(|scope| {
@@ -84,8 +82,8 @@ const ROUNDS: usize = 300;
 /// Both ends of a channel.
 type Ends<T> = (Sender<T>, Receiver<T>);
 
-/// Every way to receive a result that is already there, so that none of them waits.
-fn every_way_to_receive(ends: impl Fn() -> Ends<i32>, expected: Result<i32, Closed>) {
+/// Checks every way to receive a result that is already there, so that none of them waits.
+fn check_every_way_to_receive(ends: impl Fn() -> Ends<i32>, expected: Result<i32, Closed>) {
     let _watchdog = watchdog();
     let (_sender, mut receiver) = ends();
     assert_eq!(receiver.try_recv(), expected.map_err(|Closed| TryRecvError::Closed));
@@ -102,10 +100,10 @@ fn every_way_to_receive(ends: impl Fn() -> Ends<i32>, expected: Result<i32, Clos
     assert_eq!(thread::spawn(|| block_on(receiver)).join().unwrap(), expected);
 }
 
-// --- what the ends can do -------------------------------------------------------------------------------------------
+// --- operations of the ends -----------------------------------------------------------------------------------------
 
 #[test]
-fn nothing_sent_yet() {
+fn an_unused_channel_is_empty_and_open() {
     let (sender, mut receiver) = oneshot::channel::<i32>();
     assert!(!sender.is_closed());
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
@@ -125,7 +123,7 @@ fn a_value_that_was_sent_is_received() {
         assert_eq!(sender.send(1), Ok(()));
         (oneshot::channel().0, receiver)
     };
-    every_way_to_receive(ends, Ok(1));
+    check_every_way_to_receive(ends, Ok(1));
 }
 
 #[test]
@@ -136,19 +134,19 @@ fn a_value_that_was_sent_to_a_waiting_receiver_is_received() {
         assert_eq!(sender.send(1), Ok(()));
         (oneshot::channel().0, receiver)
     };
-    every_way_to_receive(ends, Ok(1));
+    check_every_way_to_receive(ends, Ok(1));
 }
 
 #[test]
 fn a_dropped_sender_is_closed() {
-    every_way_to_receive(|| (oneshot::channel().0, oneshot::channel().1), Err(Closed));
+    check_every_way_to_receive(|| (oneshot::channel().0, oneshot::channel().1), Err(Closed));
     let ends = || {
         let (sender, mut receiver) = oneshot::channel();
         assert_eq!(poll_now(&mut receiver), Poll::Pending);
         drop(sender);
         (oneshot::channel().0, receiver)
     };
-    every_way_to_receive(ends, Err(Closed));
+    check_every_way_to_receive(ends, Err(Closed));
 }
 
 /// The sender of a closed channel lives on but cannot send, so the receiver must not wait for it.
@@ -159,36 +157,36 @@ fn a_closed_receiver_does_not_wait() {
         receiver.close();
         (sender, receiver)
     };
-    every_way_to_receive(ends, Err(Closed));
+    check_every_way_to_receive(ends, Err(Closed));
     let waited = || {
         let (sender, mut receiver) = oneshot::channel();
         assert_eq!(poll_now(&mut receiver), Poll::Pending);
         receiver.close();
         (sender, receiver)
     };
-    every_way_to_receive(waited, Err(Closed));
+    check_every_way_to_receive(waited, Err(Closed));
 }
 
 #[test]
-fn what_was_sent_before_the_close_is_received_after_it() {
+fn a_value_sent_before_the_close_is_received_after_it() {
     let ends = || {
         let (sender, mut receiver) = oneshot::channel();
         assert_eq!(sender.send(1), Ok(()));
         receiver.close();
         (oneshot::channel().0, receiver)
     };
-    every_way_to_receive(ends, Ok(1));
+    check_every_way_to_receive(ends, Ok(1));
 }
 
 #[test]
-fn a_sender_that_goes_after_the_close_changes_nothing() {
+fn dropping_the_sender_after_the_close_changes_nothing() {
     let ends = || {
         let (sender, mut receiver) = oneshot::channel();
         receiver.close();
         drop(sender);
         (oneshot::channel().0, receiver)
     };
-    every_way_to_receive(ends, Err(Closed));
+    check_every_way_to_receive(ends, Err(Closed));
 }
 
 #[test]
@@ -263,7 +261,7 @@ fn a_blocking_receiver_is_woken_by_the_end() {
 
 /// A sender that a panic drops closes the channel.
 #[test]
-fn a_panic_of_the_sender_closes() {
+fn a_sender_dropped_by_a_panic_closes_the_channel() {
     let _watchdog = watchdog();
     let (sender, receiver) = oneshot::channel::<i32>();
     let other = thread::spawn(move || {
@@ -275,7 +273,7 @@ fn a_panic_of_the_sender_closes() {
 }
 
 #[test]
-fn ends_move_between_threads_in_the_middle() {
+fn ends_may_move_between_threads_in_the_middle() {
     let _watchdog = watchdog();
     let (sender, mut receiver) = oneshot::channel();
     let witness = Witness::default();
@@ -295,10 +293,10 @@ fn ends_move_between_threads_in_the_middle() {
     assert_eq!(witness.kept(), 0);
 }
 
-// --- what it carries ------------------------------------------------------------------------------------------------
+// --- values ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn any_kind_of_value() {
+fn any_kind_of_value_can_be_sent() {
     #[derive(Debug, PartialEq, Clone, Copy)]
     #[repr(align(256))]
     struct Aligned(u8);
@@ -327,7 +325,7 @@ fn any_kind_of_value() {
 
 /// Forgetting an end leaks the channel, with a value that was sent. The other end works as before.
 #[test]
-fn a_forgotten_end_harms_nobody() {
+fn a_forgotten_end_does_not_disturb_the_other() {
     let (sender, receiver) = oneshot::channel();
     mem::forget(receiver);
     assert_eq!(sender.send(1), Ok(()));
@@ -344,7 +342,7 @@ fn a_forgotten_end_harms_nobody() {
     assert_eq!(poll_now(&mut receiver), Poll::Ready(Err(Closed)));
     drop(receiver);
 
-    // The same for a value that was given back or taken out before.
+    // The same after the value was received.
     let (sender, mut receiver) = oneshot::channel();
     assert_eq!(sender.send(1), Ok(()));
     assert_eq!(receiver.try_recv(), Ok(1));
@@ -390,7 +388,7 @@ fn a_value_is_dropped_once_wherever_it_ends() {
     assert_eq!(drops.count(), 1);
 }
 
-/// Known bug 13, for a value that is never received.
+/// A value that is never received, and whose `Drop` panics, is dropped once, and no waker is kept.
 #[test]
 fn a_value_whose_drop_panics_is_dropped_once() {
     struct Bomb(#[expect(dead_code, reason = "counts when it is dropped")] Item);
@@ -411,7 +409,7 @@ fn a_value_whose_drop_panics_is_dropped_once() {
 }
 
 #[test]
-fn errors_can_be_boxed_and_say_something() {
+fn errors_can_be_boxed_and_have_messages() {
     fn check(error: impl Error + Send + Sync + Clone + 'static) {
         assert!(!error.to_string().is_empty());
         assert!(!format!("{error:?}").is_empty());
@@ -467,7 +465,7 @@ fn closed_waits_for_the_close_or_the_drop() {
 }
 
 #[test]
-fn closed_blocks_until_the_receiver_goes() {
+fn closed_blocks_until_the_receiver_closes() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = oneshot::channel::<i32>();
     thread::scope(|scope| {
@@ -480,7 +478,7 @@ fn closed_blocks_until_the_receiver_goes() {
 
 /// The sender can still send after its `closed` future was dropped.
 #[test]
-fn sending_after_closed_was_dropped() {
+fn a_sender_may_send_after_its_closed_future_was_dropped() {
     let (asked, waiting) = (Witness::default(), Witness::default());
     let (mut sender, mut receiver) = oneshot::channel();
     assert!(asked.poll(&mut pin!(sender.closed())).is_pending());
@@ -496,7 +494,7 @@ fn sending_after_closed_was_dropped() {
 
 /// Both ends wait for each other; the end of one wakes only the other's waker.
 #[test]
-fn both_ends_wait_at_once() {
+fn both_ends_may_wait_at_once() {
     let (left, right) = (Witness::default(), Witness::default());
     let (mut sender, mut receiver) = oneshot::channel::<i32>();
     {
@@ -523,9 +521,9 @@ fn both_ends_wait_at_once() {
 
 // --- wakers ---------------------------------------------------------------------------------------------------------
 
-/// Known bug 27: the last waker is woken, and earlier wakers are dropped at once.
+/// The last waker is woken, not the first, and earlier wakers are dropped at once.
 #[test]
-fn the_last_waker_counts() {
+fn the_last_waker_is_woken() {
     let [first, second, third] = [(); 3].map(|()| Witness::default());
     let (sender, mut receiver) = oneshot::channel();
     for (waker, before) in [(&second, &first), (&third, &second), (&first, &third)] {
@@ -540,7 +538,7 @@ fn the_last_waker_counts() {
 
 /// The same for the sender's waker.
 #[test]
-fn the_last_waker_of_closed_counts() {
+fn the_last_waker_of_closed_is_woken() {
     let [first, second, third] = [(); 3].map(|()| Witness::default());
     let (mut sender, receiver) = oneshot::channel::<i32>();
     {
@@ -572,7 +570,7 @@ fn the_same_waker_is_kept_once() {
     assert_eq!(receiver.try_recv(), Ok(1));
 }
 
-/// Known bug 28: a waker is dropped when it can no longer be needed.
+/// A waker is dropped when it can no longer be needed: it would keep a whole task alive.
 #[test]
 fn no_waker_outlives_its_use() {
     let waiting = |witness: &Witness| {
@@ -620,7 +618,7 @@ fn no_waker_outlives_its_use() {
     assert_eq!(witness.wakes(), 0);
 }
 
-/// Known bug 28: a closed receiver never waits again, so it drops its waker.
+/// A closed receiver never waits again, so it drops its waker.
 #[test]
 fn a_closed_receiver_keeps_no_waker() {
     let witness = Witness::default();
@@ -631,7 +629,7 @@ fn a_closed_receiver_keeps_no_waker() {
     assert_eq!(sender.send(1), Err(1));
 }
 
-/// Known bug 28: a dropped `closed` future drops its waker, because the waker would keep the waiting task alive.
+/// A dropped `closed` future drops its waker, because the waker would keep the waiting task alive.
 #[test]
 fn a_dropped_closed_leaves_no_waker_behind() {
     let witness = Witness::default();
@@ -658,10 +656,10 @@ fn a_late_wake_up_is_harmless() {
     assert_eq!(Arc::strong_count(&hooks), 1);
 }
 
-// --- wakers that use their channel (known bug 29) -------------------------------------------------------------------
+// --- wakers that use their channel, so no lock may be held -----------------------------------------------------------
 
 #[test]
-fn the_wake_up_receives() {
+fn the_wake_up_may_receive() {
     let _watchdog = watchdog();
     let (sender, receiver) = oneshot::channel();
     let receiver = Arc::new(Mutex::new(receiver));
@@ -675,7 +673,7 @@ fn the_wake_up_receives() {
 }
 
 #[test]
-fn the_wake_up_polls_again() {
+fn the_wake_up_may_poll_again() {
     let _watchdog = watchdog();
     let (sender, receiver) = oneshot::channel::<i32>();
     let receiver = Arc::new(Mutex::new(receiver));
@@ -689,7 +687,7 @@ fn the_wake_up_polls_again() {
 }
 
 #[test]
-fn the_wake_up_drops_the_receiver() {
+fn the_wake_up_may_drop_the_receiver() {
     let _watchdog = watchdog();
     let drops = Drops::default();
     let (sender, mut receiver) = oneshot::channel();
@@ -703,7 +701,7 @@ fn the_wake_up_drops_the_receiver() {
 }
 
 #[test]
-fn the_wake_up_of_closed_drops_the_sender() {
+fn the_wake_up_of_closed_may_drop_the_sender() {
     let _watchdog = watchdog();
     let (mut sender, receiver) = oneshot::channel::<i32>();
     let hooks = Arc::<Hooks>::default();
@@ -720,7 +718,7 @@ fn the_wake_up_of_closed_drops_the_sender() {
 }
 
 #[test]
-fn the_wake_up_of_closed_tries_to_send() {
+fn the_wake_up_of_closed_may_try_to_send() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = oneshot::channel();
     let hooks = Arc::<Hooks>::default();
@@ -742,9 +740,9 @@ fn the_wake_up_of_closed_tries_to_send() {
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
 }
 
-/// The value arrives while the receiver clones the waker, after its first look.
+/// The value arrives while the receiver clones the waker, after its first check.
 #[test]
-fn the_clone_of_the_waker_sends() {
+fn the_clone_of_the_waker_may_send() {
     let _watchdog = watchdog();
     for dropped in [false, true] {
         let (sender, mut receiver) = oneshot::channel();
@@ -767,7 +765,7 @@ fn the_clone_of_the_waker_sends() {
 
 /// The `Drop` of a replaced waker sends.
 #[test]
-fn the_drop_of_the_replaced_waker_sends() {
+fn the_drop_of_the_replaced_waker_may_send() {
     let _watchdog = watchdog();
     for dropped in [false, true] {
         let (sender, mut receiver) = oneshot::channel();
@@ -792,7 +790,7 @@ fn the_drop_of_the_replaced_waker_sends() {
 
 /// The receiver is dropped, and the `Drop` of its waker uses the sender.
 #[test]
-fn the_drop_of_the_receivers_waker_uses_the_sender() {
+fn the_drop_of_the_receivers_waker_may_use_the_sender() {
     let _watchdog = watchdog();
     for dropped in [false, true] {
         let drops = Drops::default();
@@ -810,7 +808,7 @@ fn the_drop_of_the_receivers_waker_uses_the_sender() {
 
 /// The sender is dropped while it waits, and the `Drop` of its waker drops the receiver.
 #[test]
-fn the_drop_of_the_senders_waker_drops_the_receiver() {
+fn the_drop_of_the_senders_waker_may_drop_the_receiver() {
     let _watchdog = watchdog();
     let (mut sender, receiver) = oneshot::channel::<i32>();
     let hooks = Arc::<Hooks>::default();
@@ -824,9 +822,9 @@ fn the_drop_of_the_senders_waker_drops_the_receiver() {
 
 // --- races ----------------------------------------------------------------------------------------------------------
 
-/// Known bug 26: a polled receiver is dropped while the sender sends.
+/// A polled receiver is dropped while the sender sends. The sender does not use the channel after it was freed.
 #[test]
-fn polled_then_dropped_while_sending() {
+fn a_polled_receiver_may_be_dropped_during_a_send() {
     let _watchdog = watchdog();
     for _ in 0..ROUNDS {
         let (drops, witness) = (Drops::default(), Witness::default());
@@ -844,7 +842,7 @@ fn polled_then_dropped_while_sending() {
 
 /// The receiver closes while the sender sends: either the value is received, or it is given back.
 #[test]
-fn closed_while_sending() {
+fn a_value_sent_during_a_close_is_received_or_given_back() {
     let _watchdog = watchdog();
     for _ in 0..ROUNDS {
         let witness = Witness::default();
@@ -866,9 +864,9 @@ fn closed_while_sending() {
     }
 }
 
-/// Known bugs 27 and 30: the waker is registered or replaced while the value arrives.
+/// The waker is registered or replaced while the value arrives. The last waker is woken, and its wake-up is not lost.
 #[test]
-fn waiting_while_sending() {
+fn a_receiver_that_starts_to_wait_during_a_send_is_woken() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let [old, new] = [(); 2].map(|()| Witness::default());
@@ -893,7 +891,7 @@ fn waiting_while_sending() {
 
 /// `try_recv` sees the complete value, although no wake-up orders the two threads.
 #[test]
-fn trying_while_sending() {
+fn try_recv_during_a_send_sees_the_complete_value() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let (sender, mut receiver) = oneshot::channel();
@@ -912,7 +910,7 @@ fn trying_while_sending() {
 
 /// A blocking receiver sees a value that arrives at any moment.
 #[test]
-fn blocking_while_sending() {
+fn a_blocking_receiver_sees_a_value_that_arrives_at_any_moment() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let (sender, receiver) = oneshot::channel();
@@ -925,7 +923,7 @@ fn blocking_while_sending() {
 }
 
 #[test]
-fn both_ends_dropped_at_once() {
+fn both_ends_may_be_dropped_at_once() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let [left, right] = [(); 2].map(|()| Witness::default());
@@ -941,7 +939,7 @@ fn both_ends_dropped_at_once() {
 
 /// The sender starts to wait while the receiver closes.
 #[test]
-fn waiting_for_the_close_while_closing() {
+fn a_sender_that_starts_to_wait_during_a_close_is_woken() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let [old, new] = [(); 2].map(|()| Witness::default());
@@ -972,7 +970,7 @@ fn waiting_for_the_close_while_closing() {
 
 /// The sender stops waiting, and sends, while the receiver starts to wait or is dropped.
 #[test]
-fn giving_up_closed_while_the_receiver_polls_or_goes() {
+fn a_sender_may_stop_waiting_while_the_receiver_polls_or_is_dropped() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let [left, right] = [(); 2].map(|()| Witness::default());
@@ -1009,7 +1007,7 @@ fn giving_up_closed_while_the_receiver_polls_or_goes() {
 
 /// Two threads send a number back and forth.
 #[test]
-fn ping_pong() {
+fn two_threads_can_exchange_numbers() {
     let _watchdog = watchdog();
     let barrier = Barrier::new(2);
     let (to, from) = mpsc::channel::<(u32, Sender<u32>)>();

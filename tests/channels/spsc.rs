@@ -1,6 +1,4 @@
-//! `spsc`: every combination of what the two ends can do, the size, the items, the wakers, and races between the ends.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
+//! `spsc`: every combination of operations of the two ends, the size, the items, the wakers, and races of the ends.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 #![allow(clippy::similar_names, reason = "`sender`, `sends` and `sent` are distinct enough")]
@@ -86,17 +84,17 @@ impl Drop for Item {
 /// A type that implements no trait.
 struct Opaque;
 
-/// Runs two closures as simultaneously as possible.
+/// Runs two closures at the same time, as nearly as possible.
 fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
     let ready = AtomicUsize::new(0);
     let start = || {
         ready.fetch_add(1, Ordering::SeqCst);
-        for turn in 0_u32.. {
+        for spins in 0_u32.. {
             if ready.load(Ordering::SeqCst) == 2 {
                 break;
             }
             // The other thread may have no core of its own.
-            if turn > 200 { thread::yield_now() } else { hint::spin_loop() }
+            if spins > 200 { thread::yield_now() } else { hint::spin_loop() }
         }
     };
     thread::scope(|scope| {
@@ -294,10 +292,10 @@ fn assert_state<T>(sender: &Sender<T>, receiver: &Receiver<T>, len: usize, close
 /// Channel sizes to test: powers of two and others.
 const SIZES: [usize; 9] = [1, 2, 3, 4, 5, 7, 8, 64, 100];
 
-// --- what the ends can do -------------------------------------------------------------------------------------------
+// --- operations of the ends -----------------------------------------------------------------------------------------
 
 #[test]
-fn an_empty_channel_has_nothing_to_give() {
+fn receiving_from_an_empty_channel_gives_nothing() {
     let _watchdog = watchdog();
     for (name, receive) in receives_that_give_up() {
         let (sender, mut receiver) = spsc::channel::<u32>(2);
@@ -310,7 +308,7 @@ fn an_empty_channel_has_nothing_to_give() {
 
 /// Every way to send, followed by every way to receive.
 #[test]
-fn what_is_sent_is_received() {
+fn each_sent_item_is_received() {
     let _watchdog = watchdog();
     for (to, send) in all_sends() {
         for (from, receive) in all_receives() {
@@ -329,7 +327,7 @@ fn what_is_sent_is_received() {
 
 /// `max_size` is exact.
 #[test]
-fn a_full_channel_takes_no_more() {
+fn a_full_channel_accepts_no_more() {
     let _watchdog = watchdog();
     for size in SIZES {
         for (to, send) in sends_that_give_up() {
@@ -356,10 +354,10 @@ fn a_full_channel_takes_no_more() {
     }
 }
 
-/// Known bug 24, as far as a test can reach it: the positions in the ring wrap around, with every number of queued
-/// items.
+/// The positions in the ring wrap around, with every number of queued items. (A test cannot send so many items that the
+/// counters overflow.)
 #[test]
-fn the_ring_goes_round_and_round() {
+fn the_positions_in_the_ring_wrap_around() {
     for size in SIZES {
         let (mut sender, mut receiver) = spsc::channel(size);
         let mut random = Random::new(size as u64);
@@ -413,7 +411,7 @@ fn the_rest_is_received_after_the_sender_has_closed() {
 
 /// Dropping the sender closes the channel.
 #[test]
-fn the_rest_is_received_after_the_sender_has_gone() {
+fn the_rest_is_received_after_the_sender_was_dropped() {
     let _watchdog = watchdog();
     for (name, receive) in all_receives() {
         let (mut sender, mut receiver) = spsc::channel(2);
@@ -449,7 +447,7 @@ fn a_closed_sender_sends_no_more() {
 }
 
 #[test]
-fn a_closed_receiver_receives_what_is_there_and_no_more() {
+fn a_closed_receiver_receives_the_queued_items_and_no_more() {
     let _watchdog = watchdog();
     for (to, send) in all_sends() {
         for (from, receive) in all_receives() {
@@ -475,7 +473,7 @@ fn a_closed_receiver_receives_what_is_there_and_no_more() {
 
 /// Dropping the receiver closes the channel and drops the queued items at once, although the sender lives on.
 #[test]
-fn a_dropped_receiver_drops_what_is_queued() {
+fn a_dropped_receiver_drops_the_queued_items() {
     let _watchdog = watchdog();
     for (name, send) in all_sends() {
         for filled in 0..=3 {
@@ -515,7 +513,7 @@ fn the_ways_of_waiting_may_be_mixed() {
 }
 
 #[test]
-fn recv_many_takes_what_is_there() {
+fn recv_many_takes_the_queued_items() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = spsc::channel(5);
     let mut items = vec![100];
@@ -552,7 +550,7 @@ fn recv_many_takes_what_is_there() {
 
 /// A limit of zero takes no item.
 #[test]
-fn recv_many_of_none_takes_none() {
+fn recv_many_with_a_limit_of_zero_takes_none() {
     let (mut sender, mut receiver) = spsc::channel(2);
     sender.try_send(1).unwrap();
     let mut items = Vec::new();
@@ -585,7 +583,7 @@ fn recv_many_makes_room() {
 }
 
 #[test]
-fn iter_ends_with_the_channel_and_may_be_left() {
+fn iter_ends_with_the_channel_and_may_be_dropped_early() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = spsc::channel(2);
     let other = thread::spawn(move || {
@@ -616,7 +614,7 @@ fn a_channel_of_size_zero_panics() {
 /// the size, and never aborts. The smaller sizes of this test can be counted, but need more bytes than there are
 /// addresses.
 #[test]
-fn a_size_that_cannot_be_had_panics_with_its_size() {
+fn a_size_that_cannot_be_allocated_panics_with_its_size() {
     fn check<T: 'static>(size: usize) {
         let panic = catch_unwind(|| spsc::channel::<T>(size)).unwrap_err();
         assert!(message(&*panic).contains(&size.to_string()), "{}", message(&*panic));
@@ -634,7 +632,7 @@ fn a_size_that_cannot_be_had_panics_with_its_size() {
 
 /// A channel of zero-sized items needs no memory for them: it works with the exact size, or panics with the size.
 #[test]
-fn huge_channels_of_nothing_are_exact_or_panic() {
+fn huge_channels_of_zero_sized_items_are_exact_or_panic() {
     for size in [usize::MAX, usize::MAX / 2 + 1, usize::MAX / 2, usize::MAX / 4, usize::MAX / 8, usize::MAX / 16] {
         match catch_unwind(|| spsc::channel::<()>(size)) {
             Err(panic) => assert!(message(&*panic).contains(&size.to_string()), "{}", message(&*panic)),
@@ -653,7 +651,7 @@ fn huge_channels_of_nothing_are_exact_or_panic() {
 }
 
 #[test]
-fn any_kind_of_item() {
+fn any_kind_of_item_can_be_sent() {
     #[derive(Debug, PartialEq, Clone)]
     #[repr(align(256))]
     struct Aligned(u8);
@@ -745,7 +743,7 @@ fn items_are_dropped_once_wherever_they_end() {
     }
 }
 
-/// Known bug 23: if the `Drop` of an item panics, that item and all others are still dropped once.
+/// If the `Drop` of an item panics, that item is not dropped again, and all others are still dropped once.
 #[test]
 fn an_item_whose_drop_panics_is_dropped_once_and_so_are_the_others() {
     for size in [1_u32, 2, 5] {
@@ -793,7 +791,7 @@ fn an_item_whose_drop_panics_does_not_keep_the_channel() {
 
 /// The item of a waiting `send` is dropped with the future. Its panic comes out, and the channel still works.
 #[test]
-fn a_waiting_item_whose_drop_panics() {
+fn a_waiting_item_whose_drop_panics_does_not_break_the_channel() {
     let drops = Drops::default();
     let (mut sender, mut receiver) = spsc::channel(1);
     assert!(sender.try_send(drops.item(0)).is_ok());
@@ -807,9 +805,9 @@ fn a_waiting_item_whose_drop_panics() {
     assert_eq!(drops.sorted(), [0, 1, 2]);
 }
 
-/// A channel contains, inside a second channel, its own sender. Its receiver drops all of them.
+/// A channel contains, inside a second channel, its own sender. Dropping the receiver drops all items and the sender.
 #[test]
-fn a_channel_that_carries_its_own_sender() {
+fn a_channel_may_carry_its_own_sender() {
     let _watchdog = watchdog();
     let token = Arc::new(());
     let (mut sender, receiver) = spsc::channel::<Box<dyn Any>>(3);
@@ -826,7 +824,7 @@ fn a_channel_that_carries_its_own_sender() {
 
 /// The `Drop` of an item sends to the channel.
 #[test]
-fn an_items_drop_sends() {
+fn an_items_drop_may_send() {
     struct Sends {
         back: Arc<Mutex<Option<Sender<Sends>>>>,
         refused: Arc<AtomicUsize>,
@@ -853,7 +851,7 @@ fn an_items_drop_sends() {
 }
 
 #[test]
-fn errors_give_the_item_back_can_be_boxed_and_say_something() {
+fn errors_can_be_boxed_and_have_distinct_messages() {
     fn check(error: impl Error + Send + Sync + 'static) -> String {
         assert!(!format!("{error:?}").is_empty());
         let text = error.to_string();
@@ -898,7 +896,7 @@ fn futures_do_nothing_until_they_are_polled() {
     assert_state(&sender, &receiver, 1, false);
 }
 
-/// Known bug 20: the item arrives just before or after the `recv` is dropped.
+/// A `recv` that is dropped just before or after the item arrives does not take the item with it.
 #[test]
 fn a_cancelled_recv_loses_nothing() {
     /// Waits in the given way, and gives up before or after the item has come.
@@ -968,7 +966,7 @@ fn a_cancelled_send_sends_nothing() {
     }
 }
 
-/// Known bug 37: after a time-out the item is given back, and is not sent later.
+/// After a time-out the item is given back, and the send does not go on.
 #[test]
 fn a_send_that_timed_out_sends_nothing_later() {
     let _watchdog = watchdog();
@@ -1041,7 +1039,7 @@ fn one_item_sent_wakes_the_receiver() {
     }
 }
 
-/// Known bugs 16 and 21: a close wakes a sender that waits for room.
+/// A close or a drop of the receiver wakes a sender that waits for room in a full buffer.
 #[test]
 fn the_receivers_close_wakes_the_sender() {
     for dropped in [false, true] {
@@ -1079,9 +1077,9 @@ fn the_senders_close_wakes_the_receiver() {
     }
 }
 
-/// Known bug 27: the last waker is woken, and earlier wakers are dropped at once.
+/// The last waker is woken, not the first, and earlier wakers are dropped at once.
 #[test]
-fn the_last_waker_counts() {
+fn the_last_waker_is_woken() {
     let [first, second, third] = [(); 3].map(|()| Witness::default());
     let (mut sender, mut receiver) = spsc::channel(1);
     for (waker, before) in [(&second, &first), (&third, &second), (&first, &third)] {
@@ -1129,7 +1127,7 @@ fn the_same_waker_is_kept_once() {
     assert_eq!(receiver.try_recv(), Ok(1));
 }
 
-/// Known bug 28: a waker is dropped when it can no longer be needed.
+/// A waker is dropped when it can no longer be needed: it would keep a whole task alive.
 #[test]
 fn no_waker_outlives_its_end() {
     // The receiver's waker, when the receiver is dropped before the sender.
@@ -1160,7 +1158,7 @@ fn no_waker_outlives_its_end() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// Known bug 28: a closed receiver never waits again, so it drops its waker.
+/// A closed receiver never waits again, so it drops its waker.
 #[test]
 fn a_closed_receiver_keeps_no_waker() {
     let witness = Witness::default();
@@ -1171,7 +1169,7 @@ fn a_closed_receiver_keeps_no_waker() {
     assert_eq!(sender.try_send(1), Err(TrySendError::Closed(1)));
 }
 
-/// Known bug 28: a dropped `recv` future drops its waker, because the waker would keep the waiting task alive.
+/// A dropped `recv` future drops its waker, because the waker would keep the waiting task alive.
 #[test]
 fn a_cancelled_recv_leaves_no_waker_behind() {
     let witness = Witness::default();
@@ -1215,10 +1213,10 @@ fn a_late_wake_up_is_harmless() {
     assert_eq!(Arc::strong_count(&hooks), 1);
 }
 
-// --- wakers that use their channel (known bug 29) -------------------------------------------------------------------
+// --- wakers that use their channel, so no lock may be held -----------------------------------------------------------
 
 #[test]
-fn the_wake_up_receives() {
+fn the_wake_up_may_receive() {
     let _watchdog = watchdog();
     for closed in [false, true] {
         let (mut sender, receiver) = spsc::channel(1);
@@ -1244,7 +1242,7 @@ fn the_wake_up_receives() {
 }
 
 #[test]
-fn the_wake_up_sends() {
+fn the_wake_up_may_send() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = spsc::channel(1);
     sender.try_send(0).unwrap();
@@ -1263,7 +1261,7 @@ fn the_wake_up_sends() {
 }
 
 #[test]
-fn the_wake_up_drops_its_end() {
+fn the_wake_up_may_drop_its_end() {
     let _watchdog = watchdog();
     let drops = Drops::default();
     let (mut sender, mut receiver) = spsc::channel(2);
@@ -1290,9 +1288,9 @@ fn the_wake_up_drops_its_end() {
     assert_eq!(Arc::strong_count(&hooks), 1);
 }
 
-/// The item or the end arrives while the receiver clones the waker, after its first look.
+/// The item or the end arrives while the receiver clones the waker, after its first check.
 #[test]
-fn the_clone_of_the_receivers_waker_sends() {
+fn the_clone_of_the_receivers_waker_may_send() {
     let _watchdog = watchdog();
     for dropped in [false, true] {
         let (mut sender, mut receiver) = spsc::channel(1);
@@ -1313,9 +1311,9 @@ fn the_clone_of_the_receivers_waker_sends() {
     }
 }
 
-/// There is room, or the end comes, while the sender clones the waker, after its first look.
+/// There is room, or the end comes, while the sender clones the waker, after its first check.
 #[test]
-fn the_clone_of_the_senders_waker_receives() {
+fn the_clone_of_the_senders_waker_may_receive() {
     let _watchdog = watchdog();
     for dropped in [false, true] {
         let (mut sender, mut receiver) = spsc::channel(1);
@@ -1350,7 +1348,7 @@ fn the_clone_of_the_senders_waker_receives() {
 
 /// The `Drop` of a replaced waker uses the other end.
 #[test]
-fn the_drop_of_a_replaced_waker_uses_the_other_end() {
+fn the_drop_of_a_replaced_waker_may_use_the_other_end() {
     let _watchdog = watchdog();
     for dropped in [false, true] {
         let (mut sender, mut receiver) = spsc::channel(1);
@@ -1399,7 +1397,7 @@ fn the_drop_of_a_replaced_waker_uses_the_other_end() {
 
 /// An end is dropped, and the `Drop` of its waker uses the other end.
 #[test]
-fn the_drop_of_an_ends_waker_uses_the_other_end() {
+fn the_drop_of_an_ends_waker_may_use_the_other_end() {
     let _watchdog = watchdog();
     for dropped in [false, true] {
         let drops = Drops::default();
@@ -1427,7 +1425,7 @@ fn the_drop_of_an_ends_waker_uses_the_other_end() {
 
 // --- two threads ----------------------------------------------------------------------------------------------------
 
-/// Known bugs 16 and 21, for every way to block in a send: the item is given back, whenever the close comes.
+/// No sender stays blocked, for every way to block in a send: the item is given back, whenever the close comes.
 #[test]
 fn a_blocked_sender_is_released_by_the_close() {
     let _watchdog = watchdog();
@@ -1479,10 +1477,10 @@ fn a_blocked_receiver_is_released_by_the_close() {
     }
 }
 
-/// Known bug 19: a sender that a panic drops closes the channel. Its items are received, then the end; the job's handle
-/// reports the panic.
+/// A sender that a panic drops closes the channel. Its items are received, then the end. The panic does not look like a
+/// normal end: the job's handle reports it.
 #[test]
-fn a_panic_of_the_sender_closes() {
+fn a_sender_dropped_by_a_panic_closes_the_channel() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (mut sender, mut receiver) = spsc::channel(2);
@@ -1495,9 +1493,9 @@ fn a_panic_of_the_sender_closes() {
     assert!(matches!(job.outcome().wait(), Err(JoinError::Panicked(panic)) if panic.message() == "the sender's panic"));
 }
 
-/// Known bug 22: the receiver is dropped during the first send. The item is either given back or dropped once.
+/// The receiver is dropped during the first send. The item is either given back or dropped once, and never leaked.
 #[test]
-fn the_receiver_goes_during_the_first_send() {
+fn a_receiver_dropped_during_the_first_send_leaks_nothing() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let (drops, witness) = (Drops::default(), Witness::default());
@@ -1516,9 +1514,9 @@ fn the_receiver_goes_during_the_first_send() {
     }
 }
 
-/// Known bugs 27 and 30: the waker is registered or replaced while the item arrives.
+/// The waker is registered or replaced while the item arrives. The last waker is woken, and its wake-up is not lost.
 #[test]
-fn waiting_while_sending() {
+fn a_receiver_that_starts_to_wait_during_a_send_is_woken() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let [old, new] = [(); 2].map(|()| Witness::default());
@@ -1546,7 +1544,7 @@ fn waiting_while_sending() {
 
 /// The same for the sender: room is made while the sender begins to wait.
 #[test]
-fn waiting_while_receiving() {
+fn a_sender_that_starts_to_wait_as_room_is_made_is_woken() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let [old, new] = [(); 2].map(|()| Witness::default());
@@ -1574,9 +1572,9 @@ fn waiting_while_receiving() {
     }
 }
 
-/// Known bug 20: a `recv` is dropped while its item is handed over.
+/// A `recv` that is dropped while its item is handed over does not destroy the item.
 #[test]
-fn giving_up_recv_while_sending() {
+fn a_recv_dropped_during_a_send_loses_nothing() {
     let _watchdog = watchdog();
     for _ in 0..ROUNDS {
         let witness = Witness::default();
@@ -1592,7 +1590,7 @@ fn giving_up_recv_while_sending() {
 
 /// The same for the sender: a `send` is dropped while room is made. Its item never arrives, and the next item does.
 #[test]
-fn giving_up_send_while_receiving() {
+fn a_send_dropped_as_room_is_made_sends_nothing() {
     let _watchdog = watchdog();
     for _ in 0..ROUNDS {
         let (drops, witness) = (Drops::default(), Witness::default());
@@ -1611,7 +1609,7 @@ fn giving_up_send_while_receiving() {
 /// An item whose send returned `Ok` is received, unless the receiver was dropped. After the receiver has seen the end,
 /// no send returns `Ok`.
 #[test]
-fn what_was_sent_before_the_close_is_received() {
+fn items_sent_before_the_close_are_received() {
     let _watchdog = watchdog();
     for round in 0..ROUNDS {
         let drops = Drops::default();
@@ -1656,7 +1654,7 @@ fn what_was_sent_before_the_close_is_received() {
 
 /// Two threads send a number back and forth through two channels of size one; one thread awaits, the other blocks.
 #[test]
-fn ping_pong() {
+fn two_threads_can_exchange_numbers() {
     let _watchdog = watchdog();
     let (mut to, mut from_here) = spsc::channel(1);
     let (mut back, mut from_there) = spsc::channel(1);
@@ -1752,7 +1750,7 @@ fn in_three_threads<E: Send + 'static>(mut half: Half<E>, work: fn(Half<E>, u32)
 
 /// Both ends work in all ways and move between threads: every item arrives once, in order.
 #[test]
-fn stress() {
+fn every_item_arrives_once_and_in_order() {
     let _watchdog = watchdog();
     for size in [1, 2, 3, 7, 64] {
         for seed in 0..4 {
@@ -1776,7 +1774,7 @@ fn stress() {
 
 /// One thread sends and another receives as fast as they can: the items arrive unchanged.
 #[test]
-fn a_long_stream() {
+fn a_long_stream_arrives_unchanged() {
     let _watchdog = watchdog();
     for size in [1, 3, 64] {
         let (mut sender, mut receiver) = spsc::channel(size);

@@ -1,12 +1,10 @@
 //! The event loop: `block_on`, `EventLoop`, tasks and their handles, `call_soon`, the current loop and its default
 //! pool.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
-#![allow(clippy::no_effect_underscore_binding, reason = "it is dropped with what has captured it")]
+#![allow(clippy::no_effect_underscore_binding, reason = "a captured value is dropped with its closure")]
 #![allow(clippy::waker_clone_wake, reason = "each way to wake is tried")]
 
 use crate::helpers::event_loop::*;
@@ -64,7 +62,8 @@ fn into_future_is_called_with_the_loop_current() {
     assert_says(&own.block_on(threaded(own_name)), "the-loops-own");
 }
 
-/// A task that is left over is not polled again, and its future is dropped on this thread before `block_on` returns.
+/// A task that is left over at the end is not polled again. Its future is dropped on this thread before `block_on`
+/// returns.
 #[test]
 fn left_over_tasks_are_dropped_at_the_end_on_this_thread() {
     let _watchdog = watchdog();
@@ -143,7 +142,7 @@ fn the_loop_of_block_on_is_fresh() {
         assert!(first.is_closed() && !LoopHandle::current().is_closed());
         let (value, dropped) = traced();
         first.call_soon(move || drop(value));
-        // Dropped in the call itself.
+        // The closed loop drops the callback in `call_soon` itself.
         assert!(dropped.try_recv().is_ok());
     });
 }
@@ -157,7 +156,7 @@ fn block_on_inside_a_running_loop_panics() {
         assert_says(&panic_of(|| block_on(async move { drop(value) })), "await");
         assert!(dropped.try_recv().is_ok());
         assert_says(&panic_of(|| EventLoop::new().block_on(ready(()))), "await");
-        // Also in a nested call on this thread.
+        // Also in a function that `sync_call` runs on this thread.
         assert_says(&panic_of(|| threaded(|| block_on(ready(()))).sync_call()), "await");
     };
     block_on(async move {
@@ -177,7 +176,7 @@ fn block_on_inside_a_running_loop_panics() {
         receiver.await.unwrap();
         assert_eq!(spawn(ready(1)).await, 1);
     });
-    // Allowed again when the loop has ended.
+    // `block_on` is allowed again when the loop has ended.
     assert_eq!(block_on(ready(1)), 1);
 }
 
@@ -292,24 +291,24 @@ fn tasks_live_on_until_the_next_call() {
     assert!(!event_loop.handle().is_closed());
 }
 
-/// What is submitted between two calls runs in the next call, whichever thread submits it.
+/// Code that is submitted between two calls runs in the next call, whichever thread submits it.
 #[test]
-fn what_is_submitted_between_two_calls_runs_in_the_next() {
+fn code_submitted_between_two_calls_runs_in_the_next() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
     for from_another_thread in [false, true, true] {
         let (sender, order) = mpsc::channel();
-        let hand_in = || {
+        let submit = || {
             let [first, second, third] = [(); 3].map(|()| sender.clone());
             handle.call_soon(move || first.send("soon").unwrap());
             handle.spawn(async move { second.send("task").unwrap() }).detach();
             handle.call_later(Duration::ZERO, move || third.send("later").unwrap());
         };
         if from_another_thread {
-            meanwhile(hand_in);
+            meanwhile(submit);
         } else {
-            hand_in();
+            submit();
         }
         assert!(order.try_recv().is_err());
         let mut seen = event_loop.block_on(async { [soon(&order).await, soon(&order).await, soon(&order).await] });
@@ -320,7 +319,7 @@ fn what_is_submitted_between_two_calls_runs_in_the_next() {
 
 /// Dropping the loop drops its tasks and callbacks at once, on this thread, and runs none of them.
 #[test]
-fn dropping_the_loop_drops_all_that_is_in_it() {
+fn dropping_the_loop_drops_its_tasks_and_callbacks() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
@@ -445,7 +444,7 @@ fn a_task_may_be_local() {
 
 /// The outcome distinguishes a value, a panic and a cancellation.
 #[test]
-fn the_outcome_says_what_became_of_it() {
+fn the_outcome_tells_a_value_from_a_panic_and_a_cancellation() {
     let _watchdog = watchdog();
     block_on(async {
         assert_eq!(spawn(async { "value" }).outcome().await.unwrap(), "value");
@@ -495,7 +494,7 @@ fn a_task_that_panics_does_not_stop_the_loop() {
     });
 }
 
-/// Known bug 13: the `Drop` of a result, of a payload, or of a future panics, and the loop goes on.
+/// A panic in the `Drop` of a result, of a payload, or of a future does not end the loop.
 #[test]
 fn a_drop_that_panics_does_not_stop_the_loop() {
     let _watchdog = watchdog();
@@ -589,17 +588,17 @@ fn a_detached_task_runs_on() {
 
 /// `cancel` returns false for a task that has finished, and does not drop the result.
 #[test]
-fn cancelling_is_too_late_when_it_has_finished() {
+fn a_finished_task_cannot_be_cancelled() {
     let _watchdog = watchdog();
     block_on(async {
         let task = spawn(async { 1 });
         assert!(!task.is_finished());
-        until("it has finished", || task.is_finished()).await;
+        until("the task has finished", || task.is_finished()).await;
         assert!(!task.cancel());
         assert!(task.is_finished());
         assert_eq!(task.await, 1);
         let task = spawn(async { quiet_panic("too late") });
-        until("it has finished", || task.is_finished()).await;
+        until("the task has finished", || task.is_finished()).await;
         assert!(!task.cancel());
         assert_eq!(panic_in(task).await, "too late");
         // A task that can be cancelled.
@@ -607,13 +606,12 @@ fn cancelling_is_too_late_when_it_has_finished() {
         turns().await;
         assert!(!task.is_finished());
         assert!(task.cancel());
-        until("it has finished", || task.is_finished()).await;
+        until("the task has finished", || task.is_finished()).await;
         assert!(!task.cancel());
     });
 }
 
-/// Known bug 33: a future that is not `Send` is polled and dropped on the loop's thread only, although its handle
-/// moves.
+/// A future that is not `Send` is polled and dropped on the loop's thread only, even if another thread cancels it.
 #[test]
 fn a_future_stays_on_the_loops_thread() {
     let _watchdog = watchdog();
@@ -731,7 +729,7 @@ fn a_task_may_cancel_itself() {
     });
 }
 
-/// Known bug 29: a future's `Drop` may wake, drop and spawn tasks of the loop.
+/// A future's `Drop` may wake, drop and spawn tasks of the loop: no lock is held while it runs.
 #[test]
 fn a_futures_drop_may_use_the_loop() {
     let _watchdog = watchdog();
@@ -854,9 +852,9 @@ fn many_tasks_are_polled_in_the_order_of_their_wakes() {
     assert_eq!(*polled.borrow(), wanted);
 }
 
-/// Known bug 31: a wake-up during the task's own poll is not lost, by this thread or by another.
+/// A wake-up during the task's own poll, by this thread or by another, is not lost.
 #[test]
-fn woken_during_its_own_poll() {
+fn a_wake_up_during_the_tasks_own_poll_is_not_lost() {
     let _watchdog = watchdog();
     block_on(async {
         for from_elsewhere in [false, true] {
@@ -879,9 +877,9 @@ fn woken_during_its_own_poll() {
     });
 }
 
-/// Known bug 30: a wake-up that comes while the loop goes to sleep is not lost.
+/// A wake-up is not lost if it comes between the loop's last check and its sleep.
 #[test]
-fn a_wake_up_while_it_goes_to_sleep_is_not_lost() {
+fn a_wake_up_while_the_loop_goes_to_sleep_is_not_lost() {
     let _watchdog = watchdog();
     let (requests, take) = mpsc::channel::<oneshot::Sender<usize>>();
     let other = thread::spawn(move || {
@@ -906,9 +904,9 @@ fn a_wake_up_while_it_goes_to_sleep_is_not_lost() {
     other.join().unwrap();
 }
 
-/// Known bug 34: a task's poll may consume the thread's park token.
+/// A task's poll may consume the thread's park token, and the wake-up that came with the token is not lost.
 #[test]
-fn a_task_may_eat_the_park_token() {
+fn a_task_may_consume_the_park_token() {
     let _watchdog = watchdog();
     block_on(async {
         for round in 0..50 {
@@ -961,7 +959,7 @@ fn foreign_unparks_poll_nothing() {
     assert!(polls <= 2 && probe.polls() <= 1, "{polls} and {} polls", probe.polls());
 }
 
-/// Known bugs 28 and 32: a waker that outlives its task or its loop does no harm, and keeps no future alive.
+/// A waker that outlives its task or its loop does no harm when it is woken, and keeps no future alive.
 #[test]
 fn a_waker_may_outlive_everything() {
     let _watchdog = watchdog();
@@ -1110,7 +1108,7 @@ fn yielding_lets_the_others_run() {
     assert_eq!(order, "abcabcabc");
 }
 
-/// Known bug 36: a task that is always ready does not starve timers, other tasks, or callbacks of other threads.
+/// A task that is always ready does not starve timers, other tasks, or callbacks of other threads.
 #[test]
 fn an_always_ready_task_starves_nobody() {
     let _watchdog = watchdog();
@@ -1174,7 +1172,7 @@ fn an_idle_loop_sleeps() {
     };
     // The thread sleeps when its switches have not changed for a while.
     let mut before = switches();
-    block_until("it sleeps", || {
+    block_until("the loop sleeps", || {
         thread::sleep(20 * MILLI);
         let last = std::mem::replace(&mut before, switches());
         last == before && of_status(&thread, "State:").starts_with('S')
@@ -1232,7 +1230,7 @@ fn call_soon_may_call_soon() {
     let count = Arc::new(AtomicUsize::new(0));
     block_on(async {
         again(Arc::clone(&count));
-        until("it has been called some times", || count.load(Ordering::SeqCst) > 10).await;
+        until("the callback has run some times", || count.load(Ordering::SeqCst) > 10).await;
         assert_eq!(threaded(|| 1).await, 1);
         sleep(MILLI).await;
     });
@@ -1305,9 +1303,10 @@ fn many_threads_submit_at_once() {
     assert_eq!((calls.load(Ordering::SeqCst), polls.load(Ordering::SeqCst)), (THREADS * TIMES, THREADS * TIMES));
 }
 
-/// Known bugs 14 and 32: what is submitted while the loop ends either runs or is dropped, and every handle resolves.
+/// Code that is submitted while the loop ends either runs or is dropped, and every handle resolves, even if the loop
+/// closes just after a thread has found it open.
 #[test]
-fn submitting_while_the_loop_ends() {
+fn code_submitted_while_the_loop_ends_runs_or_is_dropped() {
     let _watchdog = watchdog();
     for round in 0..200 {
         let living = Living::default();
@@ -1405,7 +1404,7 @@ fn without_a_loop_there_is_no_current_one() {
 /// Jobs and tasks inherit the current loop, and pass it on to the jobs and tasks that they start.
 #[test]
 fn the_current_loop_is_inherited() {
-    fn here() -> ThreadId {
+    fn ask_the_loop() -> ThreadId {
         let handle = LoopHandle::current();
         assert!(LoopHandle::try_current().is_some());
         let (sender, receiver) = mpsc::channel();
@@ -1418,23 +1417,23 @@ fn the_current_loop_is_inherited() {
         let loops_thread = thread::current().id();
         assert_eq!(thread_of(&LoopHandle::current()).await, loops_thread);
         assert_eq!(spawn(async { thread_of(&LoopHandle::current()).await }).await, loops_thread);
-        assert_eq!(threaded(here).await, loops_thread);
-        assert_eq!(threaded_separate(here).await, loops_thread);
-        assert_eq!(pool.spawn(here).await, loops_thread);
-        for job in pool.spawn_many([here, here]) {
+        assert_eq!(threaded(ask_the_loop).await, loops_thread);
+        assert_eq!(threaded_separate(ask_the_loop).await, loops_thread);
+        assert_eq!(pool.spawn(ask_the_loop).await, loops_thread);
+        for job in pool.spawn_many([ask_the_loop, ask_the_loop]) {
             assert_eq!(job.await, loops_thread);
         }
         // A job of a job, a job of a task, a task of a job.
         let inner = pool.clone();
-        assert_eq!(pool.spawn(move || inner.spawn(here).wait()).await, loops_thread);
-        assert_eq!(spawn(async { threaded(here).await }).await, loops_thread);
+        assert_eq!(pool.spawn(move || inner.spawn(ask_the_loop).wait()).await, loops_thread);
+        assert_eq!(spawn(async { threaded(ask_the_loop).await }).await, loops_thread);
         let task_of_a_job = || LoopHandle::current().spawn(async { thread_of(&LoopHandle::current()).await });
         assert_eq!(threaded(task_of_a_job).await.await, loops_thread);
         let (sender, receiver) = oneshot::channel();
-        LoopHandle::current().call_soon(|| sender.send(threaded(here).async_call()).unwrap());
+        LoopHandle::current().call_soon(|| sender.send(threaded(ask_the_loop).async_call()).unwrap());
         assert_eq!(receiver.await.unwrap().await, loops_thread);
         let (sender, receiver) = oneshot::channel();
-        LoopHandle::current().call_later(MILLI, || sender.send(threaded(here).async_call()).unwrap());
+        LoopHandle::current().call_later(MILLI, || sender.send(threaded(ask_the_loop).async_call()).unwrap());
         assert_eq!(receiver.await.unwrap().await, loops_thread);
     });
 }
@@ -1540,14 +1539,14 @@ fn without_a_loop_jobs_stay_in_their_pool() {
 fn a_loops_own_pool_has_its_size() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::builder().pool_size(3).build();
-    let both = Arc::new(Barrier::new(3));
+    let all = Arc::new(Barrier::new(3));
     // The jobs meet at the barrier, so there are three threads.
     let threads = event_loop.block_on(async {
         let jobs: Vec<_> = (0..3)
             .map(|_| {
-                let both = Arc::clone(&both);
+                let all = Arc::clone(&all);
                 threaded(move || {
-                    both.wait();
+                    all.wait();
                     thread::current().id()
                 })
                 .async_call()
@@ -1571,7 +1570,7 @@ fn a_loops_own_pool_has_its_size() {
             .collect();
         until("three run", || running.load(Ordering::SeqCst) == 3).await;
         turns().await;
-        assert_eq!(running.load(Ordering::SeqCst), 3, "more than its size");
+        assert_eq!(running.load(Ordering::SeqCst), 3, "more jobs run than the pool has threads");
         gate.open();
         offthread::gather(jobs).await
     });
@@ -1583,7 +1582,7 @@ fn a_loops_own_pool_has_its_size() {
 
 /// The `Debug` output starts with the type's name.
 #[test]
-fn debug_says_something() {
+fn debug_output_starts_with_the_types_name() {
     let _watchdog = watchdog();
     let event_loop = EventLoop::new();
     let handle = event_loop.handle();
@@ -1602,7 +1601,7 @@ fn debug_says_something() {
 
 /// A handle that is polled with one waker and then with another wakes the last one, and keeps no other waker.
 #[test]
-fn the_last_waker_of_a_handle_counts() {
+fn the_last_waker_of_a_handle_is_woken() {
     struct Count(AtomicUsize);
     impl std::task::Wake for Count {
         fn wake(self: Arc<Self>) {
@@ -1618,7 +1617,7 @@ fn the_last_waker_of_a_handle_counts() {
         assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_pending());
     }
     assert_eq!(Arc::strong_count(&first), 1, "the first waker is kept");
-    event_loop.block_on(until("it has finished", || task.is_finished()));
+    event_loop.block_on(until("the task has finished", || task.is_finished()));
     assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (0, 1));
     let waker = Arc::clone(&first).into();
     assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_ready());

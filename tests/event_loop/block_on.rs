@@ -1,7 +1,5 @@
 //! `block_on` and every other call that blocks a thread: no wake-up is lost, calls nest, and a wait costs few
 //! allocations and little CPU time.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
@@ -52,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count(new_size);
-        // SAFETY: `pointer` comes from `System`, with the same layout; the caller answers for `new_size`.
+        // SAFETY: `pointer` comes from `System`, with the same layout; the caller guarantees that `new_size` is valid.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
 }
@@ -87,15 +85,15 @@ fn wakes_itself(times: usize) -> impl Future<Output = usize> {
 }
 
 /// Consumes this thread's park token, if there is one, without waiting.
-fn eat_the_park_token() {
+fn consume_the_park_token() {
     thread::current().unpark();
     thread::park();
 }
 
-// --- what it returns ------------------------------------------------------------------------------------------------
+// --- results --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_ready_future() {
+fn block_on_returns_the_output_of_a_ready_future() {
     assert_eq!(block_on(ready(1)), 1);
     assert_eq!(block_on(async { "a value" }), "a value");
     assert!(block_on(async { Rc::new(1) }).eq(&Rc::new(1)));
@@ -173,7 +171,7 @@ fn a_panic_comes_out_and_the_thread_goes_on() {
 // --- waking ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn woken_from_another_thread() {
+fn a_wake_up_from_another_thread_is_not_lost() {
     let _watchdog = watchdog();
     let (wakers, take) = mpsc::channel::<(Waker, Arc<AtomicBool>)>();
     let other = thread::spawn(move || {
@@ -211,7 +209,7 @@ fn woken_from_another_thread() {
 
 /// Many threads wake at once, again and again; the last wake-up is not lost.
 #[test]
-fn woken_by_many_threads() {
+fn the_last_of_many_wake_ups_is_not_lost() {
     let _watchdog = watchdog();
     let count = AtomicUsize::new(0);
     let (threads, times) = (4, 500);
@@ -300,9 +298,9 @@ fn foreign_unparks_are_ignored() {
     assert!(receiver.recv_blocking().is_err());
 }
 
-/// Known bug 34: code in the poll consumes the park token, and the wake-up is still not lost.
+/// Code in the poll may consume the park token, and the wake-up that came with the token is not lost.
 #[test]
-fn the_park_token_may_be_eaten_in_the_poll() {
+fn a_poll_may_consume_the_park_token() {
     let _watchdog = watchdog();
     for round in 0..50 {
         let mut polls = 0;
@@ -313,20 +311,20 @@ fn the_park_token_may_be_eaten_in_the_poll() {
             }
             let waker = cx.waker().clone();
             if round % 2 == 0 {
-                // Woken before the token is eaten.
+                // Woken before the token is consumed.
                 thread::spawn(move || waker.wake()).join().unwrap();
             } else {
                 waker.wake();
             }
-            eat_the_park_token();
+            consume_the_park_token();
             Poll::Pending
         }));
     }
 }
 
-/// Known bug 34, as it occurs in programs: a poll blocks in std while the wake-up comes.
+/// The same as it occurs in programs: a poll blocks in std, which consumes the park token of a wake-up.
 #[test]
-fn the_park_token_may_be_eaten_by_blocking_std_calls() {
+fn blocking_std_calls_may_consume_the_park_token() {
     let _watchdog = watchdog();
     for _ in 0..50 {
         let mut polls = 0;
@@ -378,7 +376,7 @@ fn a_park_token_from_before_is_no_wake_up() {
 
 /// Blocking calls inside a poll work, although they block everything else on the thread.
 #[test]
-fn blocking_calls_inside_a_poll() {
+fn blocking_calls_work_inside_a_poll() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let sum = block_on(async {
@@ -451,7 +449,7 @@ fn an_inner_wake_up_does_not_wake_the_outer_future() {
 
 /// `block_on` is allowed in a job, on a thread of a pool.
 #[test]
-fn block_on_in_a_job() {
+fn a_job_may_call_block_on() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let inner = pool.clone();
@@ -470,7 +468,7 @@ fn block_on_in_a_job() {
 
 /// The `Drop` of the future may block.
 #[test]
-fn blocking_in_the_futures_drop() {
+fn the_futures_drop_may_block() {
     struct Waits(Option<oneshot::Receiver<i32>>, Rc<Cell<i32>>);
     impl Future for Waits {
         type Output = ();
@@ -494,7 +492,7 @@ fn blocking_in_the_futures_drop() {
 
 /// A blocking call works in the destructor of a thread-local, even after the crate's own thread-locals were destroyed.
 #[test]
-fn blocking_while_the_thread_ends() {
+fn blocking_calls_work_while_the_thread_ends() {
     struct Blocks(RefCell<Option<mpsc::Sender<usize>>>);
     impl Drop for Blocks {
         fn drop(&mut self) {
@@ -528,7 +526,7 @@ fn blocking_while_the_thread_ends() {
 
 /// Threads that block at the same time do not disturb each other.
 #[test]
-fn many_threads_at_once() {
+fn many_threads_may_block_at_once() {
     let _watchdog = watchdog();
     let threads = 8;
     let barrier = Barrier::new(threads);
@@ -554,7 +552,7 @@ fn many_threads_at_once() {
     });
 }
 
-// --- what it costs --------------------------------------------------------------------------------------------------
+// --- costs ----------------------------------------------------------------------------------------------------------
 
 /// A ready future costs no allocation, after the thread's first call.
 #[test]
@@ -565,7 +563,7 @@ fn a_ready_future_costs_no_allocation() {
     }
 }
 
-/// A call of `block_on` does not allocate: each thread makes its waker once.
+/// Only the first wait of a thread allocates: it makes the thread's waker.
 #[test]
 fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
     let _watchdog = watchdog();
@@ -575,7 +573,7 @@ fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
     }
 }
 
-/// The same for a thread that sleeps, in each blocking call.
+/// The same for a thread that really sleeps, in each blocking call.
 #[test]
 fn blocking_costs_no_allocation_but_the_first_of_its_thread() {
     let _watchdog = watchdog();
@@ -714,7 +712,7 @@ fn a_job_is_one_allocation() {
         });
         assert_eq!(waited, 0);
         let (job, made, _) = counted(|| threaded(move || round).on(&pool).async_call());
-        assert_eq!(made, 1, "by way of threaded");
+        assert_eq!(made, 1, "with `threaded`");
         assert_eq!(job.wait(), round);
     }
     // The worker's side. A worker that goes idle shrinks the queue, so the count starts when it is idle.
@@ -753,7 +751,7 @@ fn a_call_on_this_thread_costs_no_allocation() {
 }
 
 /// A thread that waits for a long job uses little CPU time: for every way to wait, five waits of 200 ms take less than
-/// 10 ms.
+/// 100 ms.
 #[cfg(target_os = "linux")]
 #[test]
 fn waiting_takes_no_cpu_time() {
@@ -767,7 +765,7 @@ fn waiting_takes_no_cpu_time() {
         let before = cpu_time();
         (0..5).for_each(|_| wait());
         let used = cpu_time().saturating_sub(before);
-        // A second is waited for in all.
+        // The five waits last a second.
         assert!(used < Duration::from_millis(100), "{name} took {used:?} of CPU time");
     }
     let _watchdog = watchdog();

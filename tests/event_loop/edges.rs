@@ -52,7 +52,8 @@ fn a_long_chain_of_tasks_is_dropped() {
     assert_eq!(dropped.get(), 2 * (LINKS - 1));
 }
 
-/// On the loop's own thread, `cancel` drops the future in the call, even if the loop has not drained the task yet.
+/// On the loop's own thread, `cancel` drops the future in the call, even if the loop has not taken the task out of its
+/// inbox yet.
 #[test]
 fn a_task_still_in_the_inbox_is_dropped_in_the_cancelling_call() {
     let _watchdog = watchdog();
@@ -297,7 +298,7 @@ fn is_ready(sleep: &mut Sleep) -> bool {
 
 /// A sleep does not end early when its loop closes.
 #[test]
-fn no_sleep_is_cut_short_as_the_loop_closes() {
+fn no_sleep_ends_early_as_the_loop_closes() {
     struct Checks(Sleep, mpsc::Sender<bool>);
     impl Drop for Checks {
         fn drop(&mut self) {
@@ -386,18 +387,18 @@ fn waiting_for_the_runtime_that_drops_the_future_would_deadlock() {
         let (handle, sender) = (handle.clone(), sender.clone());
         on_drop(move || sender.send(handle.sync_wait(async {})).unwrap())
     };
-    let waits_in_the_end = waits();
+    let waits_when_ended = waits();
     handle
         .spawn(poll_fn(move |_| {
-            let _keeps = &waits_in_the_end;
+            let _keeps = &waits_when_ended;
             Poll::Ready(())
         }))
         .detach();
     assert!(matches!(results.recv(), Ok(Err(SyncWaitError::WouldDeadlock))));
     let (polled, has_polled) = mpsc::channel();
-    let waits_in_vain = waits();
+    let waits_when_cancelled = waits();
     let task = handle.spawn(async move {
-        let _keeps = waits_in_vain;
+        let _keeps = waits_when_cancelled;
         polled.send(()).unwrap();
         pending::<()>().await;
     });
@@ -478,7 +479,7 @@ fn a_branchs_waker_does_not_keep_the_parents() {
 
 /// A spawner may run the future at once, drop it, or panic.
 #[test]
-fn odd_spawners() {
+fn a_spawner_may_run_drop_or_panic() {
     let _watchdog = watchdog();
     let at_once = LoopHandle::from_spawner(block_on);
     let start = Instant::now();

@@ -111,7 +111,7 @@ fn a_foreign_executor_is_no_loop() {
 
 /// Handles, and contexts with their loop, of this crate work on a foreign executor.
 #[test]
-fn a_loop_of_ours_can_be_used_from_a_foreign_executor() {
+fn a_loop_of_this_crate_can_be_used_from_a_foreign_executor() {
     static ID: ContextVar<u32> = ContextVar::new();
     let _watchdog = watchdog();
     let (executor, thread) = Foreign::start();
@@ -164,7 +164,7 @@ fn tasks_run_on_the_other_runtime() {
 
 /// A task's handle works as on a loop of this crate: value, panic, cancel, detach. A panic does not reach the executor.
 #[test]
-fn handles_are_as_on_a_loop_of_ours() {
+fn handles_work_as_on_a_loop_of_this_crate() {
     let _watchdog = watchdog();
     let mut foreign = ForeignLoop::start();
     let (there, handle) = (foreign.id(), foreign.handle.clone());
@@ -183,7 +183,7 @@ fn handles_are_as_on_a_loop_of_ours() {
             let _value = value;
             future.await;
         });
-        block_until("it was polled", || probe.polls() == 1);
+        block_until("the future was polled", || probe.polls() == 1);
         assert!(!task.is_finished());
         if drop_it {
             drop(task);
@@ -197,7 +197,7 @@ fn handles_are_as_on_a_loop_of_ours() {
     }
 
     let finished = handle.spawn(ready(2));
-    block_until("it has finished", || finished.is_finished());
+    block_until("the task has finished", || finished.is_finished());
     assert!(!finished.cancel());
     assert_eq!(block_on(finished), 2);
     let (sender, receiver) = oneshot::channel();
@@ -241,7 +241,7 @@ fn calls_run_on_the_other_runtime() {
         let (value, dropped) = traced();
         let timer = handle.call_later(delay, move || {
             let _value = value;
-            panic!("it was cancelled");
+            panic!("a cancelled callback ran");
         });
         assert!(timer.cancel());
         assert!(!timer.cancel());
@@ -252,7 +252,7 @@ fn calls_run_on_the_other_runtime() {
 
 /// A thread can wait for a foreign loop as for a loop of this crate: it gets a value, a panic, or a time-out.
 #[test]
-fn a_thread_can_wait_for_it() {
+fn a_thread_can_wait_for_a_foreign_loop() {
     let _watchdog = watchdog();
     let mut foreign = ForeignLoop::start();
     let (there, handle) = (foreign.id(), foreign.handle.clone());
@@ -275,7 +275,7 @@ fn a_thread_can_wait_for_it() {
 
 /// A job that is cancelled while it waits for a foreign loop stops waiting; the executor drops the future.
 #[test]
-fn a_cancelled_job_waits_no_longer_for_it() {
+fn a_cancelled_job_stops_waiting_for_a_foreign_loop() {
     let _watchdog = watchdog();
     let mut foreign = ForeignLoop::start();
     let pool = ThreadPool::new(1);
@@ -341,7 +341,7 @@ fn a_runtime_that_drops_the_future_is_a_closed_loop() {
             matches!(handle.sync_wait(future), Err(SyncWaitError::LoopClosed))
         });
         if polled {
-            block_until("it was polled", || probe.polls() == 1);
+            block_until("the future was polled", || probe.polls() == 1);
         }
         foreign.executor.close();
         gate.open();
@@ -354,7 +354,7 @@ fn a_runtime_that_drops_the_future_is_a_closed_loop() {
 
 /// A task of a foreign loop that waits for its own loop gets `WouldDeadlock`.
 #[test]
-fn on_the_runtimes_own_thread_it_would_deadlock() {
+fn sync_wait_on_the_runtimes_own_thread_would_deadlock() {
     let _watchdog = watchdog();
     let mut foreign = ForeignLoop::start();
     let task = foreign.handle.spawn(async { LoopHandle::current().sync_wait(ready(1)) });
@@ -364,7 +364,7 @@ fn on_the_runtimes_own_thread_it_would_deadlock() {
 
 /// No lock is held while the spawner runs: the spawner may poll the future, use the handle, or start a loop.
 #[test]
-fn a_spawner_may_do_what_it_likes() {
+fn a_spawner_may_poll_use_the_handle_or_start_a_loop() {
     let _watchdog = watchdog();
     // Polls to the end in the call.
     let inline = LoopHandle::from_spawner(block_on);

@@ -5,10 +5,10 @@ mod helpers;
 
 mod basics;
 mod block_on;
-mod context;
-mod contexts;
+mod context_variables;
 mod edges;
 mod foreign;
+mod inherited_context;
 mod sync_await;
 mod time;
 mod timers;

@@ -1,6 +1,4 @@
 //! `sync_await` and `sync_wait`: a thread runs a future on a loop and blocks until it has a result or an error.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -135,7 +133,7 @@ fn a_panic_comes_back_too() {
     });
 }
 
-/// A `sync_await` of a `timeout` ends with the time-out, and leaves nothing running (known bug 37).
+/// A `sync_await` of a `timeout` ends with the time-out, and leaves no future running.
 #[test]
 fn sync_await_can_be_bounded_by_a_timeout() {
     let _watchdog = watchdog();
@@ -195,7 +193,7 @@ fn sync_await_can_be_nested() {
 
 /// A pool of one thread does not starve itself when its job waits for a future that waits for a job of that pool.
 #[test]
-fn a_pool_of_one_gets_through() {
+fn a_pool_of_one_thread_does_not_starve_itself() {
     fn down(levels: usize) -> usize {
         if levels == 0 { 0 } else { sync_await(threaded(move || down(levels - 1))) + 1 }
     }
@@ -224,7 +222,7 @@ fn a_pool_of_one_gets_through() {
 
 /// Waiting for a closed loop fails at once, and the future is never polled.
 #[test]
-fn a_closed_loop_says_so_at_once() {
+fn waiting_for_a_closed_loop_fails_at_once() {
     let _watchdog = watchdog();
     let closed = [block_on(async { LoopHandle::current() }), EventLoop::new().handle()];
     for handle in closed {
@@ -308,9 +306,10 @@ fn a_loop_between_two_calls_is_waited_for() {
     assert!(other.join().unwrap().is_ok());
 }
 
-/// Known bug 14: the loop closes while a future is submitted, and the waiting thread gets a value or an error.
+/// The loop closes just after a thread has found it open and is about to submit a future. The thread gets a value or an
+/// error.
 #[test]
-fn waiting_while_the_loop_ends() {
+fn a_wait_that_begins_while_the_loop_ends_gets_a_result() {
     let _watchdog = watchdog();
     for round in 0..200 {
         let living = Living::default();
@@ -343,7 +342,7 @@ fn waiting_while_the_loop_ends() {
 
 /// On the loop's own thread, `sync_wait` returns `WouldDeadlock`, wherever it is called.
 #[test]
-fn on_the_loops_own_thread_it_would_deadlock() {
+fn sync_wait_on_the_loops_own_thread_would_deadlock() {
     fn check() {
         let (value, dropped) = traced();
         let probe = Probe::default();
@@ -460,7 +459,7 @@ fn a_cancelled_job_waits_no_longer() {
 
 /// A job that was cancelled before it starts to wait does not wait.
 #[test]
-fn a_job_that_was_cancelled_before_it_waits() {
+fn a_job_cancelled_before_it_waits_does_not_wait() {
     let _watchdog = watchdog();
     block_on(async {
         let (start, started) = oneshot::channel();
@@ -495,7 +494,7 @@ fn a_job_that_was_cancelled_before_it_waits() {
 
 /// A cancel that comes as the future ends leaks nothing, and the job stops waiting.
 #[test]
-fn cancelled_while_the_future_ends() {
+fn a_cancel_while_the_future_ends_leaks_nothing() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     for round in 0..100 {
@@ -550,7 +549,7 @@ fn only_the_waiting_job_is_cancelled() {
         first.send(1).unwrap();
         third.send(3).unwrap();
         assert_eq!(kept.await, 1);
-        until("the thread was let go", || no_job.is_finished()).await;
+        until("the thread has stopped waiting", || no_job.is_finished()).await;
         assert_eq!(no_job.join().unwrap(), 3);
     });
 }
@@ -559,7 +558,7 @@ fn only_the_waiting_job_is_cancelled() {
 
 /// Without a loop, `sync_await` runs the future on this thread, as `block_on` does.
 #[test]
-fn without_a_loop_it_is_block_on() {
+fn without_a_loop_sync_await_is_block_on() {
     let _watchdog = watchdog();
     let check = || {
         let here = thread::current().id();
@@ -620,7 +619,7 @@ fn without_a_loop_a_cancelled_job_waits_no_longer() {
 
 /// Each error's message names the reason.
 #[test]
-fn errors_say_what_is_wrong() {
+fn error_messages_name_the_reason() {
     let _watchdog = watchdog();
     let handle = EventLoop::new().handle();
     let closed = handle.sync_wait(ready(1)).unwrap_err();

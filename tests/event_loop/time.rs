@@ -1,6 +1,4 @@
 //! `sleep`, `sleep_until` and `timeout`: they never end early, never overflow, and leave nothing behind.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -30,7 +28,7 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
 
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Durations that may overflow when they are added to an `Instant` (known bug 35).
+/// Durations that may overflow when they are added to an `Instant`.
 fn durations_without_end() -> [Duration; 7] {
     [
         Duration::MAX,
@@ -139,7 +137,7 @@ fn sleeps_end_in_the_order_of_their_deadlines() {
 
 /// Ten thousand sleeps at once, on several threads, and none ends early.
 #[test]
-fn many_sleeps() {
+fn many_sleeps_are_never_too_short() {
     let _watchdog = watchdog();
     thread::scope(|scope| {
         for thread in 0..4_u32 {
@@ -160,7 +158,7 @@ fn many_sleeps() {
     });
 }
 
-/// Known bug 35: every duration may be `Duration::MAX`, which means never, and does not panic.
+/// Every duration may be `Duration::MAX`, which means never. The addition to the current time does not overflow.
 #[test]
 fn durations_without_end_never_end() {
     let _watchdog = watchdog();
@@ -184,7 +182,7 @@ fn durations_without_end_never_end() {
         assert!(poll_once(receiver.recv_timeout(duration)).is_pending());
         assert_eq!(sender.send_blocking_timeout(3, duration), Ok(()));
         assert_eq!(block_on(receiver.recv_timeout(duration)), Ok(3));
-        // With a receiver that waits first.
+        // The channel is full, and its receiver is slow.
         sender.try_send(4).unwrap();
         let other = thread::spawn(move || {
             block_on(sleep(MILLI));
@@ -197,7 +195,7 @@ fn durations_without_end_never_end() {
 }
 
 #[test]
-fn a_deadline_far_away() {
+fn a_deadline_far_away_neither_fires_nor_panics() {
     let witness = Witness::default();
     for years in [1, 100, 200] {
         if let Some(deadline) = Instant::now().checked_add(Duration::from_secs(years * 31_557_600)) {
@@ -208,7 +206,7 @@ fn a_deadline_far_away() {
     assert_eq!((witness.wakes(), witness.kept()), (0, 0));
 }
 
-/// Known bug 28: the timer keeps no waker of a dropped sleep.
+/// The timer keeps no waker of a dropped sleep: the waker would keep a whole task alive.
 #[test]
 fn a_dropped_sleep_leaves_no_waker_behind() {
     let witness = Witness::default();
@@ -226,9 +224,9 @@ fn a_dropped_sleep_leaves_no_waker_behind() {
     }
 }
 
-/// Known bug 27: the last waker is woken, and earlier wakers are dropped at once.
+/// The last waker is woken, not the first, and earlier wakers are dropped at once.
 #[test]
-fn the_last_waker_counts() {
+fn the_last_waker_is_woken() {
     let _watchdog = watchdog();
     let [first, second] = [(); 2].map(|()| Witness::default());
     let mut sleep = sleep(30 * MILLI);
@@ -264,7 +262,7 @@ fn a_sleep_may_move() {
     assert!(start.elapsed() >= 10 * MILLI);
 }
 
-/// Known bug 29: a waker may use the timer when it is woken and when it is dropped.
+/// A waker may use the timer when it is woken and when it is dropped: no lock is held meanwhile.
 #[test]
 fn a_waker_may_use_the_timer() {
     struct Sleeps(Mutex<Option<Sleep>>, Mutex<mpsc::Sender<&'static str>>);
@@ -332,7 +330,7 @@ fn a_future_that_ends_in_time_returns_its_output() {
 }
 
 #[test]
-fn a_future_that_is_late_is_elapsed() {
+fn a_late_future_returns_elapsed() {
     let _watchdog = watchdog();
     for duration in [Duration::ZERO, MILLI, 10 * MILLI] {
         let start = Instant::now();
@@ -376,9 +374,9 @@ fn a_future_in_a_timeout_is_polled_when_it_is_woken() {
     assert_eq!(polls, 100);
 }
 
-/// Known bug 37: at the time-out the future is dropped.
+/// At the time-out the future is dropped, and does not go on running.
 #[test]
-fn the_future_is_dropped_with_its_time() {
+fn a_late_future_is_dropped() {
     struct Tells(mpsc::Sender<()>);
     impl Drop for Tells {
         fn drop(&mut self) {
@@ -407,7 +405,7 @@ fn the_future_is_dropped_with_its_time() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// Known bug 37 for jobs: a late job is cancelled.
+/// The same for jobs: at the time-out a job is cancelled.
 #[test]
 fn a_late_job_is_cancelled() {
     let _watchdog = watchdog();
@@ -448,7 +446,7 @@ fn a_receive_with_a_limit_wakes_its_task() {
 }
 
 #[test]
-fn a_panic_inside_comes_out() {
+fn a_panic_of_the_future_comes_out_of_the_timeout() {
     let _watchdog = watchdog();
     let panic = catch_unwind(|| {
         block_on(timeout(Duration::from_secs(1000), async {

@@ -1,12 +1,10 @@
 //! The event loop's timers: `call_later`, and `sleep` in tasks. `time.rs` tests what `sleep` and `timeout` promise
 //! under any executor.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
-#![allow(clippy::no_effect_underscore_binding, reason = "it is dropped with what has captured it")]
+#![allow(clippy::no_effect_underscore_binding, reason = "a captured value is dropped with its closure")]
 
 use crate::helpers::event_loop::*;
 use offthread::{
@@ -20,7 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Durations that may overflow when they are added to an `Instant` (known bug 35).
+/// Durations that may overflow when they are added to an `Instant`.
 const WITHOUT_END: [Duration; 5] = [
     Duration::MAX,
     Duration::from_secs(u64::MAX),
@@ -102,7 +100,7 @@ fn ten_thousand_sleeps_are_never_early() {
 
 /// Pending sleeps are not polled, and are dropped with their loop.
 #[test]
-fn ten_thousand_live_sleeps() {
+fn ten_thousand_pending_sleeps_are_not_polled() {
     let _watchdog = watchdog();
     let living = Living::default();
     block_on(async {
@@ -136,7 +134,7 @@ fn a_cancelled_call_is_never_made() {
                 let (value, dropped) = traced();
                 let timer = handle.call_later(delay, move || {
                     let _value = value;
-                    panic!("it was cancelled");
+                    panic!("a cancelled callback ran");
                 });
                 // The loop has not run in between.
                 let cancel = || (timer.cancel(), timer.cancel());
@@ -151,7 +149,7 @@ fn a_cancelled_call_is_never_made() {
 
 /// `cancel` returns false after the callback has run.
 #[test]
-fn cancelling_is_too_late_when_it_was_called() {
+fn a_timer_that_has_fired_cannot_be_cancelled() {
     let _watchdog = watchdog();
     block_on(async {
         for delay in [Duration::ZERO, MILLI] {
@@ -174,7 +172,7 @@ fn cancelling_is_too_late_when_it_was_called() {
 /// A timer is cancelled just as it is due: either `cancel` returns true and the callback does not run, or false and it
 /// runs.
 #[test]
-fn cancelled_as_it_is_due() {
+fn a_timer_cancelled_as_it_is_due_fires_or_is_cancelled() {
     let _watchdog = watchdog();
     block_on(async {
         for round in 0..100_u32 {
@@ -251,7 +249,7 @@ fn a_call_may_use_the_timers() {
                 inner.call_later(MILLI, || sender.send("the third").unwrap());
             });
         });
-        give.send(handle.call_later(LONG, || panic!("it was cancelled"))).unwrap();
+        give.send(handle.call_later(LONG, || panic!("a cancelled callback ran"))).unwrap();
         assert_eq!(receiver.await, Ok("the third"));
     });
 }
@@ -269,14 +267,14 @@ fn a_call_that_calls_itself_starves_nobody() {
     let count = Arc::new(AtomicUsize::new(0));
     block_on(async {
         again(Arc::clone(&count));
-        until("it has been called some times", || count.load(Ordering::SeqCst) > 10).await;
+        until("the callback has run some times", || count.load(Ordering::SeqCst) > 10).await;
         sleep(MILLI).await;
         assert_eq!(spawn(async { 1 }).await, 1);
     });
     assert_eq!(Arc::strong_count(&count), 1);
 }
 
-/// Known bug 35: an endless delay neither overflows nor ends, and does not delay other timers.
+/// An endless delay neither overflows nor ends, and does not delay other timers.
 #[test]
 fn delays_without_end_never_end() {
     let _watchdog = watchdog();
@@ -320,7 +318,7 @@ fn an_earlier_timer_wakes_the_loop() {
     });
 }
 
-/// Known bug 36: a task that is always ready does not starve timers.
+/// A task that is always ready does not starve timers.
 #[test]
 fn a_busy_loop_is_on_time() {
     let _watchdog = watchdog();
@@ -389,13 +387,13 @@ fn a_sleep_may_move_between_loops() {
     let _watchdog = watchdog();
     let start = Instant::now();
     let mut first = EventLoop::new();
-    // Its loop is not running.
+    // The sleep's loop is not running.
     let begun = first.block_on(async { begin(10 * MILLI) });
     block_on(begun);
-    // Its loop has ended.
+    // The sleep's loop has ended.
     let begun = block_on(async { begin(10 * MILLI) });
     thread::spawn(move || block_on(async { spawn(begun).await })).join().unwrap();
-    // It began without a loop.
+    // The sleep began without a loop.
     let begun = begin(10 * MILLI);
     first.block_on(begun);
     // Begun here, and awaited on another loop, while this loop runs.
@@ -409,7 +407,7 @@ fn a_sleep_may_move_between_loops() {
     assert!(start.elapsed() >= 50 * MILLI);
 }
 
-/// Known bugs 28 and 32: a sleep may outlive its loop, and its waker is not leaked.
+/// A sleep may outlive its loop. Then it neither uses the loop nor leaks its waker.
 #[test]
 fn a_sleep_may_outlive_its_loop() {
     let _watchdog = watchdog();
@@ -431,7 +429,7 @@ fn a_sleep_may_outlive_its_loop() {
     block_on(until("no waker is left", || Arc::strong_count(&wakes) == 1));
 }
 
-/// Known bugs 27 and 28 on a loop: the last waker is woken, no other is kept, and none is kept after the end.
+/// On a loop, the last waker of a sleep is woken, not the first. No other waker is kept, and none after the end.
 #[test]
 fn a_sleep_in_a_loop_keeps_the_last_waker() {
     let _watchdog = watchdog();
@@ -447,7 +445,7 @@ fn a_sleep_in_a_loop_keeps_the_last_waker() {
         }
         let mut short = sleep_until(Instant::now() + 20 * MILLI);
         if poll(&mut short, &first).is_pending() && poll(&mut short, &second).is_pending() {
-            until("it was woken", || second.0.load(Ordering::SeqCst) > 0).await;
+            until("the sleep has woken its waker", || second.0.load(Ordering::SeqCst) > 0).await;
             assert!(poll(&mut short, &second).is_ready());
         }
         until("no waker is left", || Arc::strong_count(&second) == 1).await;

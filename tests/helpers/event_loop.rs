@@ -35,7 +35,7 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Receives from a std channel while the loop runs.
 pub async fn soon<T>(channel: &mpsc::Receiver<T>) -> T {
     let mut value = None;
-    until("something came", || {
+    until("the channel has a value", || {
         value = channel.try_recv().ok();
         value.is_some()
     })
@@ -144,7 +144,7 @@ impl<T> Log<T> {
     }
 }
 
-/// Makes a future that stores its waker here at each poll, and is ready only after `make_ready`.
+/// Makes a future that stores its waker in the probe at each poll, and is ready only after `make_ready`.
 #[derive(Clone, Default)]
 pub struct Probe(Arc<ProbeState>);
 
@@ -171,7 +171,7 @@ impl Probe {
     }
 
     pub fn waker(&self) -> Waker {
-        self.0.waker.lock().unwrap().clone().expect("it has been polled")
+        self.0.waker.lock().unwrap().clone().expect("the future has been polled")
     }
 
     /// Makes the next poll return `Ready`, but wakes nobody.
@@ -196,7 +196,7 @@ pub fn text(payload: &(dyn Any + Send)) -> &str {
 #[track_caller]
 pub fn panic_of<R>(f: impl FnOnce() -> R) -> String {
     match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(_) => panic!("it should have panicked"),
+        Ok(_) => panic!("the code did not panic"),
         Err(payload) => text(&*payload).to_owned(),
     }
 }
@@ -211,7 +211,7 @@ pub async fn panic_in<F: Future>(future: F) -> String {
     let mut future = Box::pin(future);
     poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(_)) => panic!("it should have panicked"),
+        Ok(Poll::Ready(_)) => panic!("the future did not panic"),
         Err(payload) => Poll::Ready(text(&*payload).to_owned()),
     })
     .await

@@ -83,11 +83,11 @@ pub fn filled(kind: Kind, pool: &ThreadPool, max_size: usize) -> (IteratorWrappe
     stream = stream.max_size(max_size);
     assert!(poll_once(&mut stream).is_pending());
     start.open();
-    until("it is full", || watch.calls() >= max_size);
+    until("the buffer is full", || watch.calls() >= max_size);
     match kind {
-        Kind::Pool => until("it is paused", || all_are_idle(pool)),
+        Kind::Pool => until("the stream is paused", || all_are_idle(pool)),
         #[cfg(target_os = "linux")]
-        Kind::Separate => until("it is blocked", || {
+        Kind::Separate => until("the stream is blocked", || {
             let status =
                 |thread: std::path::PathBuf| std::fs::read_to_string(thread.join("status")).unwrap_or_default();
             threads_named(&name).into_iter().any(|thread| status(thread).contains("State:\tS"))
@@ -138,7 +138,7 @@ impl Watch {
         kind.stream(pool, move || make(watch.numbers()))
     }
 
-    /// The iterator. Each watch has one.
+    /// Makes the iterator. A watch makes at most one.
     pub fn numbers(&self) -> Numbers {
         self.0.makes.fetch_add(1, Ordering::SeqCst);
         Numbers { watch: self.clone(), bomb: false }
@@ -236,7 +236,7 @@ pub fn numbers(items: Vec<Item>) -> Vec<usize> {
     items.into_iter().map(|item| item.number).collect()
 }
 
-/// What the body of a generator returns.
+/// The return type of a generator's body.
 pub type Put<T> = Result<(), SendError<T>>;
 
 impl Kind {

@@ -237,6 +237,6 @@ pub fn assert_cancelled<R>(job: Job<R>) {
     match job.outcome().wait() {
         Err(JoinError::Cancelled) => {}
         Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it ran"),
+        Ok(_) => panic!("the job ran"),
     }
 }

@@ -1,8 +1,7 @@
 //! Blocking iterators as async streams: items, panics, threads and contexts. `close.rs` tests closing, and `pool.rs`
 //! tests iterables in pools.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
-//! which is not in this repository.
+//! Each test says what it forbids.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +23,7 @@ use std::time::Duration;
 
 /// Forbids that an item is lost, doubled or out of order, for every way to ask for it.
 #[test]
-fn every_item_in_its_order() {
+fn every_item_arrives_in_order() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -53,7 +52,7 @@ fn every_item_in_its_order() {
 
 /// Forbids that a way to make a stream yields other items than the iterator's.
 #[test]
-fn every_way_to_make_a_stream() {
+fn every_way_to_make_a_stream_yields_the_items() {
     let _watchdog = watchdog();
     assert_eq!(take_all(&mut threaded_iterable(|| 0..3)), [0, 1, 2]);
     assert_eq!(take_all(&mut IteratorWrapper::new(|| vec!["a", "b"])), ["a", "b"]);
@@ -195,7 +194,7 @@ fn invalid_settings_panic() {
     assert_eq!(watch.makes(), 0);
 }
 
-/// Forbids that a cancelled `next` loses an item (known bug 20).
+/// Forbids that a cancelled `next` loses an item, even one that was being handed over.
 #[test]
 fn next_is_cancel_safe() {
     let _watchdog = watchdog();
@@ -219,7 +218,7 @@ fn next_is_cancel_safe() {
 /// Forbids that `next_many` takes more than its limit, returns 0 before the end, or changes the items already in the
 /// vector.
 #[test]
-fn next_many_takes_what_there_is() {
+fn next_many_takes_the_available_items() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -245,7 +244,7 @@ fn next_many_takes_what_there_is() {
         assert!(witness.poll(&mut asking).is_pending());
         gate.open();
         witness.wait();
-        until("there is one", || witness.poll(&mut asking).is_ready());
+        until("there is an item", || witness.poll(&mut asking).is_ready());
         drop(asking);
         items.extend(take_all(&mut stream));
         assert_eq!(items, [0, 1]);
@@ -283,8 +282,7 @@ fn poll_next_implements_a_stream_trait() {
     }
 }
 
-/// Forbids that the last waker is not woken (known bug 27), or that a waker is kept when it is no longer needed (known
-/// bug 28).
+/// Forbids that the first waker is woken instead of the last, or that a waker is kept when it is no longer needed.
 #[test]
 fn the_last_waker_is_woken() {
     let _watchdog = watchdog();
@@ -318,7 +316,7 @@ fn the_last_waker_is_woken() {
 
 /// Forbids that a stream loses an item when it moves between threads.
 #[test]
-fn a_stream_moves_between_threads() {
+fn a_stream_may_move_between_threads() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -346,9 +344,9 @@ fn a_stream_moves_between_threads() {
 
 // --- panics ---------------------------------------------------------------------------------------------------------
 
-/// Forbids that a panic in `make` is lost, or looks like an end (known bug 19).
+/// Forbids that a panic in `make` is lost, or looks like an end.
 #[test]
-fn a_panic_in_make() {
+fn a_panic_in_make_comes_out_once() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -361,10 +359,10 @@ fn a_panic_in_make() {
     }
 }
 
-/// Forbids that a panic in `next` is lost or looks like an end (known bug 19), overtakes items, or leaks the iterator;
-/// and that the iterator is called again.
+/// Forbids that a panic in `next` is lost or looks like an end, overtakes items, or leaks the iterator; and that the
+/// iterator is called again.
 #[test]
-fn a_panic_in_next() {
+fn a_panic_in_next_comes_out_once_and_after_the_items() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -413,7 +411,7 @@ fn a_panic_keeps_its_payload() {
 
 /// Forbids that a panic in the iterator's `Drop` after the last item looks like an end, or overtakes items.
 #[test]
-fn a_panic_in_the_iterators_drop() {
+fn a_panic_in_the_iterators_drop_comes_out_once_and_after_the_items() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -431,7 +429,7 @@ fn a_panic_in_the_iterators_drop() {
 
 /// Forbids that an iterator that panics in `next` and in its `Drop` aborts the process, or ends a thread of the pool.
 #[test]
-fn two_panics() {
+fn two_panics_of_an_iterator_do_not_abort() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -523,7 +521,7 @@ fn the_thread_of_a_separate_iterator_ends_with_it() {
 
 /// Forbids that `sync_call` iterates on another thread, runs ahead of its consumer, or loses a panic of the iterator.
 #[test]
-fn sync_call_iterates_here() {
+fn sync_call_iterates_on_the_callers_thread() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -598,13 +596,13 @@ fn the_pool_is_the_given_the_loops_the_jobs_or_the_global_one() {
     assert_says(&of_job.spawn(by_hand).wait(), "ht-of-job");
 }
 
-// --- what is inside -------------------------------------------------------------------------------------------------
+// --- context and loop -----------------------------------------------------------------------------------------------
 
 static ID: ContextVar<u32> = ContextVar::new();
 
 /// Forbids that `make` or `next` miss the context in which the stream was started, or change the caller's context.
 #[test]
-fn the_context_goes_inside() {
+fn the_iterator_runs_in_its_starters_context() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -634,7 +632,7 @@ fn the_context_goes_inside() {
 
 /// Forbids that the iterator's code lacks the current loop, or that its `sync_await` runs on another loop.
 #[test]
-fn the_current_loop_goes_inside() {
+fn the_iterator_has_its_starters_current_loop() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -680,14 +678,14 @@ fn sync_await_in_a_closed_stream_is_cancelled() {
             let mut stream = kind.stream(&pool, make);
             block_on(async {
                 assert!(poll_once(&mut stream).is_pending());
-                turn_until("it waits", || begun.try_recv().is_ok()).await;
+                turn_until("the iterator waits", || begun.try_recv().is_ok()).await;
                 if drops {
                     drop(stream);
                 } else {
                     stream.close().await;
                 }
                 let mut told = None;
-                turn_until("it was told", || {
+                turn_until("the iterator was told", || {
                     told = reported.try_recv().ok();
                     told.is_some()
                 })
@@ -695,7 +693,7 @@ fn sync_await_in_a_closed_stream_is_cancelled() {
                 assert_eq!(told, Some(true));
             });
         }
-        // Without a loop, `sync_await` panics and says why.
+        // Without a loop, the `sync_await` unwinds, and the thread goes on.
         let gate = Gate::default();
         let begin = gate.clone();
         let wait = move || {
@@ -712,7 +710,7 @@ fn sync_await_in_a_closed_stream_is_cancelled() {
 
 /// Forbids that reading a stream, or waiting for a job, inside another stream hangs in a pool of one thread.
 #[test]
-fn a_stream_in_a_stream() {
+fn a_stream_may_be_read_inside_a_stream() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -727,7 +725,7 @@ fn a_stream_in_a_stream() {
 
 /// Forbids that a stream needs more than a waker from its executor.
 #[test]
-fn under_a_foreign_executor() {
+fn a_stream_works_under_a_foreign_executor() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (executor, thread) = Foreign::start();
@@ -766,7 +764,7 @@ fn under_a_foreign_executor() {
 
 /// Forbids that a stream without an item blocks the loop that awaits it.
 #[test]
-fn the_loop_goes_on_meanwhile() {
+fn a_stream_without_an_item_does_not_block_the_loop() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {

@@ -1,7 +1,6 @@
 //! Closing and dropping an iterable in each of its states; and `scope`.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
-//! which is not in this repository.
+//! Each test says what it forbids.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +51,7 @@ where
     });
     assert!(poll_once(&mut stream).is_pending());
     polled.open();
-    until("the iterator has come so far", || reached(&watch));
+    until("the iterator has reached the state", || reached(&watch));
     (stream, watch)
 }
 
@@ -103,7 +102,7 @@ fn in_make(kind: Kind) -> Case {
     let begin = inside.clone();
     let make = move |numbers| {
         begin.open();
-        until("it is told", is_cancelled);
+        until("the iterator is told", is_cancelled);
         numbers
     };
     Case::new(started(kind, &pool, make, |_| inside.is_open()), pool, 1)
@@ -115,7 +114,7 @@ fn in_next(kind: Kind) -> Case {
     let make = |numbers: Numbers| {
         numbers.inspect(|item| {
             if item.number == 2 {
-                until("it is told", is_cancelled);
+                until("the iterator is told", is_cancelled);
             }
         })
     };
@@ -223,55 +222,56 @@ fn close_each(kinds: &[Kind], makes: usize, state: fn(Kind) -> Case) {
     }
 }
 
-/// Forbids that closing a stream that was never polled runs `make`, waits for a thread (known bug 17), or leaks it.
+/// Forbids that closing a stream that was never polled runs `make`, waits for the thread that never started, or
+/// leaks the stream.
 #[test]
-fn not_started_yet() {
+fn a_stream_that_has_not_started_can_be_closed() {
     close_each(&BOTH, 0, not_started);
 }
 
-/// Forbids that closing a stream whose first turn is queued waits for that turn (known bug 18), or runs `make`.
+/// Forbids that closing a stream whose first turn is queued waits for that turn, or runs `make`.
 #[test]
-fn queued_behind_a_full_pool() {
+fn a_stream_queued_behind_a_full_pool_can_be_closed() {
     close_each(&[Kind::Pool], 0, queued);
 }
 
 /// Forbids the same for a later turn.
 #[test]
-fn queued_again_behind_a_full_pool() {
+fn a_stream_queued_again_behind_a_full_pool_can_be_closed() {
     close_each(&[Kind::Pool], 1, queued_again);
     close_each(&[Kind::Pool], 1, half_taken);
 }
 
 /// Forbids that closing a paused stream waits for a thread of its busy pool.
 #[test]
-fn paused() {
+fn a_paused_stream_can_be_closed() {
     close_each(&[Kind::Pool], 1, full);
     close_each(&[Kind::Pool], 1, almost_full);
 }
 
-/// Forbids that a separate iterator that is blocked on its full buffer stays blocked (known bugs 16, 21 and 25).
+/// Forbids that a separate iterator that is blocked on its full buffer stays blocked after a close.
 #[test]
-fn blocked_on_a_full_buffer() {
+fn a_stream_blocked_on_a_full_buffer_can_be_closed() {
     close_each(&[Kind::Separate], 1, full);
     close_each(&[Kind::Separate], 1, almost_full);
 }
 
 /// Forbids that a separate iterator goes on after the close when items were taken from its full buffer.
 #[test]
-fn separate_and_taken_from() {
+fn a_separate_stream_with_some_items_taken_can_be_closed() {
     close_each(&[Kind::Separate], 1, half_taken);
 }
 
 /// Forbids that `make` does not learn of the close, or that the iterator that `make` then returns is leaked.
 #[test]
-fn in_the_middle_of_being_made() {
+fn a_stream_can_be_closed_during_make() {
     close_each(&BOTH, 1, in_make);
 }
 
 /// Forbids that `next` is called after the stream was closed or dropped, or its pool was shut down, while `make` ran.
 /// In one case `next` would block for ever.
 #[test]
-fn closed_while_it_is_made_no_item_is_begun() {
+fn a_stream_closed_during_make_begins_no_item() {
     let _watchdog = watchdog();
     let shut_down: fn(IteratorWrapper<Item>, &Watch, &ThreadPool) = |stream, _, pool| {
         pool.shutdown();
@@ -285,7 +285,7 @@ fn closed_while_it_is_made_no_item_is_begun() {
                 let (begin, wait) = (inside.clone(), never.clone());
                 let make = move |numbers: Numbers| {
                     begin.open();
-                    until("it is told", is_cancelled);
+                    until("the iterator is told", is_cancelled);
                     let mut numbers = Some(numbers).filter(|_| !blocks);
                     std::iter::from_fn(move || {
                         let Some(numbers) = &mut numbers else {
@@ -309,32 +309,32 @@ fn closed_while_it_is_made_no_item_is_begun() {
 
 /// Forbids that a running `next` does not learn of the close, or that its item is leaked.
 #[test]
-fn in_the_middle_of_making_an_item() {
+fn a_stream_can_be_closed_during_next() {
     close_each(&BOTH, 1, in_next);
 }
 
 /// Forbids that the untaken items of an iterator that has ended are leaked.
 #[test]
-fn made_and_not_taken() {
+fn a_stream_with_untaken_items_can_be_closed() {
     close_each(&BOTH, 1, made);
 }
 
 /// Forbids that closing after the end hangs or changes anything.
 #[test]
-fn after_the_end() {
+fn a_stream_can_be_closed_after_its_end() {
     close_each(&BOTH, 1, ended);
 }
 
 /// Forbids that closing after a panic hangs, or that the panic comes out again.
 #[test]
-fn after_a_panic() {
+fn a_stream_can_be_closed_after_a_panic() {
     close_each(&BOTH, 1, panicked);
 }
 
 // --- waiting, or not ------------------------------------------------------------------------------------------------
 
 /// A stream whose iterator blocks inside `next` until the gate opens, and does not check `is_cancelled`.
-fn deaf(kind: Kind, pool: &ThreadPool) -> (IteratorWrapper<Item>, Watch, Gate) {
+fn unresponsive(kind: Kind, pool: &ThreadPool) -> (IteratorWrapper<Item>, Watch, Gate) {
     let gate = Gate::default();
     let wait = gate.clone();
     let make = move |numbers: Numbers| {
@@ -355,7 +355,7 @@ fn close_waits_for_an_iterator_that_is_busy() {
     let pool = ThreadPool::new(1);
     for kind in BOTH {
         for again in [false, true] {
-            let (mut stream, watch, gate) = deaf(kind, &pool);
+            let (mut stream, watch, gate) = unresponsive(kind, &pool);
             let [first, second] = [(); 2].map(|()| Witness::default());
             if again {
                 let mut given_up = Box::pin(stream.close());
@@ -369,7 +369,7 @@ fn close_waits_for_an_iterator_that_is_busy() {
             assert!(watch.end().is_none());
             gate.open();
             second.wait();
-            until("it is closed", || second.poll(&mut closing).is_ready());
+            until("the stream is closed", || second.poll(&mut closing).is_ready());
             assert!(watch.end().is_some());
             drop(closing);
             assert_eq!(first.wakes(), 0);
@@ -388,7 +388,7 @@ fn a_drop_does_not_wait() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
-        let (stream, watch, gate) = deaf(kind, &pool);
+        let (stream, watch, gate) = unresponsive(kind, &pool);
         drop(stream);
         assert!(watch.end().is_none());
         gate.open();
@@ -399,11 +399,11 @@ fn a_drop_does_not_wait() {
 
 /// Forbids that dropping a task with its stream waits for the iterator, or leaks it.
 #[test]
-fn a_task_dropped_with_its_stream() {
+fn a_task_may_be_dropped_with_its_stream() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
-        let (mut stream, watch, gate) = deaf(kind, &pool);
+        let (mut stream, watch, gate) = unresponsive(kind, &pool);
         block_on(async {
             let reading = spawn(async move {
                 while let Some(item) = stream.next().await {
@@ -444,9 +444,9 @@ fn an_iterator_is_not_cancelled_before_the_close() {
     }
 }
 
-/// Forbids that an item is dropped twice or never, at whatever moment the consumer is dropped (known bug 22).
+/// Forbids that an item is dropped twice or never, at whatever moment the consumer is dropped.
 #[test]
-fn the_consumer_goes_at_any_moment() {
+fn the_consumer_may_be_dropped_at_any_moment() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     for kind in BOTH {
@@ -466,7 +466,7 @@ fn the_consumer_goes_at_any_moment() {
                 assert!(watch.end().is_some() || watch.makes() == 0);
                 drop(stream);
             }
-            until("it is dropped", || watch.end().is_some() || watch.makes() == 0);
+            until("the iterator is dropped", || watch.end().is_some() || watch.makes() == 0);
             // If the iterator has ended, its last `next` made no item.
             watch.wait_for_the_end();
         }
@@ -474,9 +474,9 @@ fn the_consumer_goes_at_any_moment() {
     assert_at_rest(&pool);
 }
 
-/// Forbids that `make` runs after a close has returned that came as the stream started.
+/// Forbids that `make` runs after the return of a close that came as the stream started.
 #[test]
-fn closing_at_the_moment_of_the_start() {
+fn make_does_not_run_after_a_close_during_the_start() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -495,7 +495,7 @@ fn closing_at_the_moment_of_the_start() {
     }
 }
 
-// --- what panics, and what drops ------------------------------------------------------------------------------------
+// --- panics and drops -----------------------------------------------------------------------------------------------
 
 /// Forbids that `close` loses a panic in the iterator's `Drop`.
 #[test]
@@ -516,11 +516,11 @@ fn a_panic_in_the_iterators_drop_comes_out_of_close() {
 
 /// Forbids the same for a stream that is closed during `next`.
 #[test]
-fn a_panic_in_the_drop_of_a_busy_iterator() {
+fn a_panic_in_the_drop_of_a_busy_iterator_comes_out_of_close() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
-        let make = |numbers: Numbers| numbers.bomb().inspect(|_| until("it is told", is_cancelled));
+        let make = |numbers: Numbers| numbers.bomb().inspect(|_| until("the iterator is told", is_cancelled));
         let (mut stream, watch) = started(kind, &pool, make, |watch| watch.calls() == 1);
         assert_eq!(panic_of(|| block_on(stream.close())), "the iterator's end");
         assert_closed(&mut stream, &watch);
@@ -531,7 +531,7 @@ fn a_panic_in_the_drop_of_a_busy_iterator() {
 /// Forbids that a panic in the `Drop` of an iterator without a consumer aborts the process or ends a thread of the
 /// pool.
 #[test]
-fn a_panic_in_a_drop_that_nobody_waits_for() {
+fn a_panic_in_a_drop_without_a_consumer_ends_no_thread() {
     let _watchdog = watchdog();
     let threads = Threads::default();
     let pool = threads.watch(ThreadPool::builder().threads(1)).build();
@@ -543,7 +543,7 @@ fn a_panic_in_a_drop_that_nobody_waits_for() {
         let (stream, watch) = started(kind, &pool, Numbers::bomb, |watch| watch.calls() >= 1024);
         drop(stream);
         watch.wait_for_the_end();
-        let make = |numbers: Numbers| numbers.bomb().inspect(|_| until("it is told", is_cancelled));
+        let make = |numbers: Numbers| numbers.bomb().inspect(|_| until("the iterator is told", is_cancelled));
         let (stream, watch) = started(kind, &pool, make, |watch| watch.calls() == 1);
         drop(stream);
         watch.wait_for_the_end();
@@ -551,9 +551,9 @@ fn a_panic_in_a_drop_that_nobody_waits_for() {
     assert_eq!(thread_of(&pool), thread);
 }
 
-/// Forbids that an item whose `Drop` panics keeps other items, or the iterator, from being dropped (known bug 23).
+/// Forbids that an item whose `Drop` panics keeps other items, or the iterator, from being dropped.
 #[test]
-fn an_item_whose_drop_panics() {
+fn an_item_whose_drop_panics_leaks_nothing() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -576,7 +576,7 @@ fn an_item_whose_drop_panics() {
         // The item that is made during the close, which the iterator's thread drops.
         let make = |numbers: Numbers| {
             numbers.map(|item| {
-                until("it is told", is_cancelled);
+                until("the iterator is told", is_cancelled);
                 item.armed()
             })
         };
@@ -587,10 +587,9 @@ fn an_item_whose_drop_panics() {
     }
 }
 
-/// Forbids that an unreceived panic leaks its payload, or ends a thread when the payload's `Drop` panics (known bug
-/// 13).
+/// Forbids that an unreceived panic leaks its payload, or ends a thread when the payload's `Drop` panics.
 #[test]
-fn a_panic_that_nobody_takes() {
+fn an_unreceived_panic_leaks_nothing() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -604,7 +603,7 @@ fn a_panic_that_nobody_takes() {
         });
         assert!(poll_once(&mut stream).is_pending());
         polled.open();
-        until("it has panicked", || match kind {
+        until("the iterator has panicked", || match kind {
             Kind::Pool => all_are_idle(&pool),
             Kind::Separate => true,
         });
@@ -631,7 +630,7 @@ fn values_dropped_by_a_close_may_use_the_pool() {
                     let mut inner = IteratorWrapper::new(|| 0..).on(&pool);
                     until("there is an item", || poll_once(&mut inner).is_ready());
                     let mut closing = Box::pin(inner.close());
-                    until("it is closed", || Witness::default().poll(&mut closing).is_ready());
+                    until("the inner stream is closed", || Witness::default().poll(&mut closing).is_ready());
                     pool.spawn(|| ()).wait();
                     count.fetch_add(1, Ordering::SeqCst);
                 })
@@ -659,7 +658,7 @@ fn values_dropped_by_a_close_may_use_the_pool() {
 
 /// Forbids that `scope` returns another value than its body's, or returns before the iterator has been dropped.
 #[test]
-fn scope_gives_what_its_body_gives() {
+fn scope_returns_the_value_of_its_body() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -683,7 +682,7 @@ fn scope_gives_what_its_body_gives() {
 
 /// Forbids that a body that returns early, by `?`, leaks the iterator.
 #[test]
-fn an_early_return_from_a_scope() {
+fn an_early_return_from_a_scope_leaks_nothing() {
     async fn sum(items: &mut IteratorWrapper<Item>) -> Result<usize, String> {
         let mut sum = 0;
         while let Some(item) = items.next().await {
@@ -704,7 +703,7 @@ fn an_early_return_from_a_scope() {
 
 /// Forbids that `scope` fails when its body closes the stream, or reads it to its end.
 #[test]
-fn a_body_that_closes() {
+fn the_body_of_a_scope_may_close_the_stream() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -725,7 +724,7 @@ fn a_body_that_closes() {
 
 /// Forbids that a panic in the body is lost, or leaks the iterator.
 #[test]
-fn a_panic_in_a_body() {
+fn a_panic_in_the_body_of_a_scope_is_not_lost() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -748,7 +747,7 @@ fn a_panic_in_a_body() {
 
 /// Forbids that a scope that is dropped during its body, or during its close, leaks the iterator or hangs.
 #[test]
-fn a_scope_that_is_dropped() {
+fn a_dropped_scope_neither_leaks_nor_hangs() {
     type Scope = fn(IteratorWrapper<Item>) -> Pin<Box<dyn Future<Output = ()>>>;
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
@@ -763,7 +762,7 @@ fn a_scope_that_is_dropped() {
             |stream| Box::pin(stream.scope(async |_| ())),
         ];
         for body in bodies {
-            let (stream, watch, gate) = deaf(kind, &pool);
+            let (stream, watch, gate) = unresponsive(kind, &pool);
             let witness = Witness::default();
             let mut scope = body(stream);
             assert!(witness.poll(&mut scope).is_pending());
@@ -778,7 +777,7 @@ fn a_scope_that_is_dropped() {
 
 /// Forbids that a scope that was never polled runs `make` or its body, or leaks the iterator.
 #[test]
-fn a_scope_that_never_was_polled() {
+fn a_scope_that_was_never_polled_runs_nothing() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {

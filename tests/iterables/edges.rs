@@ -31,7 +31,7 @@ fn paused(pool: &ThreadPool, on_drop: impl FnOnce() + Send + 'static) -> Iterato
     };
     let mut stream = IteratorWrapper::new(make).on(pool).max_size(2);
     assert_eq!(take(&mut stream), Some(0));
-    until("it is paused", || all_are_idle(pool));
+    until("the stream is paused", || all_are_idle(pool));
     stream
 }
 
@@ -60,12 +60,12 @@ fn a_spare_thread_takes_no_jobs() {
             crowd.leave();
         }
     };
-    // When the worker takes the first job from the queue, it takes the others out with it.
+    // The worker takes all three jobs from the queue at once, together with the first.
     let jobs = pool.spawn_many((0..3).map(job));
     started.pass();
     drop(stream);
     watch.wait_for_the_end();
-    until("the spare one has ended", || pool.stats().threads == 1);
+    until("the spare thread has ended", || pool.stats().threads == 1);
     assert_eq!(crowd.most(), 1);
     go.open();
     jobs.into_iter().for_each(Job::wait);
@@ -74,7 +74,7 @@ fn a_spare_thread_takes_no_jobs() {
 /// Forbids that a shutdown drops a paused iterator before it cancels the queued job that the iterator's `Drop` waits
 /// for.
 #[test]
-fn shutdown_with_an_iterator_that_waits_for_a_queued_job() {
+fn during_a_shutdown_an_iterators_drop_may_wait_for_a_queued_job() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let slot = Arc::new(Mutex::new(None::<Job<()>>));
@@ -91,7 +91,7 @@ fn shutdown_with_an_iterator_that_waits_for_a_queued_job() {
 
 /// The same for an iterator whose `Drop` closes a queued stream.
 #[test]
-fn shutdown_with_an_iterator_that_closes_a_queued_stream() {
+fn during_a_shutdown_an_iterators_drop_may_close_a_queued_stream() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let slot = Arc::new(Mutex::new(None::<IteratorWrapper<u32>>));
@@ -110,7 +110,7 @@ fn shutdown_with_an_iterator_that_closes_a_queued_stream() {
 
 /// The same for an iterator whose `Drop` waits for a running job, which waits in `sync_await` to be cancelled.
 #[test]
-fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
+fn during_a_shutdown_an_iterators_drop_may_wait_for_a_job_in_sync_await() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let done = Gate::default();
@@ -135,7 +135,7 @@ fn shutdown_with_an_iterator_that_waits_for_a_job_in_sync_await() {
 /// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items,
 /// although a job is queued.
 #[test]
-fn a_quick_consumer_holds_nobody_up() {
+fn a_quick_consumer_delays_no_queued_job() {
     let _watchdog = watchdog();
     for max_size in [1, 2, 4] {
         let pool = ThreadPool::new(1);
@@ -149,7 +149,7 @@ fn a_quick_consumer_holds_nobody_up() {
                 let _ = poll_once(&mut stream);
             }
         });
-        until("it runs", || made.load(SeqCst) > 100);
+        until("the iterator runs", || made.load(SeqCst) > 100);
         for _ in 0..500 {
             let made_inside = Arc::clone(&made);
             let job = pool.spawn(move || made_inside.load(SeqCst));
@@ -163,7 +163,7 @@ fn a_quick_consumer_holds_nobody_up() {
 
 /// Forbids that a job is left to a worker that is dropping the payload of an unreceived panic.
 #[test]
-fn a_payload_that_waits_for_a_job() {
+fn a_payloads_drop_may_wait_for_a_job() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let (dropped, entered, go) = (Gate::default(), Gate::default(), Gate::default());
@@ -190,7 +190,7 @@ fn a_payload_that_waits_for_a_job() {
 
 /// The same for the value of a context variable whose last copy the stream owns.
 #[test]
-fn a_context_that_waits_for_a_job() {
+fn a_contexts_drop_may_wait_for_a_job() {
     type Value = Arc<Mutex<dyn Send>>;
     static VALUE: ContextVar<Value> = ContextVar::new();
     let _watchdog = watchdog();
@@ -217,7 +217,7 @@ fn a_context_that_waits_for_a_job() {
 
 /// Forbids that a panic of the consumer's waker ends the iterator.
 #[test]
-fn a_waker_that_panics() {
+fn a_waker_that_panics_does_not_end_the_iterator() {
     struct Panics(AtomicBool, Gate);
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
@@ -280,7 +280,7 @@ fn an_armed_item_does_not_cut_the_close_short() {
     }
 }
 
-/// Forbids that a cancelled `close` keeps its waker (known bug 28), or that a second `close` then waits for ever.
+/// Forbids that a cancelled `close` keeps its waker, or that a second `close` then waits for ever.
 #[test]
 fn a_close_that_is_given_up_keeps_no_waker() {
     let _watchdog = watchdog();
@@ -339,10 +339,10 @@ fn drain_probe() {
     let mut stream = IteratorWrapper::new(|| 0..5).on(&pool);
     assert!(poll_once(&mut stream).is_pending());
     go.open();
-    until("it drains", || pool.is_closed());
+    until("the pool is closed", || pool.is_closed());
     drop(stream);
     drainer.wait();
-    println!("the probe has seen it all");
+    println!("the probe has passed");
 }
 
 /// Forbids that a job drains its pool, and is not woken when the last queued turn is withdrawn.
@@ -350,5 +350,5 @@ fn drain_probe() {
 #[test]
 fn a_drain_is_woken_when_a_turn_is_withdrawn() {
     let output = confined_child("drain_probe", 1000, 4);
-    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
 }

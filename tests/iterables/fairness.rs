@@ -249,7 +249,7 @@ fn last_in_first_out(tasks: Vec<Task>) {
 
 /// Forbids: under another executor, an endless reader or sender keeps another task from running.
 #[test]
-fn tasks_run_beside_an_endless_reader_elsewhere() {
+fn other_executors_run_tasks_beside_an_endless_reader_or_sender() {
     let _watchdog = watchdog();
     for executor in [run_queue, last_in_first_out] {
         for direction in ["receives", "sends", "reads a stream"] {
@@ -298,7 +298,7 @@ fn tasks_run_beside_an_endless_reader_elsewhere() {
 
 /// Forbids: under another executor, a time-out around an endless reader does not fire.
 #[test]
-fn a_timeout_fires_elsewhere() {
+fn other_executors_fire_a_timeout_around_an_endless_reader() {
     let _watchdog = watchdog();
     for executor in [run_queue, last_in_first_out] {
         executor(vec![Box::pin(async {
@@ -317,7 +317,7 @@ fn a_timeout_fires_elsewhere() {
 
 /// Forbids: repeated sleeps of zero length, like Python's `asyncio.sleep(0)`, keep other tasks from running.
 #[test]
-fn a_sleep_of_nothing_lets_others_run() {
+fn a_sleep_of_zero_lets_other_tasks_run() {
     let _watchdog = watchdog();
     block_on(async {
         let ran = std::rc::Rc::new(std::cell::Cell::new(0));

@@ -38,7 +38,7 @@ fn blocked(kind: Kind, pool: &ThreadPool, max_size: usize) -> (IteratorWrapper<I
     stream = stream.max_size(max_size);
     assert!(poll_once(&mut stream).is_pending());
     start.open();
-    until("it is full", || watch.calls() == max_size + 1);
+    until("the buffer is full", || watch.calls() == max_size + 1);
     if kind == Kind::Pool {
         // This job runs on a spare thread, once `put` waits.
         hold(pool, 1).into_iter().for_each(Running::finish);
@@ -62,7 +62,7 @@ fn assert_cut_off(mut stream: IteratorWrapper<Item>, watch: &Watch, items: std::
 
 /// Forbids that an item is lost, doubled or out of order, for every way to ask for it.
 #[test]
-fn every_item_in_its_order() {
+fn every_item_arrives_in_order() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -152,7 +152,7 @@ fn the_bound_is_exact() {
 /// Forbids that producer and consumer wait for each other, with a buffer for one item; and that generators which are
 /// read in turn starve a pool of one thread, also inside a job of that pool.
 #[test]
-fn two_generators_in_lockstep_in_a_pool_of_one() {
+fn two_generators_in_lockstep_do_not_starve_a_pool_of_one_thread() {
     fn read(pool: &ThreadPool, max_size: usize) {
         let mut streams: Vec<_> = (0..2)
             .map(|n| threaded_generator(move |out| (n..).try_for_each(|n| out.put(n))).on(pool).max_size(max_size))
@@ -177,7 +177,7 @@ fn two_generators_in_lockstep_in_a_pool_of_one() {
 
 /// Forbids that an error before the first item is lost, or that the stream goes on after it.
 #[test]
-fn an_error_before_the_first_item() {
+fn an_error_before_the_first_item_is_not_lost() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -196,7 +196,7 @@ fn an_error_before_the_first_item() {
 /// Forbids that an error which the body itself made ends the stream in another way than `Ok`, or that the error's item
 /// arrives or leaks.
 #[test]
-fn an_error_of_the_body_is_its_end() {
+fn an_error_of_the_body_ends_the_stream() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -253,7 +253,7 @@ fn a_yielder_may_be_lent_to_another_thread() {
         });
         stream = stream.max_size(2);
         assert!(matches!(poll_once(&mut stream), Poll::Pending | Poll::Ready(Some(0))));
-        until("it is full", || put.load(Ordering::SeqCst) >= 3);
+        until("the buffer is full", || put.load(Ordering::SeqCst) >= 3);
         if kind == Kind::Pool {
             pool.shutdown();
         }
@@ -264,7 +264,7 @@ fn a_yielder_may_be_lent_to_another_thread() {
 
 /// Forbids that a generator runs in another pool than the given one, or on a thread with another name.
 #[test]
-fn where_it_runs() {
+fn a_generator_runs_in_the_chosen_pool_or_thread() {
     let _watchdog = watchdog();
     let name = |out: &mut Yielder<String>| out.put(own_name());
     assert_eq!(take_all(&mut threaded_generator_separate(name).name("gen-own")), ["gen-own"]);
@@ -287,7 +287,7 @@ fn where_it_runs() {
 
 /// Forbids that a body sees another context than that of the first poll, or changes the context of the first poll.
 #[test]
-fn the_context_of_the_first_poll() {
+fn a_body_runs_in_the_context_of_the_first_poll() {
     static VAR: ContextVar<i32> = ContextVar::new();
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
@@ -339,7 +339,7 @@ fn a_body_may_await() {
 /// Forbids that a close, or a `scope`, waits for ever for a `put` that waits for room, or returns before the locals of
 /// the body have been dropped; and that an item leaks.
 #[test]
-fn close_while_put_waits() {
+fn a_close_ends_a_put_that_waits() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -402,7 +402,7 @@ fn put_after_the_close_gives_the_item_back() {
 
 /// Forbids that a body that waits for its cancellation, or for a future, does not learn of a close.
 #[test]
-fn close_is_seen_inside() {
+fn a_body_learns_of_the_close() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -468,7 +468,7 @@ fn a_panic_comes_after_the_items() {
 /// Forbids that a panic in the `Drop` of a local, of a capture that never ran, or of an item that `put` gave back is
 /// lost, or ends more than its stream.
 #[test]
-fn a_panic_in_a_drop() {
+fn a_panic_in_a_drop_is_not_lost() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -515,7 +515,7 @@ fn a_job_runs_while_put_waits() {
 /// Forbids that a shutdown or a drain waits for ever for a `put` that waits for room, loses buffered items, or looks
 /// like the end.
 #[test]
-fn the_pools_end_while_put_waits() {
+fn the_end_of_the_pool_ends_a_put_that_waits() {
     let _watchdog = watchdog();
     for way in 0..3 {
         for max_size in [1, 4] {
@@ -540,7 +540,7 @@ fn the_pools_end_while_put_waits() {
 
 /// Forbids that `shutdown_timeout` waits for a body that blocks elsewhere, or does not count it.
 #[test]
-fn shutdown_timeout_counts_a_body() {
+fn shutdown_timeout_counts_a_running_body() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (started, end) = (Gate::default(), Gate::default());
@@ -560,7 +560,7 @@ fn shutdown_timeout_counts_a_body() {
 }
 
 /// Forbids that a drain waits for an endless generator whose consumer keeps up, or lets it put more than `max_size`
-/// items; and that `put` succeeds again.
+/// items; and that `put` succeeds again after it has failed.
 #[test]
 fn a_drain_ends_an_endless_generator() {
     let _watchdog = watchdog();
@@ -621,9 +621,9 @@ fn a_drain_waits_for_a_short_generator() {
     assert_eq!(take_all(&mut queued), [0, 1, 2, 3]);
 }
 
-/// Forbids that a shutdown runs a body whose turn is queued, or that a closed pool does.
+/// Forbids that a shutdown runs a body whose turn is queued, or that a closed pool runs a body.
 #[test]
-fn a_body_in_a_closed_pool() {
+fn a_body_does_not_run_in_a_closed_pool() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
@@ -644,7 +644,7 @@ fn a_body_in_a_closed_pool() {
 
 /// Forbids that a generator whose thread cannot be started looks like an empty one.
 #[test]
-fn no_thread_can_be_started() {
+fn a_generator_without_a_thread_panics() {
     let _watchdog = watchdog();
     // No system has so much memory for a stack.
     let pool = ThreadPool::builder().threads(1).stack_size(usize::MAX / 4).build();
@@ -654,7 +654,7 @@ fn no_thread_can_be_started() {
 
 // --- without a loop -------------------------------------------------------------------------------------------------
 
-/// Forbids that `sync_call` loses an item or hangs, of a generator that has started or not; or that it starts early.
+/// Forbids that `sync_call` loses an item, hangs, or starts the body early, whether or not the generator has started.
 #[test]
 fn sync_call_blocks_for_another_thread() {
     let _watchdog = watchdog();

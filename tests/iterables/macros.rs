@@ -7,7 +7,7 @@
     clippy::needless_arbitrary_self_type,
     clippy::needless_pass_by_value,
     clippy::unused_self,
-    reason = "the functions are odd on purpose; `without_warnings` has those that are not"
+    reason = "the functions are odd on purpose; `without_warnings` has functions that are not"
 )]
 
 use crate::helpers::iterables::*;
@@ -83,7 +83,7 @@ threaded_iterable! {
 
 /// Forbids that a macro refuses a plain function, or changes its items.
 #[test]
-fn plain_functions() {
+fn plain_functions_can_be_decorated() {
     let _watchdog = watchdog();
     each_way_and_pool(|| count(3), &[0, 1, 2]);
     each_way_and_pool(nothing, &[]);
@@ -125,7 +125,7 @@ mod outer {
 
 /// Forbids that a visibility, or a path in it, is lost.
 #[test]
-fn visibility_and_modules() {
+fn visibilities_and_paths_are_kept() {
     let _watchdog = watchdog();
     each_way_and_pool(outer::inner::public, &[0]);
     each_way_and_pool(outer::inner::of_the_crate, &[0, 1]);
@@ -134,7 +134,7 @@ fn visibility_and_modules() {
 
 /// Forbids that the macros do not work inside a function, or with other brackets.
 #[test]
-fn inside_a_function() {
+fn the_macros_work_inside_a_function() {
     const BASE: u32 = 40;
     threaded_iterable! {
         fn local(n: u32) -> impl Iterator<Item = u32> { BASE..BASE + n }
@@ -180,7 +180,7 @@ threaded_iterable! {
 
 /// Forbids that a macro refuses a return type that is an iterator, or changes its items.
 #[test]
-fn return_types() {
+fn any_return_type_that_is_an_iterator_is_accepted() {
     let _watchdog = watchdog();
     each_way_and_pool(concrete, &[1, 2]);
     each_way_and_pool(alias, &[3]);
@@ -207,17 +207,17 @@ threaded_iterable! {
     #[max_size(2)]
     fn alone(watch: Watch) -> impl Iterator<Item = Item> { watch.numbers() }
 
-    /// Before it.
+    /// Before `max_size`.
     #[max_size(3)]
     #[allow(dead_code)]
     fn between(watch: Watch) -> impl Iterator<Item = Item> { watch.numbers() }
 
     #[max_size(THREE + 1)]
-    /// After it.
+    /// After `max_size`.
     #[must_use]
     pub(crate) fn first(watch: Watch) -> impl Iterator<Item = Item> + Send { watch.numbers() }
 
-    /// Before it.
+    /// Before `max_size`.
     #[allow(dead_code)]
     #[max_size(5)]
     fn last(watch: Watch) -> Numbers { watch.numbers() }
@@ -246,7 +246,7 @@ impl Source {
 
 /// Forbids that `#[max_size]` has no effect, or applies to another function.
 #[test]
-fn max_size_in_the_macro() {
+fn max_size_in_the_macro_applies_to_its_function() {
     type Call = (Kind, usize, fn(Watch) -> IteratorWrapper<Item>);
     let _watchdog = watchdog();
     let calls: [Call; 9] = [
@@ -273,7 +273,7 @@ fn max_size_in_the_macro() {
             }
             let max_size = given.unwrap_or(max_size);
             let taken = usize::from(poll_once(&mut stream).is_ready());
-            until("it is full", || watch.calls() >= max_size && all_are_idle(&pool));
+            until("the buffer is full", || watch.calls() >= max_size && all_are_idle(&pool));
             // Gives the iterator time to make too many items.
             for round in 0..20 {
                 assert!(watch.calls() <= max_size + taken + 1, "not {max_size}, in round {round}");
@@ -342,7 +342,7 @@ threaded_iterable! {
 
 /// Forbids that generic parameters, bounds or `where` clauses are refused or lost.
 #[test]
-fn generic_functions() {
+fn generic_functions_can_be_decorated() {
     let _watchdog = watchdog();
     each_way_and_pool(|| flatten(vec![vec![vec![vec![1]], vec![vec![2], vec![3]]]]), &[vec![1], vec![2], vec![3]]);
     each_way_and_pool(|| reversed(["a", "b", "c"]), &["c", "b", "a"]);
@@ -402,7 +402,7 @@ impl<T: Clone + Send + 'static> Wrapper<T> {
 
 /// Forbids that a macro refuses one of these receivers, or a function without a receiver.
 #[test]
-fn methods() {
+fn methods_can_be_decorated() {
     let _watchdog = watchdog();
     let counter = || Counter { count: 2 };
     each_way_and_pool(|| Counter::all(2), &[Counter { count: 0 }, Counter { count: 1 }]);
@@ -418,7 +418,7 @@ fn methods() {
     each_way_and_pool(|| Wrapper("a").once(), &["a"]);
 }
 
-// --- when, and where ------------------------------------------------------------------------------------------------
+// --- start and thread -----------------------------------------------------------------------------------------------
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
@@ -440,7 +440,7 @@ fn the_body_runs_at_the_first_poll() {
 }
 
 threaded_iterable_separate! {
-    /// Need not be `Send`.
+    /// Returns an iterator that need not be `Send`.
     fn listener(a: u32) -> impl Iterator<Item = (u32, String)> {
         let a = std::rc::Rc::new(a);
         (0..2).map(move |n| (*a + n, own_name()))
@@ -461,7 +461,7 @@ impl Counter {
 
 /// Forbids that a separate thread lacks the name of its function, or the given one; or that it accepts a pool.
 #[test]
-fn separate_threads_have_the_function_s_name() {
+fn separate_threads_are_named_after_the_function() {
     let _watchdog = watchdog();
     let named = |number, name: &str| (number, name.to_owned());
     assert_eq!(take_all(&mut listener(1)), [named(1, "listener"), named(2, "listener")]);
@@ -494,7 +494,7 @@ mod shadowed {
 
 /// Forbids that the macros depend on names at the call site.
 #[test]
-fn shadowed_names() {
+fn shadowed_names_do_no_harm() {
     let _watchdog = watchdog();
     each_way(shadowed::one, &[0]);
     each_way(shadowed::two, &[0, 1]);
@@ -509,13 +509,13 @@ pub mod without_warnings {
     use std::sync::Arc;
 
     threaded_iterable! {
-        /// By value, though the body only looks at it.
+        /// Takes its argument by value, although the body only reads it.
         pub fn parts(path: PathBuf) -> impl Iterator<Item = String> {
             let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
             parts.into_iter()
         }
 
-        /// Keeps `_permit` until the end of its making.
+        /// Keeps `_permit` until the iterator has been made.
         #[max_size(2)]
         pub fn with_permit(_permit: Arc<u32>, _: String, mut items: Vec<u32>) -> std::vec::IntoIter<u32> {
             items.push(1);
@@ -528,7 +528,7 @@ pub mod without_warnings {
     pub struct Thing(u32);
 
     impl Thing {
-        /// Makes one.
+        /// Makes a thing.
         #[must_use]
         pub const fn new(number: u32) -> Self {
             Self(number)
@@ -539,7 +539,7 @@ pub mod without_warnings {
             pub fn up(self) -> impl Iterator<Item = u32> { 0..self.0 }
             /// By `Arc`.
             pub fn of_arc(self: Arc<Self>) -> impl Iterator<Item = u32> + Send { 0..self.0 }
-            /// Does not use it.
+            /// Does not use `self`.
             pub fn unused(self) -> std::ops::Range<u32> { 0..1 }
         }
         threaded_iterable_separate! {
@@ -552,7 +552,7 @@ pub mod without_warnings {
 
 /// Forbids that the functions of `without_warnings` do not work.
 #[test]
-fn without_warnings_it_works_too() {
+fn the_functions_without_warnings_work() {
     use without_warnings as them;
     let _watchdog = watchdog();
     each_way_and_pool(|| them::parts("a/b".into()), &["a".to_owned(), "b".to_owned()]);
@@ -565,7 +565,7 @@ fn without_warnings_it_works_too() {
 
 /// Forbids that a stream of a decorated function does not work in a `scope`.
 #[test]
-fn in_a_scope() {
+fn a_decorated_function_works_in_a_scope() {
     let _watchdog = watchdog();
     let watch = Watch::default();
     let first = block_on(alone(watch.clone()).scope(async |items| items.next().await.unwrap().number));

@@ -65,7 +65,7 @@ fn ten_thousand_short_streams_need_two_threads() {
 
 /// Forbids that streams that are read in turn need more than one thread, from outside or in a job of the same pool.
 #[test]
-fn eight_streams_in_lockstep_in_a_pool_of_one() {
+fn eight_streams_in_lockstep_need_one_thread() {
     fn read(pool: &ThreadPool, max_size: usize) {
         let mut streams: Vec<_> =
             (0..8).map(|n| IteratorWrapper::new(move || n..).on(pool).max_size(max_size)).collect();
@@ -158,7 +158,7 @@ fn a_resumed_stream_goes_to_the_back_of_the_queue() {
     let note = add("stream");
     let mut stream = IteratorWrapper::new(move || (0..).inspect(move |_| note())).on(&pool).max_size(2);
     let first = usize::from(poll_once(&mut stream).is_ready());
-    until("it is paused", || order.lock().unwrap().len() >= 2 + first && all_are_idle(&pool));
+    until("the stream is paused", || order.lock().unwrap().len() >= 2 + first && all_are_idle(&pool));
     let held = hold(&pool, 1);
     order.lock().unwrap().clear();
     let before = pool.spawn(add("before"));
@@ -201,7 +201,7 @@ fn the_size_holds_for_streams() {
 
 /// Forbids that a turn is counted as a job, however the turn ends.
 #[test]
-fn turns_count_nowhere() {
+fn turns_are_not_counted_as_jobs() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     assert_eq!(take_all(&mut IteratorWrapper::new(|| 0..50).on(&pool).max_size(2)).len(), 50);
@@ -224,7 +224,7 @@ fn turns_count_nowhere() {
 
 /// Forbids that a `next` that waits for a job of its own pool of one thread, or blocks in a channel, starves the pool.
 #[test]
-fn an_iterator_that_blocks_is_replaced() {
+fn an_iterator_that_blocks_does_not_starve_its_pool() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let item = |number: usize| threaded(move || number).async_call().wait();
@@ -255,7 +255,7 @@ fn a_paused_iterator_is_dropped_on_a_thread_of_its_pool() {
                 assert!(watch.end().is_some());
             }
             drop(stream);
-            until("it is dropped", || watch.end().is_some());
+            until("the iterator is dropped", || watch.end().is_some());
             assert!(queued.iter().all(|job| !job.is_finished()));
             assert_says(&watch.end().unwrap().1, "ht-paused");
             release(held);
@@ -268,7 +268,7 @@ fn a_paused_iterator_is_dropped_on_a_thread_of_its_pool() {
 
 /// Forbids that a job hangs when it closes a stream of its own pool of one thread.
 #[test]
-fn a_job_closes_a_stream_of_its_own_pool() {
+fn a_job_may_close_a_stream_of_its_own_pool() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (mut stream, watch) = filled(Kind::Pool, &pool, 4);
@@ -293,7 +293,7 @@ fn assert_cut_off(mut stream: IteratorWrapper<Item>, watch: &Watch, items: std::
 /// Forbids that a shutdown waits for a paused stream or loses its buffered items, or that the consumer sees a normal
 /// end.
 #[test]
-fn shutdown_with_a_paused_one() {
+fn a_shutdown_cuts_a_paused_stream_off() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let (stream, watch) = filled(Kind::Pool, &pool, 4);
@@ -306,7 +306,7 @@ fn shutdown_with_a_paused_one() {
 
 /// Forbids that a shutdown runs a queued turn, or that its consumer hangs or sees a normal end.
 #[test]
-fn shutdown_with_a_queued_one() {
+fn a_shutdown_cuts_a_queued_stream_off() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (mut again, again_watch) = filled(Kind::Pool, &pool, 4);
@@ -348,7 +348,7 @@ fn a_stream_does_not_start_in_a_closed_pool() {
 
 /// Forbids that a running iterator does not learn of a shutdown, or that the shutdown does not wait for the iterator.
 #[test]
-fn shutdown_tells_a_running_one() {
+fn a_shutdown_asks_a_running_iterator_to_stop() {
     let _watchdog = watchdog();
     let (pool, watch) = (ThreadPool::new(1), Watch::default());
     let (begun, told) = (Gate::default(), Gate::default());
@@ -357,7 +357,7 @@ fn shutdown_tells_a_running_one() {
         numbers.inspect(move |item| {
             if item.number == 2 {
                 begin.open();
-                until("it is told", is_cancelled);
+                until("the iterator is told", is_cancelled);
                 tell.open();
             }
         })
@@ -389,7 +389,7 @@ fn an_ended_stream_is_not_cut_off() {
         let (pool, watch) = (ThreadPool::new(1), Watch::default());
         let mut stream = watch.stream(Kind::Pool, &pool, |numbers| numbers.take(5));
         let first = poll_once(&mut stream).is_ready();
-        until("it has ended", || watch.end().is_some() && all_are_idle(&pool));
+        until("the iterator has ended", || watch.end().is_some() && all_are_idle(&pool));
         close(&pool);
         assert_eq!(take_all(&mut stream).len(), 5 - usize::from(first));
         assert!(stream.is_closed());
@@ -408,7 +408,7 @@ fn drain_runs_a_queued_turn() {
         assert!(poll_once(&mut stream).is_pending());
         thread::scope(|scope| {
             let closer = scope.spawn(|| pool.drain());
-            until("it is closed", || pool.is_closed());
+            until("the pool is closed", || pool.is_closed());
             release(held);
             closer.join().unwrap();
         });
@@ -425,7 +425,7 @@ fn drain_runs_a_queued_turn() {
 /// Forbids that a drain waits for a paused stream, or loses its buffered items; or that a later close or drop leaves
 /// the iterator to another thread.
 #[test]
-fn drain_with_a_paused_one() {
+fn a_drain_cuts_a_paused_stream_off() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let (stream, watch) = filled(Kind::Pool, &pool, 4);
@@ -462,7 +462,7 @@ fn drain_ends_an_endless_stream() {
             });
             (said, take(&mut stream))
         });
-        until("it is running", || taken.load(Ordering::SeqCst) > 100);
+        until("the stream is running", || taken.load(Ordering::SeqCst) > 100);
         pool.drain();
         let (said, end) = reader.join().unwrap();
         assert_says(&said, "pool");
@@ -491,7 +491,7 @@ fn a_separate_iterator_is_in_no_pool() {
 
 /// Forbids that a stream that no thread will run hangs or is leaked, or that its consumer sees a normal end.
 #[test]
-fn without_any_thread_it_says_so() {
+fn without_any_thread_the_consumer_panics() {
     let _watchdog = watchdog();
     let refused = |size: &usize| thread::Builder::new().stack_size(*size).spawn(|| ()).is_err();
     let sizes: Vec<_> = [usize::MAX / 4, usize::MAX >> 18].into_iter().filter(refused).collect();
@@ -519,7 +519,7 @@ fn without_any_thread_it_says_so() {
 
 #[cfg(target_os = "linux")]
 #[test]
-#[ignore = "run by `without_a_thread_of_its_own_it_says_so`, in a process whose memory is limited"]
+#[ignore = "run by `without_its_own_thread_the_consumer_panics`, in a process whose memory is limited"]
 fn separate_probe() {
     let _watchdog = watchdog();
     let watch = Watch::default();
@@ -530,20 +530,20 @@ fn separate_probe() {
     drop(stream);
     watch.wait_for_the_end();
     assert_eq!(watch.makes(), 0);
-    println!("the probe has seen it all");
+    println!("the probe has passed");
 }
 
 /// Forbids the same for a separate iterator.
 #[cfg(target_os = "linux")]
 #[test]
-fn without_a_thread_of_its_own_it_says_so() {
+fn without_its_own_thread_the_consumer_panics() {
     // There is memory for one stack of this size: that of the probe's own thread.
     let output = confined_child("separate_probe", 1000, 600);
-    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
 }
 
 #[test]
-#[ignore = "run by `without_a_spare_thread_it_is_dropped_in_the_closing_call`, in a process whose memory is limited"]
+#[ignore = "run by `without_a_spare_thread_the_closing_call_drops_the_iterator`, in a process whose memory is limited"]
 fn spare_probe() {
     let _watchdog = watchdog();
     // There is memory for one stack of this size.
@@ -561,15 +561,15 @@ fn spare_probe() {
     }
     assert_eq!(pool.spawn(|| 7).wait(), 7);
     pool.drain();
-    println!("the probe has seen it all");
+    println!("the probe has passed");
 }
 
 /// Forbids that a close waits for a busy thread when the system refuses another thread.
 #[cfg(target_os = "linux")]
 #[test]
-fn without_a_spare_thread_it_is_dropped_in_the_closing_call() {
+fn without_a_spare_thread_the_closing_call_drops_the_iterator() {
     let output = confined_child("spare_probe", 1000, 4);
-    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
 }
 
 /// Forbids that `shutdown_timeout` does not count a stream that is still running, or counts one that has ended.
@@ -597,7 +597,7 @@ fn a_shutdown_counts_the_streams_that_run() {
 
 /// Forbids that a paused stream is leaked when it is closed or dropped while its pool has no thread.
 #[test]
-fn a_paused_stream_whose_threads_have_ended() {
+fn a_paused_stream_whose_threads_have_ended_is_not_leaked() {
     let _watchdog = watchdog();
     let pool = ThreadPool::builder().threads(1).keep_alive(Duration::from_millis(1)).build();
     for close in [false, true] {

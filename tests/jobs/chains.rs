@@ -91,7 +91,7 @@ fn jobs_that_wait_for_one_another_run() {
 /// Forbids: the stack overflows when results are dropped that own the handles of finished jobs.
 #[test]
 fn results_that_own_finished_jobs_are_dropped() {
-    struct Chain(#[expect(dead_code, reason = "it is only owned")] Option<Job<Chain>>);
+    struct Chain(#[expect(dead_code, reason = "the field only owns the next link")] Option<Job<Chain>>);
     on_a_small_stack(|| {
         let pool = ThreadPool::new(1);
         for end in [drop, |last: Job<Chain>| drop(last.wait()), Job::detach] {

@@ -1,7 +1,5 @@
 //! Jobs: `ThreadPool`, `threaded`, `Job`, `Outcome`, `is_cancelled` and `gather`. Results, panics, cancellation and
 //! threads.
-//!
-//! "Known bug" numbers refer to the maintainers' list of bugs in similar projects, which is not in this repository.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -118,7 +116,7 @@ struct Opaque(Cell<i32>);
 // --- results --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn every_way_to_the_result() {
+fn every_way_to_run_a_job_returns_the_result() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     assert_eq!(pool.spawn(|| 1).wait(), 1);
@@ -150,9 +148,9 @@ fn a_job_runs_on_a_thread_of_its_pool() {
     assert_eq!(threaded(here).on(&first).sync_call(), here());
 }
 
-/// A `threaded` call starts nothing until it is called or awaited.
+/// `threaded` starts nothing: the job starts when the returned `Threaded` is called or awaited.
 #[test]
-fn a_threaded_call_waits_to_be_called() {
+fn threaded_starts_nothing_by_itself() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let runs = Arc::new(AtomicUsize::new(0));
@@ -163,7 +161,7 @@ fn a_threaded_call_waits_to_be_called() {
         inside.fetch_add(1, Ordering::SeqCst)
     })
     .on(&pool);
-    // A call that had started would run before this job.
+    // A job that had started would run before this job.
     assert_eq!(pool.spawn(|| 1).wait(), 1);
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     assert!(!format!("{call:?}").is_empty());
@@ -237,9 +235,10 @@ fn jobs_of_one_thread_run_in_their_order() {
     jobs.into_iter().for_each(Job::wait);
 }
 
-/// Several tasks may await a handle, one after the other: only the last waker is kept and woken (known bug 27).
+/// Several tasks may await a handle, one after the other: only the last waker is kept and woken, not the
+/// first.
 #[test]
-fn a_handle_moves_and_the_last_waker_counts() {
+fn the_last_waker_of_a_moved_handle_is_woken() {
     let _watchdog = watchdog();
     let busy = Busy::new();
     let [first, second] = [(); 2].map(|()| Witness::default());
@@ -262,7 +261,7 @@ fn a_handle_moves_and_the_last_waker_counts() {
     assert_eq!((second.kept(), second.wakes()), (0, 0));
 }
 
-/// Known bug 28: a waker is dropped when it has been woken, and when the handle is dropped.
+/// A waker is dropped when it has been woken, and when the handle is dropped: it would keep a whole task alive.
 #[test]
 fn no_waker_outlives_its_use() {
     let _watchdog = watchdog();
@@ -306,9 +305,9 @@ fn a_cancelled_job_keeps_no_waker() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// Known bugs 27 and 30: the waker is registered or replaced while the job ends.
+/// The waker is registered or replaced while the job ends. The last waker is woken, and its wake-up is not lost.
 #[test]
-fn awaiting_while_the_job_ends() {
+fn a_waker_registered_while_the_job_ends_is_woken() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for round in 0..500 {
@@ -356,7 +355,7 @@ fn handles_print_without_the_result_being_printable() {
     assert_eq!(finished.wait().0.get(), 1);
 }
 
-/// Known bug 12: a job's captured values have been dropped when its handle resolves.
+/// A job's captured values have been dropped when its handle resolves, and do not live on until the next job.
 #[test]
 fn captured_values_are_dropped_with_the_job() {
     let _watchdog = watchdog();
@@ -375,7 +374,7 @@ fn captured_values_are_dropped_with_the_job() {
     }
 }
 
-/// Known bug 12: a worker drops a job's closure and result before it goes idle. No other job follows.
+/// A worker drops a job's closure and result before it goes idle, and not only at the next job. Here no job follows.
 #[test]
 fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     let _watchdog = watchdog();
@@ -397,18 +396,18 @@ fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
 /// Closures and results of different sizes and alignments, or of size zero, are each dropped once, however the job
 /// ends.
 #[test]
-fn closures_and_results_of_all_shapes() {
+fn closures_and_results_of_all_shapes_are_dropped_once() {
     #[derive(Clone, Copy)]
     #[repr(align(256))]
     struct Aligned(u8);
     type Big = [u64; 600];
     const BIG: Big = [7; 600];
 
-    fn check<T: Copy + Send + 'static, R: Send + 'static>(captured: T, turn: fn(T) -> R, is_right: fn(R) -> bool) {
+    fn check<T: Copy + Send + 'static, R: Send + 'static>(captured: T, run: fn(T) -> R, is_right: fn(R) -> bool) {
         let job = |traced: Traced, result: Traced| {
             move || {
                 let _traced = traced;
-                (turn(captured), result)
+                (run(captured), result)
             }
         };
         let count = |dropped: mpsc::Receiver<ThreadId>| dropped.iter().count();
@@ -498,7 +497,7 @@ fn a_panic_reaches_the_awaiter() {
     }
 }
 
-/// Known bug 10: a panic does not end the pool's only thread.
+/// A panic does not end the pool's only thread, on which later jobs would wait for ever.
 #[test]
 fn a_panic_does_not_kill_the_worker() {
     let _watchdog = watchdog();
@@ -516,7 +515,7 @@ fn a_panic_does_not_kill_the_worker() {
     }
 }
 
-/// Known bug 13: the `Drop` of a result, of a payload or of a captured value panics.
+/// A panic in the `Drop` of a result, of a payload or of a captured value does not end the worker.
 #[test]
 fn a_panic_in_a_drop_does_not_kill_the_worker() {
     let _watchdog = watchdog();
@@ -556,7 +555,7 @@ fn a_panic_in_a_drop_does_not_kill_the_worker() {
 
 /// A captured value's `Drop`, which runs on the thread that cancels the job, may panic.
 #[test]
-fn a_panic_in_the_drop_of_a_cancelled_closure() {
+fn the_drop_of_a_cancelled_closure_may_panic() {
     let _watchdog = watchdog();
     let ways: [fn(Job<i32>); 3] = [drop, |job| drop(job.outcome()), |job| drop((job.cancel(), job))];
     for cancel in ways {
@@ -592,7 +591,7 @@ fn a_delivered_payload_is_dropped_by_its_owner() {
 }
 
 #[test]
-fn errors_can_be_boxed_and_say_something() {
+fn errors_can_be_boxed_and_have_messages() {
     fn check(error: JoinError) -> String {
         assert!(!format!("{error:?}").is_empty());
         let text = error.to_string();
@@ -622,7 +621,8 @@ fn errors_can_be_boxed_and_say_something() {
 
 // --- cancelling -----------------------------------------------------------------------------------------------------
 
-/// Known bug 11, for every way to drop a job: the closure is dropped at once, and not only when a worker takes the job.
+/// A job that is dropped before its start does not run, for every way to drop it. The closure is dropped at once, and
+/// not only when a worker takes the job.
 #[test]
 fn a_job_dropped_before_its_start_never_runs() {
     let _watchdog = watchdog();
@@ -688,7 +688,7 @@ fn a_cancelled_job_resolves_as_cancelled() {
 
 /// `cancel` only asks a running job to stop: its handle still yields the value.
 #[test]
-fn a_running_job_is_asked() {
+fn cancel_asks_a_running_job_to_stop() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (start, started) = mpsc::channel();
@@ -713,7 +713,7 @@ fn a_running_job_is_asked() {
 /// Dropping the handle of a running job does not interrupt the job: `is_cancelled` turns true in the job, and the
 /// result is dropped.
 #[test]
-fn a_running_job_sees_its_handle_go() {
+fn a_running_job_sees_that_its_handle_was_dropped() {
     let _watchdog = watchdog();
     let ways: [fn(Job<Traced>); 3] =
         [drop, |job| drop(job.outcome()), |job| assert!(block_on(timeout(Duration::from_millis(1), job)).is_err())];
@@ -844,9 +844,9 @@ fn a_job_cancels_or_drops_itself() {
     }
 }
 
-/// Known bug 11: a job is cancelled just as the worker takes it, and either runs or is cancelled.
+/// A job that is cancelled just as the worker takes it either runs or is cancelled, and not both.
 #[test]
-fn cancelling_while_the_job_starts() {
+fn a_job_cancelled_as_it_starts_runs_or_is_cancelled() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for round in 0..1000 {
@@ -868,7 +868,7 @@ fn cancelling_while_the_job_starts() {
 
 /// The handle is dropped at any moment of the job, and the captured value and the result are each dropped once.
 #[test]
-fn dropping_while_the_job_starts_or_ends() {
+fn values_are_dropped_once_whenever_the_handle_is_dropped() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for round in 0..1000 {
@@ -941,7 +941,7 @@ fn a_wake_up_may_submit_to_the_pool() {
 
 /// Random operations on jobs from several threads: each job runs once, unless it was cancelled in time.
 #[test]
-fn stress() {
+fn each_job_runs_at_most_once_under_random_operations() {
     let _watchdog = watchdog();
     for threads in [1, 3] {
         let pool = ThreadPool::new(threads);
@@ -988,7 +988,7 @@ fn stress() {
 
 /// A pool of zero threads panics, and the message names the argument.
 #[test]
-fn no_pool_without_threads() {
+fn a_pool_of_zero_threads_panics() {
     let panic = catch_unwind(|| ThreadPool::new(0)).unwrap_err();
     assert!(text(&*panic).contains("threads"), "{}", text(&*panic));
 }
@@ -1011,9 +1011,9 @@ fn a_job_after_another_finds_the_idle_thread() {
     let pool = ThreadPool::new(8);
     let job = || pool.spawn(|| thread::current().id());
     let ids: HashSet<_> = (0..500).map(|_| job().wait()).collect();
-    assert_eq!(ids.len(), 1, "by wait");
+    assert_eq!(ids.len(), 1, "with `wait`");
     let more: HashSet<_> = (0..500).map(|_| block_on(job())).collect();
-    assert_eq!(ids, more, "by block_on");
+    assert_eq!(ids, more, "with `block_on`");
 }
 
 /// Each job that finds no idle thread starts one, up to the size.
@@ -1056,7 +1056,7 @@ fn as_many_jobs_run_at_once_as_the_pool_has_threads() {
 
 /// Two jobs that are submitted while one thread is idle both run at once.
 #[test]
-fn two_jobs_at_one_idle_thread() {
+fn two_jobs_submitted_to_one_idle_thread_run_at_once() {
     let _watchdog = watchdog();
     for _ in 0..50 {
         let pool = ThreadPool::new(2);
@@ -1076,7 +1076,7 @@ fn two_jobs_at_one_idle_thread() {
 
 /// A job that blocks occupies one thread only.
 #[test]
-fn a_job_that_blocks_holds_one_thread() {
+fn a_job_that_blocks_occupies_only_one_thread() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let running = running(&pool, || 1);
@@ -1125,7 +1125,7 @@ fn report_end(traced: Traced) {
 
 /// After the last handle is dropped, the queue runs empty, and then the threads end. The drop does not wait for this.
 #[test]
-fn the_last_handle_leaves_the_queue_to_run_empty() {
+fn queued_jobs_run_after_the_last_handle_is_dropped() {
     let _watchdog = watchdog();
     let busy = Busy::new();
     let (traced, ended) = traced();
@@ -1185,9 +1185,9 @@ fn a_pool_may_be_dropped_unused() {
     }
 }
 
-/// Known bug 9: the last handle is dropped inside a job. The worker does not wait for itself, and ends.
+/// The last handle is dropped inside a job. The worker does not join itself, and ends.
 #[test]
-fn the_last_handle_is_dropped_in_a_job() {
+fn the_last_handle_may_be_dropped_in_a_job() {
     let _watchdog = watchdog();
     for panics in [false, true] {
         let busy = Busy::new();
@@ -1213,7 +1213,7 @@ fn the_last_handle_is_dropped_in_a_job() {
 
 /// The same when the last handle is dropped with a result, or with a cancelled closure.
 #[test]
-fn the_last_handle_is_dropped_with_a_result() {
+fn the_last_handle_may_be_dropped_with_a_result() {
     let _watchdog = watchdog();
     let busy = Busy::new();
     let (traced, ended) = traced();

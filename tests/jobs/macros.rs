@@ -9,7 +9,7 @@
     clippy::needless_pass_by_value,
     clippy::redundant_allocation,
     clippy::too_many_arguments,
-    reason = "the functions are odd on purpose; `without_warnings` has those that are not"
+    reason = "the functions are odd on purpose; `without_warnings` has functions that are not"
 )]
 
 use offthread::{ThreadPool, Threaded, block_on, threaded, threaded_separate};
@@ -80,7 +80,7 @@ threaded! {
 }
 
 #[test]
-fn plain_functions() {
+fn plain_functions_can_be_decorated() {
     each_way(|| parse("42".into()), &Ok(42));
     each_way(|| parse("4.2".into()).on(ThreadPool::global()), &"4.2".parse());
     each_way(nothing, &());
@@ -120,14 +120,14 @@ mod outer {
 }
 
 #[test]
-fn visibility_and_modules() {
+fn visibilities_and_paths_are_kept() {
     each_way(outer::inner::public, &1);
     each_way(outer::inner::of_the_crate, &2);
     outer::check();
 }
 
 #[test]
-fn inside_a_function() {
+fn the_macros_work_inside_a_function() {
     const BASE: u32 = 40;
     threaded! {
         fn local(n: u32) -> u32 { BASE + n }
@@ -233,7 +233,7 @@ threaded! {
 }
 
 #[test]
-fn generic_functions() {
+fn generic_functions_can_be_decorated() {
     each_way(|| flatten(vec![vec![vec![vec![1]], vec![vec![2], vec![3]]]]), &vec![vec![1], vec![2], vec![3]]);
     each_way(|| reversed(["a", "b", "c"]), &["c", "b", "a"]);
     let items = vec![("odd", 1), ("even", 2), ("odd", 3), ("none", 0)];
@@ -315,7 +315,7 @@ threaded! {
 }
 
 #[test]
-fn patterns() {
+fn arguments_may_be_patterns() {
     each_way(|| tuple((1, 2), 3), &8);
     each_way(|| nothing_named("text".into(), 2, ()), &1);
     each_way(|| fields(Point { x: 1, y: 2 }, Point { x: 3, y: 4 }), &(1, 2, 4));
@@ -484,7 +484,7 @@ impl Greet for &'static str {
 }
 
 #[test]
-fn methods() {
+fn methods_can_be_decorated() {
     let counter = Counter { count: 1 };
     each_way(|| Counter::starting_at(1), &counter);
     each_way(|| Counter::largest(vec![]), &None);
@@ -530,7 +530,7 @@ impl Counter {
 }
 
 #[test]
-fn separate_threads_have_the_function_s_name() {
+fn separate_threads_are_named_after_the_function() {
     each_way(|| separate(1, (2, 3)), &3);
     block_on(async {
         assert_eq!(listener().await.as_deref(), Some("listener"));
@@ -567,7 +567,7 @@ mod shadowed {
 }
 
 #[test]
-fn shadowed_names() {
+fn shadowed_names_do_no_harm() {
     each_way(shadowed::one, &1);
     each_way(shadowed::two, &2);
 }
@@ -593,7 +593,7 @@ macro_rules! functions_with_eight_arguments {
         }
 
         #[test]
-        fn thirty_functions_in_one_invocation() {
+        fn one_invocation_may_have_thirty_functions() {
             let names = [$(stringify!($name)),*];
             assert_eq!(names.len(), 30);
             let expected = vec![vec![16], vec![4], vec![7], vec![8]];
@@ -615,7 +615,7 @@ pub mod without_warnings {
     use std::sync::Arc;
 
     threaded! {
-        /// By value, though the body only looks at it.
+        /// Takes its argument by value, although the body only reads it.
         pub fn exists(path: PathBuf) -> bool { Path::new(&path).exists() }
 
         /// Keeps `_permit` until the end.
@@ -627,7 +627,7 @@ pub mod without_warnings {
             items.pop()
         }
 
-        /// Cannot fail, and says nothing about what it would do.
+        /// Has no sections about its errors and panics.
         pub fn fails(text: String) -> Result<u32, std::num::ParseIntError> {
             let number: u32 = text.parse()?;
             assert!(number > 0);
@@ -643,7 +643,7 @@ pub mod without_warnings {
     pub struct Thing(u32);
 
     impl Thing {
-        /// Makes one.
+        /// Makes a thing.
         #[must_use]
         pub const fn new(number: u32) -> Self {
             Self(number)
@@ -652,16 +652,16 @@ pub mod without_warnings {
         threaded! {
             /// By value.
             pub fn get(self) -> u32 { self.0 }
-            /// Changes it.
+            /// Changes `self`.
             pub fn change(mut self) -> u32 {
                 self.0 += 1;
                 self.0
             }
             /// By `Arc`.
             pub fn of_arc(self: Arc<Self>) -> u32 { self.0 }
-            /// Does not use it.
+            /// Does not use `self`.
             pub fn unused(self) -> u32 { 1 }
-            /// Without one.
+            /// Has no receiver.
             pub fn make() -> Self { Self(1) }
         }
         threaded_separate! {
@@ -672,7 +672,7 @@ pub mod without_warnings {
 }
 
 #[test]
-fn without_warnings_it_works_too() {
+fn the_functions_without_warnings_work() {
     use without_warnings as them;
     each_way(|| them::exists("no such file".into()), &false);
     each_way(|| them::with_permit(Arc::new(1), String::new(), vec![], (1, 2)), &Some(1));
@@ -686,7 +686,7 @@ fn without_warnings_it_works_too() {
     each_way(|| them::Thing::new(1).apart(2), &1);
 }
 
-// --- what users' compilers say --------------------------------------------------------------------------------------
+// --- messages of users' compilers -----------------------------------------------------------------------------------
 
 /// Checks a program that imports the crate as `blocking`. Returns whether it compiles, and the compiler's output by
 /// line.

@@ -1,7 +1,6 @@
 //! Jobs on separate threads: `threaded_separate` and `Threaded::separate`.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
-//! which is not in this repository.
+//! Each test says what it forbids.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +33,7 @@ fn id() -> ThreadId {
 
 /// Forbids that a way to run a separate job does not return the result.
 #[test]
-fn every_way_to_the_result() {
+fn every_way_to_run_a_separate_job_returns_the_result() {
     let _watchdog = watchdog();
     assert_eq!(threaded_separate(|| 1).async_call().wait(), 1);
     assert_eq!(threaded(|| 2).separate().async_call().wait(), 2);
@@ -127,7 +126,7 @@ fn a_separate_job_starts_when_it_is_called() {
     let (sender, receiver) = mpsc::channel();
     let job = threaded_separate(move || sender.send(1).unwrap()).async_call();
     assert_eq!(receiver.recv(), Ok(1));
-    until("it is finished", || job.is_finished());
+    until("the job is finished", || job.is_finished());
     assert!(!job.cancel());
     job.wait();
 }
@@ -153,9 +152,9 @@ fn a_panic_comes_out_where_it_is_awaited() {
     drop(call().async_call());
 }
 
-/// Forbids that a panic in the `Drop` of a closure, a result or a payload aborts the process or hangs (known bug 13).
+/// Forbids that a panic in the `Drop` of a closure, a result or a payload aborts the process or hangs.
 #[test]
-fn a_panic_in_a_drop() {
+fn a_panic_in_a_drop_neither_aborts_nor_hangs() {
     let _watchdog = watchdog();
     let ways: [fn(Job<Bomb>); 2] = [drop, Job::detach];
     for end in ways {
@@ -174,9 +173,9 @@ fn a_panic_in_a_drop() {
     assert!(dropped.recv().is_ok() && dropped.recv().is_err());
 }
 
-/// Forbids that a job that is cancelled just as it starts both runs and is cancelled, or neither (known bug 11).
+/// Forbids that a job that is cancelled just as it starts both runs and is cancelled, or neither.
 #[test]
-fn cancelling_at_the_moment_of_the_start() {
+fn a_job_cancelled_as_it_starts_runs_or_is_cancelled() {
     let _watchdog = watchdog();
     for round in 0..100 {
         let ran = Arc::new(AtomicBool::new(false));
@@ -198,7 +197,7 @@ fn cancelling_at_the_moment_of_the_start() {
 /// Forbids that a running job does not learn of a cancel or of its handle's drop, or counts as cancelled after a
 /// `detach`.
 #[test]
-fn a_running_job_is_told() {
+fn a_running_job_learns_of_a_cancel() {
     let _watchdog = watchdog();
     let asked = running_separate(is_cancelled);
     assert!(!asked.job.cancel());
@@ -236,7 +235,7 @@ fn captured_values_and_results_are_dropped_on_the_right_thread() {
     }
     let (result, dropped) = traced();
     let job = threaded_separate(move || result).async_call();
-    until("it is finished", || job.is_finished());
+    until("the job is finished", || job.is_finished());
     assert!(dropped.try_recv().is_err());
     drop(job);
     assert_eq!(dropped.try_recv(), Ok(id()));

@@ -23,7 +23,7 @@ const SHORT: Duration = Duration::from_millis(20);
 /// Forbids: a job in `wait_cancelled` sleeps on after it was cancelled, its handle was dropped, or its pool was shut
 /// down.
 #[test]
-fn a_cancelled_job_wakes_up() {
+fn a_cancelled_job_in_wait_cancelled_wakes_up() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let ends: [fn(Job<bool>, &ThreadPool); 3] = [
@@ -54,7 +54,7 @@ fn a_cancelled_job_wakes_up() {
 
 /// Forbids: without a cancellation, `wait_cancelled` returns early, or returns true.
 #[test]
-fn without_a_cancellation_it_is_a_sleep() {
+fn wait_cancelled_without_a_cancellation_is_a_sleep() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let sleeps = || {
@@ -70,7 +70,7 @@ fn without_a_cancellation_it_is_a_sleep() {
 
 /// Forbids: an iterator in `wait_cancelled` does not learn that its stream was closed.
 #[test]
-fn a_closed_iterable_wakes_up() {
+fn an_iterator_in_wait_cancelled_wakes_up_when_closed() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -91,7 +91,7 @@ fn a_closed_iterable_wakes_up() {
 
 /// Forbids: a job in `wait_cancelled` keeps other jobs of its pool from running.
 #[test]
-fn a_sleeping_job_holds_nobody_up() {
+fn a_job_in_wait_cancelled_delays_no_other_job() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let sleeper = pool.spawn(|| wait_cancelled(Duration::MAX));
@@ -104,7 +104,7 @@ fn a_sleeping_job_holds_nobody_up() {
 
 /// Forbids: `wait_timeout` loses the job, its result, or its panic; or returns too early.
 #[test]
-fn a_job_is_waited_for_so_long() {
+fn wait_timeout_waits_for_the_given_time() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let gate = Gate::default();
@@ -114,15 +114,15 @@ fn a_job_is_waited_for_so_long() {
         7
     });
     let start = Instant::now();
-    let Err(job) = job.wait_timeout(SHORT) else { panic!("it cannot have finished") };
+    let Err(job) = job.wait_timeout(SHORT) else { panic!("the job cannot have finished") };
     assert!(start.elapsed() >= SHORT);
-    let Err(job) = job.wait_timeout(Duration::ZERO) else { panic!("it cannot have finished") };
-    let Err(outcome) = job.outcome().wait_timeout(Duration::ZERO) else { panic!("it cannot have finished") };
+    let Err(job) = job.wait_timeout(Duration::ZERO) else { panic!("the job cannot have finished") };
+    let Err(outcome) = job.outcome().wait_timeout(Duration::ZERO) else { panic!("the job cannot have finished") };
     gate.open();
     assert_eq!(outcome.wait_timeout(Duration::MAX).unwrap().unwrap(), 7);
 
     let job = pool.spawn(|| 8);
-    until("it has finished", || job.is_finished());
+    until("the job has finished", || job.is_finished());
     assert_eq!(job.wait_timeout(Duration::ZERO).unwrap(), 8);
     let job = pool.spawn(|| quiet_panic("on purpose"));
     assert!(catch_unwind(AssertUnwindSafe(|| job.wait_timeout(Duration::MAX).map_err(|_| ()))).is_err());
@@ -139,7 +139,7 @@ fn a_job_is_waited_for_so_long() {
 
 /// Forbids: a channel operation with a time-out loses an item, times out too early, or never does.
 #[test]
-fn a_channel_is_waited_for_so_long() {
+fn channel_operations_wait_for_the_given_time() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = spsc::channel(1);
     let start = Instant::now();
@@ -195,7 +195,7 @@ fn a_receiver_is_an_iterator() {
 
 /// Forbids: the wrong future wins a `race`, or the loser has not been dropped when `race` returns.
 #[test]
-fn the_first_wins_and_the_other_is_dropped() {
+fn the_first_future_wins_a_race_and_the_other_is_dropped() {
     let _watchdog = watchdog();
     block_on(async {
         assert_eq!(race(ready(1), ready("b")).await, Either::Left(1));
@@ -230,7 +230,7 @@ fn the_first_wins_and_the_other_is_dropped() {
 /// Forbids: two branches become ready in one turn of the loop, and the second branch wins; or a branch is polled that
 /// was not woken.
 #[test]
-fn both_ready_at_once() {
+fn the_first_branch_wins_if_both_are_ready() {
     let _watchdog = watchdog();
     block_on(async {
         let ((first, a), (second, b)) = (oneshot::channel(), oneshot::channel());
@@ -311,14 +311,14 @@ fn the_first_error_drops_the_others() {
         assert_eq!(results.await, Err(6));
         assert_eq!(dropped.get(), 10);
 
-        let payload = catch_in(try_gather([async { quiet_panic("on purpose") as Result<(), ()> }])).await;
-        assert!(payload);
+        let panicked = panics(try_gather([async { quiet_panic("on purpose") as Result<(), ()> }])).await;
+        assert!(panicked);
         assert_eq!(gather(Vec::<std::future::Ready<()>>::new()).await.len(), 0);
     });
 }
 
 /// Whether a future panics.
-async fn catch_in(future: impl Future) -> bool {
+async fn panics(future: impl Future) -> bool {
     let mut future = Box::pin(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,

@@ -20,7 +20,7 @@ fn job(pool: &ThreadPool, number: usize) -> Job<usize> {
 
 /// Asserts that the shutdown of a pool whose thread is free takes less than ten seconds.
 #[track_caller]
-fn shut_down_in_no_time(pool: &ThreadPool) {
+fn shut_down_in_time(pool: &ThreadPool) {
     let start = Instant::now();
     pool.shutdown();
     let time = start.elapsed();
@@ -29,7 +29,7 @@ fn shut_down_in_no_time(pool: &ThreadPool) {
 
 /// Forbids that jobs that are cancelled right after their submission make the queue grow.
 #[test]
-fn cancelled_at_once() {
+fn jobs_cancelled_at_once_do_not_grow_the_queue() {
     let (_alone, _watchdog) = (alone(), watchdog());
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
@@ -49,13 +49,13 @@ fn cancelled_at_once() {
     assert_eq!((pool.stats().queued, pool.stats().cancelled), (1, JOBS as u64));
     release(held);
     first.wait();
-    shut_down_in_no_time(&pool);
+    shut_down_in_time(&pool);
 }
 
 /// Forbids that jobs that are cancelled later, in any order, keep their memory; or that each cancel searches the whole
 /// queue.
 #[test]
-fn cancelled_later() {
+fn jobs_cancelled_later_keep_no_memory() {
     let (_alone, _watchdog) = (alone(), watchdog());
     // From the front, from the back, and in a scattered order (777 and 100 000 are coprime).
     let orders: [fn(usize) -> usize; 3] = [|number| number, |number| JOBS - 1 - number, |number| number * 777 % JOBS];
@@ -75,13 +75,13 @@ fn cancelled_later() {
         assert_eq!((pool.stats().queued, pool.stats().cancelled), (1, JOBS as u64));
         release(held);
         assert_eq!(last.into_inner().unwrap().unwrap().wait(), 5);
-        shut_down_in_no_time(&pool);
+        shut_down_in_time(&pool);
     }
 }
 
 /// Forbids that jobs that are cancelled while their pool is busy delay a shutdown or a drain.
 #[test]
-fn cancelled_jobs_do_not_hold_up_the_end() {
+fn cancelled_jobs_do_not_delay_the_end() {
     let (_alone, _watchdog) = (alone(), watchdog());
     for drain in [false, true] {
         let pool = ThreadPool::new(1);
@@ -98,7 +98,7 @@ fn cancelled_jobs_do_not_hold_up_the_end() {
             pool.shutdown();
         }
         let time = start.elapsed();
-        assert!(time < Duration::from_secs(10), "it took {time:?}");
+        assert!(time < Duration::from_secs(10), "the end took {time:?}");
         let stats = pool.stats();
         assert_eq!((stats.cancelled, stats.succeeded, running_now(&stats)), (JOBS as u64, 1, 0));
     }
@@ -136,7 +136,7 @@ fn nothing_is_left_of_a_pool() {
     assert!(left < MEGABYTE, "{left} bytes are left of twenty pools");
 }
 
-/// How many bytes an idle pool has more than before the burst.
+/// How many more bytes an idle pool keeps than before the burst.
 fn kept_after(burst: impl FnOnce(&ThreadPool)) -> usize {
     let pool = ThreadPool::builder().threads(2).keep_alive(Duration::MAX).build();
     release(hold(&pool, 2));
@@ -152,7 +152,7 @@ fn kept_after(burst: impl FnOnce(&ThreadPool)) -> usize {
     left
 }
 
-/// How many bytes a pool may keep: room for 64 entries, and the memory of one more use.
+/// How many bytes a pool may keep: the capacity for 64 entries, and a margin.
 const LITTLE: usize = 16 << 10;
 
 /// Forbids that an idle pool keeps the memory of a burst of jobs, however these were submitted, and however they ended.
@@ -185,7 +185,7 @@ fn an_idle_pool_keeps_nothing_of_many_jobs() {
                     release(held);
                 }
             });
-            assert!(kept < LITTLE, "{kept} bytes after burst {number}");
+            assert!(kept < LITTLE, "{kept} bytes after jobs that ended in way {number}");
         }
     }
 }
@@ -227,7 +227,7 @@ fn wait_until_at_rest() {
 
 /// Forbids that each `shutdown_timeout` that gives up leaves memory behind.
 #[test]
-fn shutdowns_that_give_up_cost_nothing() {
+fn shutdowns_that_give_up_leave_no_memory() {
     let _alone = alone();
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);

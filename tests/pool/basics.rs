@@ -1,7 +1,6 @@
 //! The pool from outside: builder, threads, counters, and jobs that are cancelled or panic.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
-//! which is not in this repository.
+//! Each test says what it forbids.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +22,7 @@ use std::time::{Duration, Instant};
 
 /// Forbids a pool without threads, and a panic that does not name the wrong argument.
 #[test]
-fn no_pool_without_threads() {
+fn a_pool_of_zero_threads_panics() {
     let makers: [fn() -> ThreadPool; 2] = [|| ThreadPool::new(0), || ThreadPool::builder().threads(0).build()];
     for make in makers {
         let panic = catch_unwind(make).unwrap_err();
@@ -71,7 +70,7 @@ fn a_loop_of_jobs_needs_one_thread() {
     assert_eq!(threads.started(), 1);
 }
 
-/// The same for a loop that awaits a thousand jobs.
+/// Forbids a second thread for a loop that awaits a thousand jobs.
 #[test]
 fn a_loop_of_awaited_jobs_needs_one_thread() {
     let _watchdog = watchdog();
@@ -84,7 +83,8 @@ fn a_loop_of_awaited_jobs_needs_one_thread() {
     assert_eq!(pool.stats().threads, 1);
 }
 
-/// Forbids that two jobs are left to one idle thread (known bugs 1 and 4), also if the thread ends at that moment.
+/// Forbids that two jobs are left to one idle thread, because the count of idle threads is stale or wrong; also if the
+/// thread ends at that moment.
 #[test]
 fn no_idle_thread_serves_two_jobs() {
     let _watchdog = watchdog();
@@ -123,7 +123,7 @@ fn every_thread_has_the_name() {
     }));
     assert!(names.into_iter().all(|name| name.wait().starts_with("ht-named")));
     #[cfg(target_os = "linux")]
-    until("the system shows them all", || threads_named("ht-named").len() == 3);
+    until("the system lists all threads", || threads_named("ht-named").len() == 3);
     assert!(!ThreadPool::new(1).spawn(own_name).wait().is_empty());
 }
 
@@ -136,13 +136,13 @@ fn deep(left: u32) -> u64 {
 
 /// Forbids that `stack_size` has no effect.
 #[test]
-fn the_stack_has_the_size() {
+fn the_stack_has_the_given_size() {
     let _watchdog = watchdog();
     let pool = ThreadPool::builder().threads(1).stack_size(1 << 26).build();
     assert_eq!(pool.spawn(|| deep(1000)).wait(), 1000);
 }
 
-/// Forbids that idle threads never end (known bug 6), or that the pool cannot start new ones afterwards.
+/// Forbids that idle threads never end, or that the pool cannot start new ones afterwards.
 #[test]
 fn after_a_burst_the_threads_end() {
     let _watchdog = watchdog();
@@ -158,7 +158,7 @@ fn after_a_burst_the_threads_end() {
         until("all threads have ended", || pool.stats().threads == 0);
         assert_eq!(pool.stats().idle, 0);
         #[cfg(target_os = "linux")]
-        until("the system says so", || threads_named("ht-burst").is_empty());
+        until("the system lists no thread", || threads_named("ht-burst").is_empty());
         assert_eq!((threads.started(), threads.stopped()), (8 * burst, 8 * burst));
     }
     assert_eq!(pool.spawn(|| 1).wait(), 1);
@@ -179,7 +179,7 @@ fn a_trickle_lets_the_other_threads_end() {
     });
 }
 
-/// Forbids that a job is lost because an idle thread ends as the job arrives (known bug 5).
+/// Forbids that a job is lost because an idle thread ends as the job arrives.
 #[test]
 fn no_job_is_lost_to_a_thread_that_ends() {
     let _watchdog = watchdog();
@@ -201,21 +201,20 @@ fn no_job_is_lost_to_a_thread_that_ends() {
     }
 }
 
-/// Forbids that a keep-alive time of `Duration::MAX` overflows (known bug 35), or ends the thread at once.
+/// Forbids that a keep-alive time of `Duration::MAX` overflows, or ends the thread at once.
 #[test]
-fn a_keep_alive_of_for_ever() {
+fn an_endless_keep_alive_time_does_not_overflow() {
     let _watchdog = watchdog();
     let threads = Threads::default();
     let pool = threads.watch(ThreadPool::builder().threads(2).keep_alive(Duration::MAX)).build();
     let worker = thread_of(&pool);
-    until("it is idle", || pool.stats().idle == 1);
+    until("the thread is idle", || pool.stats().idle == 1);
     assert_eq!(thread_of(&pool), worker);
     drop(pool);
     threads.wait_for_all_to_stop();
 }
 
-/// Forbids a start hook without a stop hook, or a hook that runs twice, on another thread, or between jobs (known bug
-/// 15).
+/// Forbids a start hook without a stop hook, or a hook that runs twice, on another thread, or between jobs.
 #[test]
 fn hooks_are_paired_and_run_on_their_thread() {
     let _watchdog = watchdog();
@@ -293,13 +292,13 @@ fn idle_threads_sleep() {
         before == switches()
     };
     // The threads may yield first, and on a busy machine for long. Afterwards no thread may wake up within a second.
-    until("they are idle", || pool.stats().idle == 3);
-    until("they have gone to sleep", || quiet_for(Duration::from_millis(100)));
+    until("the threads are idle", || pool.stats().idle == 3);
+    until("the threads have gone to sleep", || quiet_for(Duration::from_millis(100)));
     assert!(quiet_for(Duration::from_secs(1)), "an idle thread woke up");
     assert_eq!(pool.stats().idle, 3);
 }
 
-/// Forbids that a captured value, or a result without a handle, lives on in an idle thread (known bug 12).
+/// Forbids that a captured value, or a result without a handle, lives on in an idle thread until the next job.
 #[test]
 fn an_idle_thread_keeps_nothing() {
     let _watchdog = watchdog();
@@ -325,7 +324,7 @@ fn an_idle_thread_keeps_nothing() {
 }
 
 trait IsHere {
-    /// Makes a closure that calls it capture the whole value, and drop it at the closure's end.
+    /// A closure that calls this method captures the whole value, and drops the value at its end.
     fn is_here(&self) -> i32 {
         1
     }
@@ -366,7 +365,7 @@ fn counters_are_up_to_date_before_a_handle_resolves() {
 
 /// Forbids that a job is counted twice, or not at all, in the counters whose sum is `submitted`.
 #[test]
-fn submitted_is_the_sum_of_all_there_are() {
+fn submitted_is_the_sum_of_the_other_counters() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let stats = pool.stats();
@@ -390,7 +389,7 @@ fn submitted_is_the_sum_of_all_there_are() {
     }
     let panics = run.into_iter().map(|job| job.outcome().wait()).filter(Result::is_err).count();
     assert_eq!(panics, 3);
-    until("none runs", || running_now(&pool.stats()) == 0);
+    until("no job runs", || running_now(&pool.stats()) == 0);
     let stats = pool.stats();
     assert_eq!((stats.submitted, stats.queued, stats.cancelled, stats.panicked), (12, 0, 3, 3));
     assert_eq!(stats.succeeded, 6);
@@ -535,7 +534,7 @@ fn spawn_many_survives_a_panic_of_the_iterator() {
     assert_eq!(text(&*panic), "in the iterator");
     assert_eq!(pool.spawn(|| 1).wait(), 1);
     until("all captures are dropped", || Arc::strong_count(&alive) == 1);
-    until("none runs", || running_now(&pool.stats()) == 0);
+    until("no job runs", || running_now(&pool.stats()) == 0);
 }
 
 /// Forbids that a job of `spawn_many` differs from other jobs when it is cancelled or detached, or panics.
@@ -569,7 +568,7 @@ fn jobs_of_spawn_many_are_independent() {
 
 // --- cancelling -----------------------------------------------------------------------------------------------------
 
-/// Forbids that a cancelled job runs (known bug 11), or that a worker has to drop its closure.
+/// Forbids that a job runs that was cancelled before its start, or that a worker has to drop the job's closure.
 #[test]
 fn a_job_cancelled_in_time_never_runs() {
     let _watchdog = watchdog();
@@ -602,7 +601,7 @@ fn a_job_cancelled_in_time_never_runs() {
 
 /// Forbids that a job that is cancelled just as it starts both runs and is cancelled, or neither.
 #[test]
-fn cancelling_at_the_moment_of_the_start() {
+fn a_job_cancelled_as_it_starts_runs_or_is_cancelled() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let mut cancelled = 0;
@@ -623,7 +622,7 @@ fn cancelling_at_the_moment_of_the_start() {
 
 /// Forbids that cancelling a running job discards its result, or that the job is not told.
 #[test]
-fn cancelling_a_running_job_only_asks() {
+fn cancelling_a_running_job_only_asks_it_to_stop() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let asked = running(&pool, is_cancelled);
@@ -664,14 +663,14 @@ fn dropping_the_handle_of_a_running_job_tells_it() {
 
 /// Forbids that the result of a finished job outlives its handle, or is dropped on another thread.
 #[test]
-fn the_handle_of_a_finished_job_has_its_result() {
+fn the_handle_of_a_finished_job_owns_the_result() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let ways: [fn(Job<Traced>); 3] = [drop, |job| drop(job.outcome()), |job| assert!(!job.cancel())];
     for end in ways {
         let (result, dropped) = traced();
         let job = pool.spawn(move || result);
-        until("it is finished", || job.is_finished());
+        until("the job is finished", || job.is_finished());
         assert!(dropped.try_recv().is_err());
         end(job);
         assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
@@ -680,7 +679,7 @@ fn the_handle_of_a_finished_job_has_its_result() {
 
 /// Forbids that cancelling a job in the middle of the queue changes the order of the others, or loses one.
 #[test]
-fn the_others_keep_their_order() {
+fn cancelling_a_job_keeps_the_order_of_the_others() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
@@ -701,11 +700,12 @@ fn the_others_keep_their_order() {
     assert!(order.into_iter().eq((0..100).filter(|number| number % 3 == 0).chain(100..110)));
 }
 
-// --- panics, and user code at odd places ----------------------------------------------------------------------------
+// --- panics, and user code in unusual places ------------------------------------------------------------------------
 
-/// Forbids that a panic of a job ends the pool's only thread, or reaches another handle (known bugs 10 and 13).
+/// Forbids that a panic of a job, or in the `Drop` of a result or payload, ends the pool's only thread, or reaches
+/// another handle.
 #[test]
-fn a_pool_of_one_survives_every_panic() {
+fn a_pool_of_one_thread_survives_every_panic() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let worker = thread_of(&pool);
@@ -750,7 +750,7 @@ fn a_pool_of_one_survives_every_panic() {
         release(held);
         assert_eq!(thread_of(&pool), worker);
     }
-    until("none runs", || running_now(&pool.stats()) == 0);
+    until("no job runs", || running_now(&pool.stats()) == 0);
     assert_eq!((pool.stats().threads, pool.stats().cancelled), (1, 2));
 }
 
@@ -855,7 +855,7 @@ fn threaded_in_a_job_leaves_a_closed_pool() {
     let pool = ThreadPool::builder().threads(1).name("ht-closed").build();
     let inside = pool.clone();
     let job = running(&pool, move || {
-        until("it is closed", || inside.is_closed());
+        until("the pool is closed", || inside.is_closed());
         let refused = threaded(|| ()).on(&inside).async_call().outcome().wait();
         assert!(matches!(refused, Err(JoinError::Cancelled)));
         threaded(own_name).async_call().wait()
@@ -868,7 +868,7 @@ fn threaded_in_a_job_leaves_a_closed_pool() {
 
 /// Forbids that `sync_call` uses a pool, even a given one, or catches a panic.
 #[test]
-fn sync_call_runs_here() {
+fn sync_call_runs_on_the_callers_thread() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     pool.shutdown();
@@ -920,23 +920,23 @@ fn built_pool_probe() {
     pool.shutdown();
     assert!(matches!(threaded(|| ()).async_call().outcome().wait(), Err(JoinError::Cancelled)));
     assert!(build("ht-other").is_err());
-    println!("the probe has seen it all");
+    println!("the probe has passed");
 }
 
 /// Forbids that the global pool is replaced, or differs from the one that was built.
 #[test]
 fn the_global_pool_can_be_built() {
     let output = child("built_pool_probe", None);
-    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
 }
 
 #[test]
-#[ignore = "run by `the_size_of_the_global_pool`, in processes of its own"]
+#[ignore = "run by `the_global_pool_has_the_given_or_the_default_size`, in processes of its own"]
 fn global_pool_probe() {
     let _watchdog = watchdog();
     let size = std::env::var("OFFTHREAD_POOL_SIZE").map_or_else(
         |_| None,
-        |size| (!size.is_empty()).then(|| size.parse().expect("the pool has to refuse it first")),
+        |size| (!size.is_empty()).then(|| size.parse().expect("the pool has to refuse a bad size first")),
     );
     let size = size.unwrap_or_else(|| thread::available_parallelism().unwrap().get().clamp(4, 32));
     let pool = ThreadPool::global();
@@ -946,32 +946,32 @@ fn global_pool_probe() {
     release(held);
     assert_eq!(queued.wait(), 1);
     assert!(ThreadPool::builder().build_global().is_err());
-    println!("the probe has seen it all");
+    println!("the probe has passed");
 }
 
 /// Forbids that the global pool has another size than the default, or the one in `OFFTHREAD_POOL_SIZE`.
 #[test]
-fn the_size_of_the_global_pool() {
+fn the_global_pool_has_the_given_or_the_default_size() {
     for size in [None, Some(""), Some("1"), Some("7"), Some("40")] {
         let output = child("global_pool_probe", size);
-        assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{size:?}: {output:?}");
+        assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{size:?}: {output:?}");
     }
 }
 
 #[test]
-#[ignore = "run by `a_bad_size_of_the_global_pool`, in processes of its own"]
+#[ignore = "run by `a_bad_size_of_the_global_pool_panics`, in processes of its own"]
 fn bad_size_probe() {
     let _watchdog = watchdog();
     let panic = catch_unwind(ThreadPool::global).map(|_| "a pool").unwrap_err();
-    println!("it said: {}", text(&*panic));
+    println!("the panic says: {}", text(&*panic));
 }
 
 /// Forbids that a size that is not a positive number is accepted.
 #[test]
-fn a_bad_size_of_the_global_pool() {
+fn a_bad_size_of_the_global_pool_panics() {
     for size in ["0", "-1", "many", "2.5", " "] {
         let output = child("bad_size_probe", Some(size)).unwrap();
-        let said = output.lines().find(|line| line.contains("it said: ")).unwrap();
+        let said = output.lines().find(|line| line.contains("the panic says: ")).unwrap();
         assert!(said.contains("OFFTHREAD_POOL_SIZE") && said.contains(&format!("{size:?}")), "{size:?}: {said}");
     }
 }

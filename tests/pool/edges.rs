@@ -26,7 +26,7 @@ fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
 /// Forbids that a call that closes the pool, from the `Drop` of a job that a shutdown cancels, waits for the other jobs
 /// that this shutdown cancels.
 #[test]
-fn closing_in_the_drop_of_a_job_that_is_cancelled() {
+fn the_drop_of_a_cancelled_job_may_close_the_pool() {
     let _watchdog = watchdog();
     for close in [ThreadPool::drain, ThreadPool::shutdown] {
         let pool = ThreadPool::new(1);
@@ -54,9 +54,10 @@ fn closing_in_the_drop_of_a_job_that_is_cancelled() {
     }
 }
 
-/// Forbids the same for jobs that are refused, because the pool is closed or has no thread.
+/// Forbids that a drain, from the `Drop` of a refused job, waits for the other refused jobs. The jobs are refused
+/// because the pool is closed or has no thread.
 #[test]
-fn closing_in_the_drop_of_jobs_that_are_refused() {
+fn the_drop_of_a_refused_job_may_drain_the_pool() {
     let _watchdog = watchdog();
     let closed = ThreadPool::new(1);
     closed.drain();
@@ -74,7 +75,7 @@ fn closing_in_the_drop_of_jobs_that_are_refused() {
 
 /// Forbids that a job is left to a thread in its start hook although another worker is idle.
 #[test]
-fn a_slow_start_hook_holds_up_no_job() {
+fn a_slow_start_hook_delays_no_job() {
     let _watchdog = watchdog();
     let (go, gone) = mpsc::channel::<()>();
     let gone = Mutex::new(gone);
@@ -139,7 +140,7 @@ fn a_stop_hook_may_close_its_pool() {
 
 /// Forbids that `shutdown_timeout` fails although no job runs.
 #[test]
-fn a_shutdown_without_time_for_an_idle_pool() {
+fn shutdown_timeout_of_zero_succeeds_for_an_idle_pool() {
     let _watchdog = watchdog();
     for _ in 0..100 {
         let pool = ThreadPool::new(1);
@@ -229,7 +230,7 @@ fn a_job_that_runs_inline_wakes_nobody() {
 
 /// Forbids that `is_finished` is true while the closure is still being dropped.
 #[test]
-fn a_job_is_finished_when_its_closure_is_gone() {
+fn a_job_is_finished_only_when_its_closure_was_dropped() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
@@ -275,7 +276,7 @@ fn values_may_be_large_aligned_or_zero_sized() {
 
 /// Forbids that a pool is leaked when a job's handle owns the pool's last `Arc`, and the `Drop` of a hook panics.
 #[test]
-fn a_handle_that_owns_the_last_arc_of_a_pool() {
+fn a_handle_that_owns_the_last_arc_frees_the_pool() {
     struct Panics(Arc<AtomicUsize>);
     impl Drop for Panics {
         fn drop(&mut self) {

@@ -55,7 +55,7 @@ fn the_results_are_those_of_a_plain_map() {
 /// Forbids: anything runs before the first poll; an item is taken from the iterator without room for its job; or more
 /// than `max_size` jobs are started.
 #[test]
-fn it_is_lazy_and_bounded() {
+fn a_map_is_lazy_and_bounded() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     for unordered in [false, true] {
@@ -122,7 +122,7 @@ fn a_panic_is_resumed_at_its_place() {
 
 /// Forbids: dropping a map leaves its jobs running or queued, or wakes the task that drops it.
 #[test]
-fn dropping_cancels() {
+fn dropping_a_map_cancels_its_jobs() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for unordered in [false, true] {
@@ -130,7 +130,7 @@ fn dropping_cancels() {
         let (started, has_started) = mpsc::channel();
         let mut map = pool.map(0..5, move |_: u32| {
             started.send(()).unwrap();
-            until("it is cancelled", is_cancelled);
+            until("the job is cancelled", is_cancelled);
             told.send(()).unwrap();
         });
         map = map.max_size(5);
@@ -179,7 +179,7 @@ fn next_is_cancel_safe() {
 
 /// Forbids: a map hangs, or panics more often than it has cancelled jobs, after its pool was closed.
 #[test]
-fn a_closed_pool_says_so() {
+fn a_map_of_a_closed_pool_panics_once_for_each_cancelled_job() {
     let _watchdog = watchdog();
     for unordered in [false, true] {
         let pool = ThreadPool::new(1);
@@ -231,7 +231,7 @@ fn a_job_may_map_on_its_own_pool() {
 /// Forbids: the cost of a result grows with the number of jobs in flight; or a reader that never has to wait starves a
 /// time-out.
 #[test]
-fn many_are_in_flight() {
+fn many_jobs_may_be_in_flight() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     for unordered in [false, true] {
@@ -253,7 +253,7 @@ fn many_are_in_flight() {
 
 /// Forbids: the map is unusable after its items' iterator has panicked, or loses an item before or after the panic.
 #[test]
-fn the_items_may_panic() {
+fn the_iterator_may_panic() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let items = (0..5_u8).inspect(|n| {
@@ -272,7 +272,7 @@ fn the_items_may_panic() {
     });
 }
 
-/// Forbids: a `max_size` of zero is accepted, or a setting after the first poll.
+/// Forbids: a `max_size` of zero is accepted, or `unordered` after the first poll.
 #[test]
 fn settings_are_checked() {
     let pool = ThreadPool::new(1);
@@ -288,7 +288,7 @@ fn settings_are_checked() {
 /// Forbids: the consumer's waker panics, and this aborts the process while the function unwinds, or makes a job panic
 /// whose function returns.
 #[test]
-fn a_waker_that_panics_harms_no_job() {
+fn a_waker_that_panics_does_not_disturb_the_job() {
     struct Panics;
     impl std::task::Wake for Panics {
         fn wake(self: Arc<Self>) {
@@ -308,7 +308,7 @@ fn a_waker_that_panics_harms_no_job() {
         let waker = Waker::from(Arc::new(Panics));
         assert!(Pin::new(&mut map).poll_next(&mut Context::from_waker(&waker)).is_pending());
         gate.open();
-        // Before the map gets another waker.
+        // The job has to end before the map gets another waker.
         until("the job has ended", || pool.stats().succeeded + pool.stats().panicked == 1);
         let result = catch_unwind(AssertUnwindSafe(|| block_on(map.next())));
         assert_eq!(result.ok().flatten(), (!panics).then_some(1));
@@ -367,7 +367,7 @@ fn a_consumer_that_waits_leaves_no_room() {
 
 /// Forbids: a map whose room is made smaller while its jobs are in flight panics, or loses a result.
 #[test]
-fn the_room_may_become_smaller() {
+fn max_size_may_become_smaller_while_jobs_are_in_flight() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     for unordered in [false, true] {

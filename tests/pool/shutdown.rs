@@ -1,7 +1,6 @@
 //! How a pool ends: `drain`, `shutdown`, `shutdown_timeout`, the last handle, from outside and from its own jobs.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
-//! which is not in this repository.
+//! Each test says what it forbids.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +22,7 @@ const WAYS: [fn(&ThreadPool); 3] =
 
 /// Forbids that closing an unused or closed pool hangs or fails.
 #[test]
-fn closing_an_unused_pool_and_closing_it_again() {
+fn an_unused_or_closed_pool_can_be_closed() {
     let _watchdog = watchdog();
     for first in WAYS {
         for second in WAYS {
@@ -40,7 +39,7 @@ fn closing_an_unused_pool_and_closing_it_again() {
 
 /// Forbids that a drain loses a queued job, returns before the last job has ended, or tells a running job to stop.
 #[test]
-fn drain_runs_all_there_is() {
+fn drain_runs_all_queued_jobs() {
     let _watchdog = watchdog();
     for size in [1, 3] {
         let pool = ThreadPool::new(size);
@@ -75,7 +74,7 @@ fn drain_runs_all_there_is() {
 /// Forbids that a shutdown runs a queued job or leaks its closure, or does not tell a running job to stop or wait for
 /// it.
 #[test]
-fn shutdown_cancels_what_is_queued_and_waits_for_the_rest() {
+fn shutdown_cancels_queued_jobs_and_waits_for_running_ones() {
     let _watchdog = watchdog();
     for way in &WAYS[1..] {
         let pool = ThreadPool::new(2);
@@ -84,7 +83,7 @@ fn shutdown_cancels_what_is_queued_and_waits_for_the_rest() {
         let start = || {
             let (ended, told) = (Arc::clone(&ended), told.clone());
             running(&pool, move || {
-                until("it is told", is_cancelled);
+                until("the job is told", is_cancelled);
                 told.send(()).unwrap();
                 ended.fetch_add(1, Ordering::SeqCst);
                 "the value"
@@ -129,18 +128,18 @@ fn shutdown_tells_every_running_job() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let (report, reported) = mpsc::channel();
-    let (letter, mail) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let also_report = report.clone();
     let detached = running(&pool, move || report.send(is_cancelled()).unwrap());
     detached.job.detach();
     let blocked = running(&pool, move || {
-        mail.recv_blocking().unwrap();
+        receiver.recv_blocking().unwrap();
         also_report.send(is_cancelled()).unwrap();
     });
     blocked.stop.open();
     assert_eq!(pool.shutdown_timeout(Duration::ZERO).unwrap_err().running, 2);
     detached.stop.open();
-    letter.send(()).unwrap();
+    sender.send(()).unwrap();
     assert_eq!((reported.recv(), reported.recv()), (Ok(true), Ok(true)));
     blocked.job.wait();
     pool.shutdown();
@@ -175,7 +174,7 @@ fn shutdown_resolves_every_kind_of_handle() {
     assert_eq!(pool.stats().cancelled, 5);
 }
 
-/// Forbids that a job of a closed pool does not resolve (known bug 7), or that its closure is leaked.
+/// Forbids that a job of a closed pool does not resolve, or that its closure is leaked.
 #[test]
 fn a_closed_pool_refuses_jobs_at_once() {
     let _watchdog = watchdog();
@@ -214,7 +213,7 @@ fn a_closing_pool_refuses_jobs_at_once() {
         let held = hold(&pool, 1);
         thread::scope(|scope| {
             scope.spawn(|| close(&pool));
-            until("it is closed", || pool.is_closed());
+            until("the pool is closed", || pool.is_closed());
             let job = pool.spawn(|| ());
             assert!(job.is_finished());
             assert_cancelled(job);
@@ -242,7 +241,7 @@ fn shutdown_timeout_says_how_many_still_run() {
     assert_cancelled(queued);
     assert_cancelled(pool.spawn(|| ()));
     third.finish();
-    until("it has ended", || pool.shutdown_timeout(Duration::ZERO).unwrap_err().running == 2);
+    until("the third job has ended", || pool.shutdown_timeout(Duration::ZERO).unwrap_err().running == 2);
     release(held);
     pool.shutdown_timeout(Duration::MAX).unwrap();
     pool.shutdown_timeout(Duration::ZERO).unwrap();
@@ -255,7 +254,7 @@ fn shutdown_timeout_says_how_many_still_run() {
 fn a_shutdown_overtakes_a_drain() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
-    let told = running(&pool, || until("it is told", is_cancelled));
+    let told = running(&pool, || until("the job is told", is_cancelled));
     let queued: Vec<_> = (0..5).map(|_| pool.spawn(|| ())).collect();
     thread::scope(|scope| {
         scope.spawn(|| pool.drain());
@@ -270,7 +269,7 @@ fn a_shutdown_overtakes_a_drain() {
 
 /// Forbids that, of several threads that close the pool at once, one hangs or returns too early.
 #[test]
-fn several_close_the_pool_at_once() {
+fn several_threads_may_close_the_pool_at_once() {
     let _watchdog = watchdog();
     for round in 0..20 {
         let pool = ThreadPool::new(2);
@@ -287,7 +286,7 @@ fn several_close_the_pool_at_once() {
                 });
             }
             barrier.wait();
-            until("it is closed", || pool.is_closed());
+            until("the pool is closed", || pool.is_closed());
             let [first, second] = held;
             first.finish();
             over.store(true, Ordering::SeqCst);
@@ -299,7 +298,7 @@ fn several_close_the_pool_at_once() {
 
 /// Forbids that a job runs after the pool was closed, or that a job that is submitted meanwhile does not resolve.
 #[test]
-fn submitting_while_the_pool_closes() {
+fn jobs_submitted_while_the_pool_closes_resolve() {
     let _watchdog = watchdog();
     for round in 0..60 {
         let pool = ThreadPool::new(1 + round % 3);
@@ -351,20 +350,21 @@ fn all_threads_end_with_the_pool() {
         stop_all(&busy);
         if let Some(close) = close {
             close(&pool);
-            until("none is counted", || pool.stats().threads == 0 && pool.stats().idle == 0);
+            until("no thread is counted", || pool.stats().threads == 0 && pool.stats().idle == 0);
         }
         drop(pool);
         threads.wait_for_all_to_stop();
         assert_eq!(threads.started(), 4, "{how}");
         #[cfg(target_os = "linux")]
-        until("the system says so", || threads_named(&name).is_empty());
+        until("the system lists no thread", || threads_named(&name).is_empty());
         release(busy);
     }
 }
 
-/// Forbids that a thread stays when its pool is closed as the thread starts, ends or falls asleep (known bug 4).
+/// Forbids that a thread is counted wrongly, and stays, when its pool is closed as the thread starts, ends or falls
+/// asleep.
 #[test]
-fn closing_at_any_moment_of_a_thread() {
+fn no_thread_stays_whenever_its_pool_is_closed() {
     let _watchdog = watchdog();
     for round in 0..200_u32 {
         let threads = Threads::default();
@@ -411,9 +411,9 @@ fn the_last_handle_lets_the_queue_run_empty() {
     assert_eq!(threads.started(), 1);
 }
 
-/// Forbids that a worker that drops the last handle waits for itself (known bug 9), or loses queued jobs.
+/// Forbids that a worker that drops the last handle joins itself, or loses queued jobs.
 #[test]
-fn the_last_handle_is_dropped_in_a_job() {
+fn the_last_handle_may_be_dropped_in_a_job() {
     let _watchdog = watchdog();
     for place in 0..6 {
         let threads = Threads::default();
@@ -424,8 +424,7 @@ fn the_last_handle_is_dropped_in_a_job() {
         let mut cancelled = None;
         match place {
             // The last handle is dropped inside the job, at the end of the closure, with the result, with the payload,
-            // by
-            // a panic, or by a cancel.
+            // by a panic, or by a cancel.
             0 => pool.spawn(move || drop(keep)).detach(),
             1 => pool.spawn(move || _ = &keep).detach(),
             2 => pool.spawn(move || keep).detach(),
@@ -455,7 +454,7 @@ fn the_last_handle_is_dropped_in_a_job() {
 
 /// Forbids that a job that closes its own pool waits for itself.
 #[test]
-fn a_job_closes_its_own_pool() {
+fn a_job_may_close_its_own_pool() {
     let _watchdog = watchdog();
     for size in [1, 2] {
         for close in WAYS {
@@ -487,7 +486,7 @@ fn a_job_that_closes_its_pool_waits_for_the_others() {
     let ended = Arc::new(AtomicBool::new(false));
     let (set, get) = (Arc::clone(&ended), Arc::clone(&ended));
     let other = running(&pool, move || {
-        until("it is told", is_cancelled);
+        until("the job is told", is_cancelled);
         set.store(true, Ordering::SeqCst);
     });
     let inside = pool.clone();
@@ -495,7 +494,7 @@ fn a_job_that_closes_its_pool_waits_for_the_others() {
         inside.shutdown();
         get.load(Ordering::SeqCst)
     });
-    until("it is closed", || pool.is_closed());
+    until("the pool is closed", || pool.is_closed());
     assert!(!closer.is_finished());
     other.finish();
     assert!(closer.wait());
@@ -503,7 +502,7 @@ fn a_job_that_closes_its_pool_waits_for_the_others() {
 
 /// Forbids that a job that drains its own pool of one thread waits for ever for queued jobs.
 #[test]
-fn a_job_drains_a_pool_of_one() {
+fn a_job_may_drain_its_pool_of_one_thread() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let inside = pool.clone();
@@ -524,7 +523,7 @@ fn a_job_drains_a_pool_of_one() {
 /// Forbids that jobs that close their pool at the same time wait for each other, or that other threads do not wait for
 /// them.
 #[test]
-fn several_jobs_and_outsiders_close_the_pool_at_once() {
+fn jobs_and_other_threads_may_close_the_pool_at_once() {
     let _watchdog = watchdog();
     for round in 0..30 {
         let pool = ThreadPool::new(4);
@@ -538,7 +537,7 @@ fn several_jobs_and_outsiders_close_the_pool_at_once() {
                     barrier.wait();
                     WAYS[(number + round) % 3](&inside);
                     back.fetch_add(1, Ordering::SeqCst);
-                    // The job still runs. No other job's call waits for it, until its end.
+                    // The job still runs, and no other job's call waits for its end.
                     go_on.pass();
                     back.fetch_add(1, Ordering::SeqCst);
                 })
@@ -591,7 +590,7 @@ fn a_job_is_exempt_until_it_ends() {
 
 /// Forbids that `shutdown_timeout` in a job counts the job itself as running.
 #[test]
-fn a_job_with_a_time_limit_does_not_count_itself() {
+fn shutdown_timeout_in_a_job_does_not_count_the_job() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let other = running(&pool, || ());
@@ -604,7 +603,7 @@ fn a_job_with_a_time_limit_does_not_count_itself() {
 
 /// Forbids that a job that runs inline in another job's `wait` waits for that job when it closes the pool.
 #[test]
-fn a_job_inside_another_closes_the_pool() {
+fn a_job_that_runs_inline_may_close_the_pool() {
     let _watchdog = watchdog();
     for close in WAYS {
         let pool = ThreadPool::new(1);
@@ -621,7 +620,7 @@ fn a_job_inside_another_closes_the_pool() {
 
 /// Forbids that a job that shuts its pool down, and then waits for a cancelled job, hangs.
 #[test]
-fn a_job_that_waits_for_a_cancelled_job_learns_it() {
+fn a_job_that_waits_for_a_cancelled_job_learns_of_the_cancel() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let inside = pool.clone();
@@ -637,7 +636,7 @@ fn a_job_that_waits_for_a_cancelled_job_learns_it() {
 
 /// Forbids that the jobs of two pools that close each other's pool, and then their own, hang.
 #[test]
-fn two_pools_close_each_other() {
+fn two_pools_may_close_each_other() {
     let _watchdog = watchdog();
     let (left, right) = (ThreadPool::new(1), ThreadPool::new(1));
     let both_run = Arc::new(Barrier::new(2));
@@ -659,12 +658,12 @@ fn two_pools_close_each_other() {
     }
 }
 
-// --- user code on the way -------------------------------------------------------------------------------------------
+// --- user code during a shutdown ------------------------------------------------------------------------------------
 
 /// Forbids that a shutdown drops jobs under a lock: their `Drop` may submit, read counters, close the pool, and drop
-/// handles (known bug 8).
+/// handles.
 #[test]
-fn what_a_shutdown_drops_may_use_the_pool() {
+fn values_dropped_by_a_shutdown_may_use_the_pool() {
     let _watchdog = watchdog();
     for from_a_job in [false, true] {
         let pool = ThreadPool::new(2);
@@ -723,14 +722,14 @@ fn a_shutdown_survives_a_panic_in_a_drop() {
 
 /// Forbids that a panic of a job, or of its result's `Drop`, after the pool was closed delays the end.
 #[test]
-fn a_panic_at_the_end() {
+fn a_panic_after_the_close_does_not_delay_the_end() {
     let _watchdog = watchdog();
     for close in WAYS {
         let threads = Threads::default();
         let pool = threads.watch(ThreadPool::builder().threads(2)).build();
         let inside = pool.clone();
         let panicking = running(&pool, move || {
-            until("it is closed", || inside.is_closed());
+            until("the pool is closed", || inside.is_closed());
             resume_unwind(Box::new(1));
         });
         let (result, dropped) = bomb();
@@ -755,7 +754,7 @@ fn a_job_without_a_handle_is_waited_for() {
         let ended = Arc::new(AtomicBool::new(false));
         let (inside, set) = (pool.clone(), Arc::clone(&ended));
         let job = running(&pool, move || {
-            until("it is closed", || inside.is_closed());
+            until("the pool is closed", || inside.is_closed());
             thread::yield_now();
             set.store(true, Ordering::SeqCst);
         });
@@ -831,7 +830,7 @@ fn a_thread_local_may_close_its_pool() {
 /// Forbids: a running job that waits for a queued job hangs, because a shutdown is dropping the closure that precedes
 /// the queued job, and the closure's `Drop` waits for the running job.
 #[test]
-fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
+fn a_job_may_wait_for_a_job_behind_a_closure_whose_drop_drains() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (runs, does_run) = mpsc::channel();
@@ -858,10 +857,10 @@ fn a_job_waits_for_another_behind_a_closure_whose_drop_drains() {
     assert!(first.outcome().wait().is_err());
 }
 
-/// Forbids: a job waits for a stop hook of another pool, which it drains, and so keeps its own pool from running the
-/// job that this hook waits for.
+/// Forbids: a job drains another pool, waits for that pool's stop hook, and so keeps its own pool from running the job
+/// that the hook waits for.
 #[test]
-fn a_job_that_drains_another_pool_holds_nobody_up() {
+fn a_job_that_drains_another_pool_delays_no_job() {
     let _watchdog = watchdog();
     let own = ThreadPool::new(1);
     let other = ThreadPool::builder().threads(1).on_thread_stop({

@@ -1,7 +1,6 @@
 //! A pool cannot starve itself: jobs that wait for other jobs, and for each other, in pools with too few threads.
 //!
-//! Each test says what it forbids. "Known bug" numbers refer to the maintainers' list of bugs in similar projects,
-//! which is not in this repository.
+//! Each test says what it forbids.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +22,7 @@ fn pool_of(size: usize) -> (ThreadPool, Threads) {
     (threads.watch(builder).build(), threads)
 }
 
-/// Runs jobs that yield once. Returns how many of them ran at once at most.
+/// Runs jobs that yield five times. Returns the maximum number of them that ran at once.
 fn most_at_once(pool: &ThreadPool, jobs: usize) -> usize {
     let crowd = Crowd::default();
     let jobs = pool.spawn_many((0..jobs).map(|_| {
@@ -42,7 +41,7 @@ fn most_at_once(pool: &ThreadPool, jobs: usize) -> usize {
 
 /// Forbids that nested waits need a second thread.
 #[test]
-fn nested_waits_in_a_pool_of_one() {
+fn nested_waits_need_one_thread() {
     fn nest(pool: &ThreadPool, left: u32) -> u32 {
         let inside = pool.clone();
         if left == 0 { 0 } else { pool.spawn(move || nest(&inside, left - 1)).wait() + 1 }
@@ -82,7 +81,7 @@ fn wait_runs_a_queued_job_inline() {
 
 /// Forbids that a panic or a cancel of a job that runs inline affects the job that waits for it, or the reverse.
 #[test]
-fn a_job_in_anothers_wait_is_a_job_of_its_own() {
+fn a_job_that_runs_inline_is_independent_of_the_job_that_waits() {
     let _watchdog = watchdog();
     let (pool, _) = pool_of(1);
     let inside = pool.clone();
@@ -135,7 +134,7 @@ fn nested_waits_need_no_deep_stack() {
 
 /// Forbids that a tree of jobs that wait for their children hangs.
 #[test]
-fn a_tree_of_waits() {
+fn a_tree_of_waits_does_not_hang() {
     fn sum(pool: &ThreadPool, from: u64, to: u64) -> u64 {
         if to - from == 1 {
             return from;
@@ -161,7 +160,7 @@ fn a_tree_of_waits() {
 
 /// Forbids that a job that awaits a job of its own pool of one thread, with `block_on`, hangs.
 #[test]
-fn nested_awaits_in_a_pool_of_one() {
+fn nested_awaits_do_not_hang_in_a_pool_of_one_thread() {
     fn nest(pool: &ThreadPool, left: u32) -> u32 {
         let inside = pool.clone();
         if left == 0 { 0 } else { block_on(async { pool.spawn(move || nest(&inside, left - 1)).await }) + 1 }
@@ -179,7 +178,7 @@ fn nested_awaits_in_a_pool_of_one() {
 
 /// Forbids that nested `threaded` calls, which use the job's own pool of one thread, hang.
 #[test]
-fn nested_threaded_in_a_pool_of_one() {
+fn nested_threaded_calls_do_not_hang_in_a_pool_of_one_thread() {
     fn nest(left: u32) -> u32 {
         assert!(own_name().starts_with("ht-nested"));
         if left == 0 { 0 } else { threaded(move || nest(left - 1)).async_call().wait() + 1 }
@@ -191,7 +190,7 @@ fn nested_threaded_in_a_pool_of_one() {
 
 /// Forbids that two jobs of a pool of one thread that use both ends of a channel hang, whichever is submitted first.
 #[test]
-fn both_ends_of_a_channel_in_a_pool_of_one() {
+fn both_ends_of_a_channel_may_be_in_a_pool_of_one_thread() {
     let _watchdog = watchdog();
     let (pool, _) = pool_of(1);
     for (max_size, sender_first) in [(1, true), (1, false), (3, true), (64, false)] {
@@ -214,12 +213,12 @@ fn both_ends_of_a_channel_in_a_pool_of_one() {
         assert!(receiving.wait().into_iter().eq(0..1000));
         sending.wait();
     }
-    until("the spare one has ended", || pool.stats().threads <= 1);
+    until("the spare thread has ended", || pool.stats().threads <= 1);
 }
 
 /// Forbids that a chain of jobs, each of which waits for the next, hangs in a pool of one thread.
 #[test]
-fn a_chain_of_oneshots_in_a_pool_of_one() {
+fn a_chain_of_oneshots_does_not_hang_in_a_pool_of_one_thread() {
     let _watchdog = watchdog();
     let (pool, _) = pool_of(1);
     for block in [|receiver: oneshot::Receiver<u32>| receiver.recv_blocking(), |receiver| block_on(receiver)] {
@@ -242,7 +241,7 @@ fn a_chain_of_oneshots_in_a_pool_of_one() {
 
 /// Forbids that a job that is submitted just as the only thread blocks does not run.
 #[test]
-fn a_job_arrives_as_the_worker_blocks() {
+fn a_job_that_arrives_as_the_worker_blocks_runs() {
     let _watchdog = watchdog();
     let (pool, _) = pool_of(1);
     for round in 0..300 {
@@ -260,12 +259,12 @@ fn a_job_arrives_as_the_worker_blocks() {
         pool.spawn(move || sender.send(round).unwrap()).wait();
         assert_eq!(blocked.wait(), round);
     }
-    until("the spare one has ended", || pool.stats().threads <= 1);
+    until("the spare thread has ended", || pool.stats().threads <= 1);
 }
 
 /// Forbids that two pools of one thread, whose jobs wait for each other's jobs, hang.
 #[test]
-fn from_one_pool_to_the_other_and_back() {
+fn jobs_of_two_pools_may_wait_for_each_other() {
     fn ping(here: &ThreadPool, there: &ThreadPool, left: u32) -> u32 {
         let (next, after) = (there.clone(), here.clone());
         if left == 0 { 0 } else { here.spawn(move || ping(&next, &after, left - 1)).wait() + 1 }
@@ -333,7 +332,7 @@ fn wake_at_the_end(pool: &ThreadPool, jobs: usize, code: impl Fn() + Send + Sync
 /// Forbids that the waker of a job's handle blocks without the crate's knowledge, and delays other jobs although
 /// threads are free.
 #[test]
-fn a_waker_that_blocks_holds_up_its_own_thread_only() {
+fn a_waker_that_blocks_occupies_only_its_own_thread() {
     let _watchdog = watchdog();
     for blocked in 1..=4 {
         let (pool, threads) = pool_of(4);
@@ -369,7 +368,7 @@ fn a_waker_that_blocks_holds_up_its_own_thread_only() {
 
 /// Forbids that a waker waits for ever when it runs a task, which waits for the next job of the pool.
 #[test]
-fn a_waker_that_runs_a_task_holds_up_its_own_thread_only() {
+fn a_waker_that_runs_a_task_occupies_only_its_own_thread() {
     let _watchdog = watchdog();
     // The task blocks in std, spins, waits in the crate, or runs a loop.
     let tasks: [fn(&ThreadPool); 4] = [
@@ -411,7 +410,7 @@ fn a_waker_that_runs_a_task_holds_up_its_own_thread_only() {
 /// Jobs that block in the crate until `let_go`, and then run until their gates open.
 struct Blocked {
     jobs: Vec<Job<()>>,
-    letters: Vec<oneshot::Sender<()>>,
+    senders: Vec<oneshot::Sender<()>>,
     /// Counts the jobs that have returned from their blocking call, and have not ended.
     back: Crowd,
     /// One gate for each job.
@@ -421,26 +420,26 @@ struct Blocked {
 fn block(pool: &ThreadPool, number: usize) -> Blocked {
     let (back, started) = (Crowd::default(), Arc::new(AtomicUsize::new(0)));
     let ends: Vec<_> = (0..number).map(|_| Gate::default()).collect();
-    let (letters, boxes): (Vec<_>, Vec<_>) = (0..number).map(|_| oneshot::channel()).unzip();
-    let jobs = pool.spawn_many(boxes.into_iter().zip(&ends).map(|(letter, end)| {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..number).map(|_| oneshot::channel()).unzip();
+    let jobs = pool.spawn_many(receivers.into_iter().zip(&ends).map(|(receiver, end)| {
         let (back, started, end) = (back.clone(), Arc::clone(&started), end.clone());
         move || {
             started.fetch_add(1, Ordering::SeqCst);
-            letter.recv_blocking().unwrap();
+            receiver.recv_blocking().unwrap();
             back.enter();
             end.pass();
             back.leave();
         }
     }));
     until("all have started", || started.load(Ordering::SeqCst) == number);
-    Blocked { jobs, letters, back, ends }
+    Blocked { jobs, senders, back, ends }
 }
 
 impl Blocked {
     fn let_go(&mut self) {
-        let number = self.letters.len();
-        self.letters.drain(..).for_each(|letter| letter.send(()).unwrap());
-        until("all are back", || self.back.now() == number);
+        let number = self.senders.len();
+        self.senders.drain(..).for_each(|sender| sender.send(()).unwrap());
+        until("all jobs are back", || self.back.now() == number);
     }
 }
 
@@ -476,7 +475,7 @@ fn the_size_holds_after_many_blocked_jobs_return() {
         assert!((1..=size).contains(&seen), "{seen} at once in a pool of {size}");
         assert!(new.most() <= size && most_at_once(&pool, 100) <= size);
         until("the spare threads have ended", || pool.stats().threads <= size);
-        until("the system has seen it", || threads.started() - threads.stopped() <= size);
+        until("the threads have run their stop hooks", || threads.started() - threads.stopped() <= size);
         assert_eq!(pool.spawn(|| 1).wait(), 1);
     }
 }
@@ -506,21 +505,21 @@ fn there_are_512_threads_at_most() {
     let builder = ThreadPool::builder().threads(1).name("ht-many").stack_size(1 << 18).keep_alive(Duration::MAX);
     let pool = threads.watch(builder).build();
     let started = Arc::new(AtomicUsize::new(0));
-    let (letters, boxes): (Vec<_>, Vec<_>) = (0..600).map(|_| oneshot::channel()).unzip();
-    let jobs = pool.spawn_many(boxes.into_iter().map(|letter| {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..600).map(|_| oneshot::channel()).unzip();
+    let jobs = pool.spawn_many(receivers.into_iter().map(|receiver| {
         let started = Arc::clone(&started);
         move || {
             started.fetch_add(1, Ordering::SeqCst);
-            letter.recv_blocking().unwrap()
+            receiver.recv_blocking().unwrap()
         }
     }));
-    until("all the threads there may be are blocked", || started.load(Ordering::SeqCst) >= 512);
+    until("512 jobs are blocked", || started.load(Ordering::SeqCst) >= 512);
     let stats = pool.stats();
     assert_eq!((stats.threads, stats.queued, running_now(&stats)), (512, 88, 512));
     #[cfg(target_os = "linux")]
-    until("the system shows them all", || threads_named("ht-many").len() == 512);
-    for (number, letter) in letters.into_iter().enumerate() {
-        letter.send(number).unwrap();
+    until("the system lists all threads", || threads_named("ht-many").len() == 512);
+    for (number, sender) in senders.into_iter().enumerate() {
+        sender.send(number).unwrap();
     }
     assert!(jobs.into_iter().map(Job::wait).eq(0..600));
     assert_eq!(started.load(Ordering::SeqCst), 600);
@@ -529,7 +528,7 @@ fn there_are_512_threads_at_most() {
     pool.drain();
     threads.wait_for_all_to_stop();
     #[cfg(target_os = "linux")]
-    until("the system says so", || threads_named("ht-many").is_empty());
+    until("the system lists no thread", || threads_named("ht-many").is_empty());
 }
 
 /// Forbids that a panic of a blocked job, or of a job on a spare thread, makes the pool miscount its threads.
@@ -555,7 +554,7 @@ fn panics_of_blocked_jobs_leave_the_pool_as_it_was() {
 
 /// Forbids that blocked jobs, or the jobs that they wait for, are lost when their pool ends.
 #[test]
-fn a_pool_ends_while_its_jobs_are_blocked() {
+fn no_job_is_lost_if_the_pool_ends_while_jobs_are_blocked() {
     let _watchdog = watchdog();
     for way in 0..3 {
         let (pool, threads) = pool_of(1);
@@ -591,7 +590,7 @@ fn a_shutdown_waits_for_a_blocked_job() {
     thread::scope(|scope| {
         let closer = scope.spawn(|| pool.shutdown());
         assert!(!closer.is_finished());
-        blocked.letters.drain(..).for_each(|letter| letter.send(()).unwrap());
+        blocked.senders.drain(..).for_each(|sender| sender.send(()).unwrap());
         closer.join().unwrap();
         assert!(blocked.jobs.iter().all(Job::is_finished));
     });
@@ -601,12 +600,12 @@ fn a_shutdown_waits_for_a_blocked_job() {
 
 /// Forbids that a spare thread starts when a job waits for a value that is already there.
 #[test]
-fn nothing_is_started_for_a_wait_that_is_over() {
+fn no_spare_thread_starts_for_a_value_that_is_already_there() {
     let _watchdog = watchdog();
     let (pool, threads) = pool_of(1);
     let other = ThreadPool::new(1);
     let finished = other.spawn(|| 1);
-    until("it is finished", || finished.is_finished());
+    until("the job is finished", || finished.is_finished());
     let (sender, receiver) = oneshot::channel();
     sender.send(2).unwrap();
     let (mut items, mut item) = spsc::channel(1);

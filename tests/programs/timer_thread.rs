@@ -1,5 +1,5 @@
-//! The thread that wakes sleeps outside of event loops ends when there are no such sleeps. This binary has no other
-//! sleeps.
+//! The timer thread, which wakes the sleeps outside of event loops, ends when there are no such sleeps. This binary has
+//! no other sleeps.
 
 #![cfg(target_os = "linux")]
 
@@ -22,7 +22,7 @@ fn begin(duration: Duration) -> Sleep {
     sleep
 }
 
-/// The thread ends ten seconds after its last timer was removed, also if the timer was cancelled early.
+/// The thread ends ten seconds after its last timer was removed, even if the timer was cancelled early.
 #[test]
 fn timer_thread_ends_after_a_cancelled_sleep() {
     let long = begin(Duration::from_secs(3600));

@@ -126,7 +126,7 @@ impl Tree {
         path
     }
 
-    /// What `wc` should print for all files.
+    /// The output that `wc` should print for all files.
     fn expected(&self) -> Vec<([u64; 3], Vec<u8>)> {
         let mut results: Vec<_> = self.files.iter().map(|(path, bytes)| (count(bytes), raw(path))).collect();
         let total = results.iter().fold([0; 3], |total, (counts, _)| [0, 1, 2].map(|i| total[i] + counts[i]));
@@ -269,7 +269,7 @@ fn one_file_has_no_total() {
 }
 
 #[test]
-fn what_cannot_be_read_is_reported_and_the_rest_is_counted() {
+fn an_unreadable_path_is_reported_and_the_rest_is_counted() {
     let mut tree = Tree::new();
     tree.file("dir/a", "a\n");
     tree.file("dir/b", "b\n");
@@ -278,7 +278,7 @@ fn what_cannot_be_read_is_reported_and_the_rest_is_counted() {
     assert_eq!(run.status, Some(1));
     assert_eq!(run.results(), tree.expected());
     let messages = [missing.clone(), missing.join("deeper")].map(|path| {
-        let reason = fs::read(&path).expect_err("it is missing");
+        let reason = fs::read(&path).expect_err("the file is missing");
         format!("wc: {}: {reason}\n", path.display())
     });
     assert_eq!(run.stderr, messages.concat());
@@ -310,7 +310,7 @@ fn a_directory_that_cannot_be_listed_is_reported_and_the_rest_is_counted() {
 
 #[cfg(unix)]
 #[test]
-fn symbolic_links_are_followed_where_named_alone() {
+fn symbolic_links_are_followed_only_as_arguments() {
     use std::os::unix::fs::symlink;
     let mut tree = Tree::new();
     let file = tree.file("dir/file", "a b\n");
@@ -335,7 +335,7 @@ fn symbolic_links_are_followed_where_named_alone() {
 
 #[cfg(unix)]
 #[test]
-fn special_files_are_passed_over() {
+fn special_files_are_skipped() {
     let mut tree = Tree::new();
     tree.file("file", "a b\n");
     let _listener = std::os::unix::net::UnixListener::bind(tree.path("a socket")).expect("a socket");
@@ -446,7 +446,7 @@ fn a_terminal_gets_a_progress_line_that_leaves_no_trace() {
 /// As in `wc … | head -1`: when the reader closes the pipe, the program ends without a message.
 #[cfg(unix)]
 #[test]
-fn a_reader_that_leaves_ends_it_quietly() {
+fn a_closed_pipe_ends_the_program_quietly() {
     use std::os::{fd::OwnedFd, unix::net::UnixStream};
     let mut tree = Tree::new();
     for number in 0..500 {
@@ -471,7 +471,7 @@ fn a_full_disk_is_reported() {
     assert!(run.stderr.starts_with("wc: standard output: ") && run.stderr.lines().count() == 1, "{}", run.stderr);
 }
 
-/// A process with less than 32 MiB of memory counts a file of 128 MiB.
+/// A process whose data is limited to 32 MiB counts a file of 128 MiB.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_does_not_grow_with_the_file() {

@@ -315,7 +315,7 @@ impl Channel {
         };
         match self.send_waker.poll(sending.as_mut()) {
             Poll::Pending => {
-                prop_assert!(!self.closed && self.queue.len() == self.size, "it waits without a reason");
+                prop_assert!(!self.closed && self.queue.len() == self.size, "the sender waits without a reason");
                 self.send_wakes = self.send_waker.wakes();
                 self.sender = SenderEnd::Waiting(sending, number);
             }
@@ -378,7 +378,7 @@ impl Channel {
                 prop_assert_eq!(numbers, expected);
             }
             ChannelStep::Take(limit) => {
-                // Only as many items as do not require waiting.
+                // Takes only as many items as `iter` gives without a wait.
                 let there = if self.closed { limit } else { limit.min(self.queue.len()) };
                 let expected: Vec<_> = self.queue.drain(..self.queue.len().min(there)).collect();
                 let numbers: Vec<_> = receiver.iter().take(there).map(Item::number).collect();
@@ -390,7 +390,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Checks what holds after each step.
+    /// Checks the rules that hold after each step.
     fn check(&self) -> Result<(), TestCaseError> {
         let expected = (self.queue.len(), self.queue.is_empty(), self.closed, self.size);
         if let SenderEnd::Idle(sender) = &self.sender {
@@ -591,7 +591,7 @@ impl Oneshot {
         };
         match self.send_waker.poll(waiting.as_mut()) {
             Poll::Pending => {
-                prop_assert!(!self.closed, "it waits without a reason");
+                prop_assert!(!self.closed, "the sender waits without a reason");
                 self.send_wakes = self.send_waker.wakes();
                 self.sender = OneshotSender::Waiting(waiting);
             }
@@ -656,7 +656,7 @@ proptest! {
 
 // --- gather ---------------------------------------------------------------------------------------------------------
 
-/// What a branch of `gather` does before it returns its number.
+/// The work of a branch of `gather` before it returns its number.
 #[derive(Debug, Clone)]
 enum Branch {
     /// Wakes itself so many times.
@@ -734,7 +734,7 @@ proptest! {
 
     /// `gather` returns the results of the branches in order.
     #[test]
-    fn gather_gives_what_each_gives(kinds in vec(branch(), 0..12)) {
+    fn gather_returns_the_result_of_each_branch(kinds in vec(branch(), 0..12)) {
         let _watchdog = watchdog();
         let (items, pool) = (Items::default(), ThreadPool::new(2));
         let number = kinds.len();
@@ -744,7 +744,7 @@ proptest! {
 
     /// A `gather` that is dropped after any number of polls drops each branch once.
     #[test]
-    fn a_gather_that_is_given_up_drops_each(kinds in vec(branch(), 0..12), polls in 0_usize..6) {
+    fn a_dropped_gather_drops_each_branch_once(kinds in vec(branch(), 0..12), polls in 0_usize..6) {
         let _watchdog = watchdog();
         let (items, pool) = (Items::default(), ThreadPool::new(2));
         let witness = Witness::default();
@@ -761,7 +761,7 @@ proptest! {
 
 // --- jobs -----------------------------------------------------------------------------------------------------------
 
-/// What is done with the handle of a job that has not started.
+/// How the handle of a job that has not started is used.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Wait,
@@ -871,13 +871,15 @@ impl Wake for Alarm {
     }
 }
 
-/// What is done with a sleep before its deadline: polled again with another waker, dropped, or nothing.
+/// The treatment of a sleep before its deadline: left alone, polled again with another waker, or dropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Night {
-    Quiet,
+enum Treatment {
+    LeftAlone,
     PolledAgain,
     Dropped,
 }
+
+const TREATMENTS: [Treatment; 3] = [Treatment::LeftAlone, Treatment::PolledAgain, Treatment::Dropped];
 
 proptest! {
     // Each case waits for some milliseconds.
@@ -886,7 +888,7 @@ proptest! {
     /// Sleeps end in the order of their deadlines and not early, and dropped sleeps wake nobody.
     #[test]
     fn sleeps_end_in_order(
-        nights in vec((0_u32..40, prop::sample::select(vec![Night::Quiet, Night::PolledAgain, Night::Dropped])), 1..20),
+        sleepers in vec((0_u32..40, prop::sample::select(TREATMENTS.to_vec())), 1..20),
     ) {
         let _watchdog = watchdog();
         // Repeated with later deadlines if some had passed before all sleeps were polled.
@@ -896,18 +898,18 @@ proptest! {
             let deadline = |step: u32| start + step * Duration::from_micros(100);
             let (sender, woken) = mpsc::channel();
             let alarm = |number| Waker::from(Arc::new(Alarm(number, Mutex::new(mpsc::Sender::clone(&sender)))));
-            let mut sleeps: Vec<_> = nights.iter().map(|&(step, _)| Some(sleep_until(deadline(step)))).collect();
+            let mut sleeps: Vec<_> = sleepers.iter().map(|&(step, _)| Some(sleep_until(deadline(step)))).collect();
             for (number, sleep) in sleeps.iter_mut().flatten().enumerate() {
                 let _ = Pin::new(sleep).poll(&mut Context::from_waker(&alarm(number)));
             }
-            for (number, (sleep, &(_, night))) in sleeps.iter_mut().zip(&nights).enumerate() {
-                match night {
-                    Night::Quiet => {}
-                    Night::PolledAgain => {
-                        let waker = alarm(nights.len() + number);
+            for (number, (sleep, &(_, treatment))) in sleeps.iter_mut().zip(&sleepers).enumerate() {
+                match treatment {
+                    Treatment::LeftAlone => {}
+                    Treatment::PolledAgain => {
+                        let waker = alarm(sleepers.len() + number);
                         let _ = Pin::new(sleep.as_mut().unwrap()).poll(&mut Context::from_waker(&waker));
                     }
-                    Night::Dropped => *sleep = None,
+                    Treatment::Dropped => *sleep = None,
                 }
             }
             drop(sender);
@@ -916,14 +918,14 @@ proptest! {
             }
             // The channel ends when the last waker has been dropped.
             let woken: Vec<_> = woken.into_iter().collect();
-            let mut expected: Vec<_> =
-                nights.iter().filter(|(_, night)| *night != Night::Dropped).map(|&(step, _)| step).collect();
+            let lasting = sleepers.iter().filter(|(_, treatment)| *treatment != Treatment::Dropped);
+            let mut expected: Vec<_> = lasting.map(|&(step, _)| step).collect();
             expected.sort_unstable();
             let mut steps = Vec::new();
             for (number, at) in woken {
-                let (step, night) = nights[number % nights.len()];
-                let last = if number < nights.len() { Night::Quiet } else { Night::PolledAgain };
-                prop_assert_eq!(night, last, "not the last waker");
+                let (step, treatment) = sleepers[number % sleepers.len()];
+                let last = if number < sleepers.len() { Treatment::LeftAlone } else { Treatment::PolledAgain };
+                prop_assert_eq!(treatment, last, "not the last waker");
                 prop_assert!(at >= deadline(step), "too early");
                 steps.push(step);
             }
@@ -933,6 +935,6 @@ proptest! {
             }
             return Ok(());
         }
-        prop_assume!(false, "this machine is too busy to say anything");
+        prop_assume!(false, "this machine is too busy for the test");
     }
 }

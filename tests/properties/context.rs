@@ -123,7 +123,7 @@ fn expect(panics: bool, on_a_thread: bool, run: impl FnOnce() + Send) {
             resume_unwind(payload);
         }
     });
-    assert_eq!(panicked.is_err(), panics, "whether it panicked");
+    assert_eq!(panicked.is_err(), panics, "whether the code panicked");
 }
 
 impl World {
@@ -230,7 +230,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_program_sees_what_the_model_says(ops in vec(op(), 1..40)) {
+    fn every_program_sees_the_values_of_the_model(ops in vec(op(), 1..40)) {
         let world = Arc::new(World::default());
         world.contexts.lock().unwrap().push(Default::default());
         Context::default().run(|| world.run(&ops, &mut Model::new()));

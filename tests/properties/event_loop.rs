@@ -97,7 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a task's future records.
+/// The records of a task's future.
 struct Record {
     loops_thread: ThreadId,
     polls: AtomicUsize,
@@ -194,7 +194,7 @@ struct Program {
     /// How many callbacks of each kind were submitted and not cancelled.
     soon: usize,
     later: usize,
-    /// Which callbacks have run, and how many timers.
+    /// Which callbacks have run, and how many timers have fired.
     called_soon: Arc<Mutex<Vec<usize>>>,
     called_later: Arc<AtomicUsize>,
 }
@@ -230,7 +230,7 @@ impl Program {
                 let Entry { task, record, cancelled, .. } = &mut self.entries[which];
                 if !*cancelled {
                     let answer = at(elsewhere, || task.cancel());
-                    assert_eq!(answer, !record.has_ended(), "cancel is true if it had not finished");
+                    assert_eq!(answer, !record.has_ended(), "`cancel` returns true if the task had not finished");
                     *cancelled = answer;
                 }
             }
@@ -319,7 +319,7 @@ proptest! {
     /// No program of spawns, cancels, detaches, wakes, sleeps and callbacks, in one or more `block_on` calls, loses a
     /// task, polls or drops it on another thread, drops it twice, or gets a wrong outcome.
     #[test]
-    fn tasks_do_what_the_model_says(programs in vec(vec(step(), 0..25), 1..4)) {
+    fn tasks_agree_with_the_model(programs in vec(vec(step(), 0..25), 1..4)) {
         let _watchdog = watchdog();
         let mut event_loop = EventLoop::new();
         let mut program = Program::default();
@@ -369,7 +369,7 @@ proptest! {
 #[derive(Clone, Copy, Debug)]
 enum Cancel {
     No,
-    /// Right after it was made.
+    /// Right after the callback was added.
     AtOnce,
     /// From another callback that is due after this time.
     After(u64),
@@ -383,7 +383,7 @@ proptest! {
 
     /// No callback runs early, out of the order of the deadlines, twice, after its cancellation, or not at all.
     #[test]
-    fn calls_are_as_a_sorted_list(
+    fn calls_behave_like_a_sorted_list(
         timers in vec((0..4000_u64, prop_oneof![
             4 => Just(Cancel::No),
             1 => Just(Cancel::AtOnce),
@@ -442,7 +442,7 @@ proptest! {
 
     /// No sleeping task wakes early, out of the order of the deadlines, or after it was dropped.
     #[test]
-    fn sleeps_are_as_a_sorted_list(sleepers in vec((0..40_u64, prop::bool::weighted(0.2)), 0..40)) {
+    fn sleeps_behave_like_a_sorted_list(sleepers in vec((0..40_u64, prop::bool::weighted(0.2)), 0..40)) {
         let _watchdog = watchdog();
         let fired = Fired::default();
         let base = Instant::now() + 2 * MILLI;
@@ -649,7 +649,7 @@ proptest! {
 
     /// No program sees a change that another program makes after one has started the other.
     #[test]
-    fn contexts_are_as_maps(ops in vec(op(), 1..12), again in vec(op(), 0..6)) {
+    fn contexts_behave_like_maps(ops in vec(op(), 1..12), again in vec(op(), 0..6)) {
         let _watchdog = watchdog();
         let mut event_loop = EventLoop::builder().pool_size(2).build();
         event_loop.block_on(run(ops, Model::new()));

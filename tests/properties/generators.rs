@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-/// What the body does after its items.
+/// How the body ends after its items.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Returns,
@@ -22,7 +22,7 @@ proptest! {
     /// Forbids an item that is lost, doubled or out of order, a panic that is lost or looks like the end, a hang, and a
     /// value that is dropped twice or never.
     #[test]
-    fn as_the_plain_iterator(
+    fn a_generator_behaves_like_a_plain_iterator(
         separate in any::<bool>(),
         max_size in 1..8_usize,
         length in 0..25_usize,

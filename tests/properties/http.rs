@@ -19,7 +19,7 @@ use crate::helpers::example::example;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-// --- what is served -------------------------------------------------------------------------------------------------
+// --- the served files -----------------------------------------------------------------------------------------------
 
 /// The content of a file beside the served directory. No response may contain it.
 const SECRET: &str = "the secret";
@@ -180,7 +180,7 @@ impl Server {
         let mut printed = [String::new(), String::new()];
         self.child.stdout.take().expect("a pipe").read_to_string(&mut printed[0]).expect("UTF-8");
         self.child.stderr.take().expect("a pipe").read_to_string(&mut printed[1]).expect("UTF-8");
-        let status = self.child.wait().expect("its status");
+        let status = self.child.wait().expect("the status of the server");
         assert_eq!((status.code(), printed[0].as_str()), (Some(0), ""), "{printed:?}");
         // The port is free again.
         drop(TcpListener::bind(self.address).expect("the port"));
@@ -330,7 +330,7 @@ fn files_are_served_byte_for_byte_with_their_type() {
 }
 
 #[test]
-fn directories_are_their_index() {
+fn directories_serve_their_index() {
     let _watchdog = watchdog();
     let server = Server::new();
     for (target, body) in [("/", "the index"), ("/sub/", "the index of sub"), ("/sub/index.html", "the index of sub")] {
@@ -485,7 +485,7 @@ fn requests_may_come_in_any_pieces() {
 }
 
 #[test]
-fn many_are_served_at_once() {
+fn many_clients_are_served_at_once() {
     let _watchdog = watchdog();
     for limit in ["1", "3", "64"] {
         let server = Server::with(Tree::new(), &["--connections", limit]);
@@ -507,7 +507,7 @@ fn many_are_served_at_once() {
 }
 
 #[test]
-fn no_more_are_served_than_allowed_and_the_others_wait() {
+fn connections_beyond_the_limit_wait() {
     let _watchdog = watchdog();
     let server = Server::with_few_files(Tree::new(), &["--connections", "2", "--timeout", "3600"]);
     let mut busy = [server.connect(), server.connect()];
@@ -519,12 +519,12 @@ fn no_more_are_served_than_allowed_and_the_others_wait() {
     for client in &mut waiting {
         client.ask("GET", "/plain.txt");
     }
-    // A missing response shows only in time; a time that is too short cannot fail the test.
+    // The test can only wait a while for a response that must not come. Too short a wait cannot fail the test.
     waiting[0].0.get_mut().set_read_timeout(Some(Duration::from_millis(50))).expect("an option");
     let error = waiting[0].0.fill_buf().expect_err("a response beyond the limit of connections");
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     waiting[0].0.get_mut().set_read_timeout(None).expect("an option");
-    // As one client leaves, another is served.
+    // When one client leaves, another is served.
     let [first, mut second] = busy;
     drop(first);
     for mut client in waiting {
@@ -608,7 +608,7 @@ const ESCAPES: &[&str] = &[
 ];
 
 #[test]
-fn no_target_leads_out() {
+fn no_target_leads_out_of_the_served_directory() {
     let _watchdog = watchdog();
     let server = Server::new();
     for target in ESCAPES {
@@ -627,7 +627,7 @@ fn no_target_leads_out() {
 
 #[cfg(unix)]
 #[test]
-fn no_symbolic_link_leads_out() {
+fn no_symbolic_link_leads_out_of_the_served_directory() {
     use std::os::unix::fs::symlink;
     let _watchdog = watchdog();
     let server = Server::new();
@@ -699,7 +699,7 @@ fn only_regular_files_are_opened() {
 }
 
 #[test]
-fn random_paths_lead_to_what_lies_inside_or_nowhere() {
+fn random_paths_lead_to_a_served_file_or_nowhere() {
     const PIECES: &[&str] = &[
         "/",
         "/",
@@ -940,7 +940,7 @@ fn clients_that_leave_in_the_middle_are_forgotten() {
     let server = Server::with(tree, &["--connections", "1", "--timeout", "3600"]);
     let request = "GET /huge.bin HTTP/1.1\r\nHost: a\r\n\r\n";
     for length in 0..request.len() {
-        // Drops the connection at once; then, on another one, shuts down its half and reads the response.
+        // This client drops its connection at once. The next one shuts down its sending half and reads the response.
         let mut client = server.connect();
         client.send(&request[..length]);
         drop(client);
@@ -1062,7 +1062,7 @@ fn a_file_that_shrinks_ends_the_connection() {
         .open(server.tree.path("huge.bin"))
         .and_then(|file| file.set_len(1))
         .expect("a short file");
-    let error = client.try_response(false).expect_err("it is cut off");
+    let error = client.try_response(false).expect_err("the response is cut off");
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     server.stop();
 }
@@ -1070,7 +1070,7 @@ fn a_file_that_shrinks_ends_the_connection() {
 /// The system refuses connections for a while; the server waits and goes on.
 #[cfg(unix)]
 #[test]
-fn too_many_open_files_are_survived() {
+fn the_server_survives_too_many_open_files() {
     let _watchdog = watchdog();
     for is_stopped_meanwhile in [false, true] {
         let mut server = Server::with_few_files(Tree::new(), &[]);
@@ -1081,7 +1081,7 @@ fn too_many_open_files_are_survived() {
         assert!(line.starts_with("http: no connection: "), "{line}");
         if is_stopped_meanwhile {
             server.ask_to_stop();
-            assert!(server.child.wait().expect("its status").success());
+            assert!(server.child.wait().expect("the status of the server").success());
         } else {
             drop(clients);
             server.still_answers();
@@ -1094,7 +1094,7 @@ fn too_many_open_files_are_survived() {
 // --- the end --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn the_end_of_stdin_stops_it() {
+fn the_end_of_stdin_stops_the_server() {
     let _watchdog = watchdog();
     // At once.
     let tree = Tree::new();
@@ -1142,10 +1142,10 @@ fn a_download_is_finished_before_the_end() {
     let mut client = server.connect();
     client.ask("GET", "/huge.bin");
     client.ask("GET", "/plain.txt");
-    client.0.fill_buf().expect("the begin of the answer");
+    client.0.fill_buf().expect("the beginning of the answer");
     server.ask_to_stop();
     until("nobody listens any more", || server.has_stopped_listening());
-    assert!(server.child.try_wait().expect("its state").is_none());
+    assert!(server.child.try_wait().expect("the state of the server").is_none());
     let response = client.response();
     assert_eq!((response.status, response.body.len() as u64), (200, HUGE));
     assert!(response.body == vec![0; response.body.len()]);
@@ -1163,7 +1163,7 @@ fn a_client_that_reads_nothing_delays_the_end_by_its_time_out_only() {
     let mut clients = [server.connect(), server.connect()];
     for client in &mut clients {
         client.ask("GET", "/huge.bin");
-        client.0.fill_buf().expect("the begin of the answer");
+        client.0.fill_buf().expect("the beginning of the answer");
     }
     server.stop();
 }
@@ -1215,7 +1215,7 @@ fn bad_arguments_get_the_usage_and_status_2() {
 }
 
 #[test]
-fn what_cannot_be_served_is_reported() {
+fn a_directory_or_port_that_cannot_be_used_is_reported() {
     let _watchdog = watchdog();
     let server = Server::new();
     let (file, missing) = (server.tree.path("plain.txt"), server.tree.path("missing"));

@@ -20,7 +20,7 @@ enum Step {
     NextOnce,
     /// `next` on another thread.
     NextElsewhere,
-    /// Waits until the iterator cannot go on.
+    /// In a pool, waits until the iterator cannot go on.
     Pause,
     /// Polls `close` once and drops it.
     CloseOnce,
@@ -73,7 +73,7 @@ impl Plan {
         })
     }
 
-    /// What the plain iterator does: the number of items, and the possible messages of the panic that follows.
+    /// The result of the plain iterator: the number of items, and the possible messages of the panic that follows.
     fn expected(&self) -> (usize, &'static [&'static str]) {
         match self.next_panics {
             _ if self.make_panics => (0, &["make"]),
@@ -188,7 +188,7 @@ impl Program {
                     Err(text) => self.check(Err(text))?,
                 }
             }
-            Step::Pause if self.kind == Kind::Pool => until("it is at rest", || all_are_idle(&self.pool)),
+            Step::Pause if self.kind == Kind::Pool => until("the pool is at rest", || all_are_idle(&self.pool)),
             Step::Pause => thread::yield_now(),
             Step::CloseOnce => {
                 let answer = answer(|| Witness::default().poll(Box::pin(self.stream.close())).is_ready());
@@ -222,7 +222,7 @@ proptest! {
     /// Forbids an item that is lost, doubled or out of order, a panic that is lost or looks like the end, a step that
     /// hangs, and a value that is dropped twice or never.
     #[test]
-    fn random_programs(
+    fn random_programs_agree_with_a_plain_iterator(
         separate in any::<bool>(),
         max_size in 1..8_usize,
         plan in plan(),

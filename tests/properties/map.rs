@@ -63,11 +63,11 @@ fn step() -> impl Strategy<Value = Step> {
 enum End {
     Drop,
     DropElsewhere,
-    /// Takes all results that are left.
+    /// Takes all remaining results.
     Run,
     /// The same, in blocking code.
     Wait,
-    /// Shuts the pool down, and takes what is left.
+    /// Shuts the pool down, and takes the remaining results.
     Shutdown,
 }
 
@@ -86,7 +86,7 @@ thread_local! {
     static ASKS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the iterator, the function and the consumer have done.
+/// The records of the iterator, the function and the consumer.
 #[derive(Default)]
 struct Record {
     max_size: usize,
@@ -279,7 +279,7 @@ proptest! {
     /// that is called without room, by another thread, or after its end; more than `max_size` jobs in flight; and an
     /// item that is never dropped.
     #[test]
-    fn random_programs(
+    fn random_programs_agree_with_a_plain_map(
         threads in 1..4_usize,
         unordered in any::<bool>(),
         max_size in 1..8_usize,

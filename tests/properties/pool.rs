@@ -268,7 +268,7 @@ impl Program {
             // Cancelled before, or in a closed pool: the answer is unspecified.
             return;
         }
-        assert!(in_time || !job.has_not_started, "it had not started");
+        assert!(in_time || !job.has_not_started, "`cancel` came too late for a job that had not started");
         if in_time {
             job.never = true;
             job.assert_never_ran();
@@ -324,10 +324,10 @@ impl Program {
         let pool = self.world.pool.clone();
         thread::scope(|scope| {
             let closer = scope.spawn(|| if drain { pool.drain() } else { pool.shutdown() });
-            until("it is closed", || pool.is_closed());
+            until("the pool is closed", || pool.is_closed());
             if !drain {
                 for job in self.jobs.iter_mut().filter(|job| job.has_not_started) {
-                    // All of these, and whatever else was queued.
+                    // The shutdown cancels all of these, and every other queued job.
                     job.never = true;
                 }
                 until("the queue is empty", || pool.stats().queued == 0);
@@ -377,7 +377,7 @@ impl Program {
         }
     }
 
-    /// Checks what holds at the end of every program.
+    /// Checks the rules that hold at the end of every program.
     fn end(mut self, drain: bool) {
         self.close(drain);
         while self.jobs.iter().any(|job| job.handle.is_some()) {
@@ -417,7 +417,7 @@ impl Known {
 
     #[track_caller]
     fn assert_never_ran(&self) {
-        assert_eq!(self.runs(), 0, "it ran");
+        assert_eq!(self.runs(), 0, "the job ran");
         assert_eq!(self.record.captured.1.load(Ordering::SeqCst), 1, "the closure has not been dropped");
     }
 }
@@ -429,7 +429,7 @@ proptest! {
     /// Forbids a handle that does not resolve or has a wrong outcome, a job that runs twice or after its cancellation,
     /// a value that is dropped twice or never, and counters that do not add up.
     #[test]
-    fn random_programs(threads in 1..4_usize, steps in vec(step(), 0..40), drain in any::<bool>()) {
+    fn random_programs_agree_with_a_model(threads in 1..4_usize, steps in vec(step(), 0..40), drain in any::<bool>()) {
         let _watchdog = watchdog();
         let mut program = Program {
             world: World::new(threads),

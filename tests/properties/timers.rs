@@ -44,10 +44,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is added and removed, each advance of time takes out the same wakers as from a sorted list: none early,
-    /// none late, in the order of the deadlines, and in the order of adding for equal deadlines.
+    /// After any additions and removals, each advance of time takes out the same wakers as from a sorted list: none
+    /// early, none late, in the order of the deadlines, and in the order of adding for equal deadlines.
     #[test]
-    fn timers_are_a_sorted_list(steps in vec(step(), 0..100)) {
+    fn timers_behave_like_a_sorted_list(steps in vec(step(), 0..100)) {
         let mut now = Instant::now();
         let mut timers = Timers::new(now);
         let mut list: Vec<(Instant, Waker, Key)> = Vec::new();

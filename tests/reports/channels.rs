@@ -58,7 +58,7 @@ fn a_select_loop_loses_nothing() {
 /// tachyonix 1: forbids that a forgotten `send` or `recv` future is accessed after its channel end was dropped, or
 /// takes the wake-up of the next future.
 #[test]
-fn forgotten_futures_of_channels() {
+fn forgotten_futures_of_channels_disturb_no_others() {
     let _watchdog = watchdog();
     let (sender, mut receiver) = spsc::channel(1);
     let mut sender = Box::new(sender);
@@ -97,7 +97,7 @@ fn forgotten_futures_of_channels() {
 
 /// n0-watcher 62: forbids that a forgotten handle cancels its job or task, or keeps a loop or a pool from ending.
 #[test]
-fn forgotten_handles() {
+fn forgotten_handles_cancel_nothing() {
     let _watchdog = watchdog();
     let ran = Arc::new(AtomicUsize::new(0));
     let add = |number| {
@@ -138,9 +138,9 @@ fn forgotten_handles() {
 
 /// tokio 6402, tokio 8168, Saikuro 80: forbids that a future that was ready is pending when it is polled again.
 #[test]
-fn polled_after_it_was_ready() {
+fn a_future_that_was_ready_is_never_pending_again() {
     fn again<F: Future + Unpin>(mut future: F) {
-        until("it is ready", || poll(&mut future, Waker::noop()).is_ready());
+        until("the future is ready", || poll(&mut future, Waker::noop()).is_ready());
         for _ in 0..3 {
             let is_pending = || poll(&mut future, Waker::noop()).is_pending();
             let is_pending = catch_unwind(AssertUnwindSafe(is_pending)).unwrap_or(false);
@@ -176,7 +176,7 @@ fn polled_after_it_was_ready() {
 
 /// crossbeam 1300: forbids that `recv_many` or `next_many` reserves memory for as many items as its limit.
 #[test]
-fn many_items_at_once_without_a_limit() {
+fn an_endless_limit_reserves_no_memory() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = spsc::channel(4);
     (0..4).for_each(|item| sender.try_send(item).unwrap());

@@ -45,7 +45,7 @@ fn tasks_that_wait_for_each_other_are_dropped() {
 /// compio 901, tokio 1584, tokio 6238: forbids that left-over tasks whose `Drop` panics are leaked, or hide the panic
 /// of the main future.
 #[test]
-fn left_over_tasks_whose_drops_panic() {
+fn left_over_tasks_whose_drops_panic_are_not_leaked() {
     let _watchdog = watchdog();
     for main_panics in [false, true] {
         let (dropped, called) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
@@ -76,7 +76,7 @@ fn left_over_tasks_whose_drops_panic() {
 /// tokio 1972, tokio 2046: forbids that a wake-up under a user's lock, while the loop ends, drops another task whose
 /// `Drop` takes the same lock.
 #[test]
-fn a_wake_up_under_a_lock_while_the_loop_ends() {
+fn a_wake_up_under_a_lock_does_not_deadlock_as_the_loop_ends() {
     let _watchdog = watchdog();
     for wakes_first in [false, true] {
         let (lock, waker) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(None::<Waker>)));
@@ -118,7 +118,7 @@ fn a_wake_up_under_a_lock_while_the_loop_ends() {
 /// tokio 3752, tokio 7499, zbus 380, asyncio 258: forbids that the end of a loop overflows the stack, or hangs, when
 /// each task or call that the loop drops adds another one. (`tests/jobs/chains.rs` does the same with a closed loop.)
 #[test]
-fn each_drop_while_the_loop_ends_adds_the_next() {
+fn each_drop_may_add_the_next_while_the_loop_ends() {
     type Add = fn(&LoopHandle, Adds);
     struct Adds(LoopHandle, Add, usize, Arc<AtomicUsize>);
     impl Drop for Adds {
@@ -152,7 +152,7 @@ fn each_drop_while_the_loop_ends_adds_the_next() {
 
 /// tokio 5843, cpython 93740: forbids that `sync_wait` hangs in the `Drop` of a task that its loop drops at the end.
 #[test]
-fn sync_wait_in_the_drop_of_a_left_over_task() {
+fn sync_wait_in_the_drop_of_a_left_over_task_does_not_hang() {
     let _watchdog = watchdog();
     let (said, hears) = mpsc::channel();
     block_on(async {
@@ -166,7 +166,7 @@ fn sync_wait_in_the_drop_of_a_left_over_task() {
 
 /// bumble 947: forbids that a thread that has entered a closed loop cannot run jobs, or a loop of its own.
 #[test]
-fn a_thread_that_has_entered_a_loop_that_is_gone() {
+fn a_thread_that_has_entered_a_closed_loop_can_run_jobs() {
     let _watchdog = watchdog();
     let handle = block_on(async { LoopHandle::current() });
     assert!(matches!(handle.sync_wait(ready(1)), Err(SyncWaitError::LoopClosed)));
@@ -198,9 +198,9 @@ fn a_loop_goes_on_after_a_nested_block_on() {
         assert_says(&panic_of(|| block_on(ready(1))), "await");
         let mut inner = EventLoop::new();
         assert_says(&panic_of(|| inner.block_on(ready(1))), "await");
-        let handed_in = inner.handle().spawn(async move { drop(inside) });
+        let submitted = inner.handle().spawn(async move { drop(inside) });
         drop(inner);
-        assert!(matches!(handed_in.outcome().await, Err(JoinError::Cancelled)));
+        assert!(matches!(submitted.outcome().await, Err(JoinError::Cancelled)));
         let pool = ThreadPool::new(1);
         let in_job = threaded(|| block_on(async { spawn(async { 1 }).await })).on(&pool).await;
         let (sender, receiver) = oneshot::channel();
@@ -212,7 +212,7 @@ fn a_loop_goes_on_after_a_nested_block_on() {
 
 /// tokio 5177: forbids that after a panic in `into_future` a loop is still current, or counts as running.
 #[test]
-fn into_future_panics() {
+fn after_a_panic_in_into_future_no_loop_is_current() {
     struct Bad;
     impl IntoFuture for Bad {
         type Output = ();
@@ -246,7 +246,7 @@ fn into_future_panics() {
 
 /// asupersync 56, async-std 644: forbids that loops in jobs of other loops, with timers, hang on a pool of one thread.
 #[test]
-fn sync_await_three_loops_deep() {
+fn loops_in_jobs_of_other_loops_do_not_hang() {
     static POOL: OnceLock<ThreadPool> = OnceLock::new();
     fn job<R: Send + 'static>(func: impl FnOnce() -> R + Send + 'static) -> Job<R> {
         POOL.get_or_init(|| ThreadPool::new(1)).spawn(func)
@@ -278,7 +278,7 @@ fn sync_await_three_loops_deep() {
 /// cpython 111379: forbids that a job that has caught its cancellation waits for ever in its next `sync_await`, or is
 /// counted as cancelled although it returns.
 #[test]
-fn a_job_that_swallows_its_cancellation() {
+fn a_job_may_catch_its_cancellation() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     block_on(async {
@@ -303,7 +303,7 @@ fn a_job_that_swallows_its_cancellation() {
 
 /// futures-rs 1603: forbids that a `gather`, nested or not, of n futures that become ready one by one polls n² times.
 #[test]
-fn gather_polls_in_proportion() {
+fn gather_polls_in_proportion_to_its_branches() {
     struct Counted<F>(F, Arc<AtomicUsize>);
     impl<F: Future + Unpin> Future for Counted<F> {
         type Output = F::Output;

@@ -14,7 +14,7 @@ use std::task::Poll;
 
 /// crossbeam 1300: forbids that an iterable whose buffer cannot be allocated is leaked, or hangs when it is closed.
 #[test]
-fn an_iterable_whose_buffer_cannot_be_had_can_be_closed() {
+fn an_iterable_whose_buffer_cannot_be_allocated_can_be_closed() {
     const TOO_MANY: usize = usize::MAX / 2;
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
@@ -40,7 +40,7 @@ fn an_iterable_whose_buffer_cannot_be_had_can_be_closed() {
 /// futures-concurrency 120, futures-rs 1567: forbids that an iterator is called again after its end, or asked for its
 /// size.
 #[test]
-fn an_iterator_that_goes_on_after_its_end() {
+fn an_iterator_is_not_called_after_its_end() {
     struct Unfused(Arc<AtomicU32>);
     impl Iterator for Unfused {
         type Item = u32;
@@ -69,7 +69,7 @@ fn an_iterator_that_goes_on_after_its_end() {
 
 /// futures-concurrency 120: forbids that a panic in `into_iter` is lost.
 #[test]
-fn into_iter_panics() {
+fn a_panic_in_into_iter_is_not_lost() {
     struct Bad;
     impl IntoIterator for Bad {
         type Item = u8;
@@ -87,7 +87,7 @@ fn into_iter_panics() {
 
 /// No report: forbids that two nested scopes leave an iterable open when a body exchanges their iterables.
 #[test]
-fn scopes_that_exchange_their_iterables() {
+fn scopes_may_exchange_their_iterables() {
     let _watchdog = watchdog();
     let value = Arc::new(());
     let stream = |first: u32| {
@@ -109,10 +109,10 @@ fn scopes_that_exchange_their_iterables() {
     assert_eq!(Arc::strong_count(&value), 1);
 }
 
-/// Known bug 9: forbids that an iterator that closes the pool in which it runs waits for itself, in `next` or in its
-/// `Drop`.
+/// A worker that joins itself: forbids that an iterator that closes the pool in which it runs waits for itself, in
+/// `next` or in its `Drop`.
 #[test]
-fn an_iterator_closes_its_pool() {
+fn an_iterator_may_close_its_pool() {
     let _watchdog = watchdog();
     for close in crate::CLOSE {
         for in_drop in [false, true] {

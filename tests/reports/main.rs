@@ -1,8 +1,7 @@
 //! Bugs that users of similar projects have reported, tested on this crate.
 //!
-//! Each test names the report, by project and number, and says what it forbids. "Known bug" numbers refer to the
-//! maintainers' list of bugs in similar projects, which is not in this repository. "No report" marks a variant of
-//! another test.
+//! Each test names the report, by project and number, or the fault that other projects have had; and says what it
+//! forbids. "No report" marks a variant of another test.
 
 #![deny(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]

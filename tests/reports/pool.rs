@@ -33,7 +33,7 @@ static VALUE: ContextVar<Value> = ContextVar::new();
 /// zio 534, scoped-pool 1, tokio 2529: forbids that a handle's waker, which runs on a thread of the pool, waits for
 /// this thread when it closes the pool.
 #[test]
-fn a_waker_closes_the_pool() {
+fn a_waker_may_close_the_pool() {
     let _watchdog = watchdog();
     for close in CLOSE {
         let (pool, hooks, closed) = (ThreadPool::new(1), Arc::<Hooks>::default(), Gate::default());
@@ -51,10 +51,10 @@ fn a_waker_closes_the_pool() {
     }
 }
 
-/// Known bug 9: forbids that the `Drop` of a job's closure, result, payload or context waits for the thread on which it
-/// runs, when it closes the pool.
+/// A worker that joins itself: forbids that the `Drop` of a job's closure, result, payload or context waits for the
+/// thread on which it runs, when it closes the pool.
 #[test]
-fn what_a_job_leaves_behind_closes_the_pool() {
+fn values_of_a_job_may_close_the_pool() {
     let _watchdog = watchdog();
     for close in CLOSE {
         for what in ["closure", "result", "payload", "context"] {
@@ -90,7 +90,7 @@ fn leave_behind<R>(running: Running<R>) {
 /// rayon 1242: forbids that a thread that ends after its keep-alive time waits for itself, when one of its
 /// thread-locals closes the pool. (`tests/pool/shutdown.rs` tests threads that end with their pool.)
 #[test]
-fn a_thread_local_of_an_idle_thread_closes_the_pool() {
+fn a_thread_local_of_an_idle_thread_may_close_the_pool() {
     let _watchdog = watchdog();
     for close in CLOSE {
         let (pool, closed) = (ThreadPool::builder().threads(1).keep_alive(5 * MILLI).build(), Gate::default());
@@ -112,7 +112,7 @@ fn a_thread_local_of_an_idle_thread_closes_the_pool() {
 /// tokio 2006, rayon 271: forbids that the stop hook of the only thread hangs when it waits for a job of its pool.
 /// (`tests/pool/edges.rs` tests start hooks.)
 #[test]
-fn a_stop_hook_waits_for_a_job_of_its_pool() {
+fn a_stop_hook_may_wait_for_a_job_of_its_pool() {
     let _watchdog = watchdog();
     let own: Arc<OnceLock<ThreadPool>> = Arc::default();
     let (inside, once, (said, hears)) = (own.clone(), AtomicBool::new(false), mpsc::channel());
@@ -131,7 +131,7 @@ fn a_stop_hook_waits_for_a_job_of_its_pool() {
 
 /// tokio 2327, tokio 4862: forbids that async code in a hook panics, or uses the loop on which the thread was started.
 #[test]
-fn hooks_that_run_async_code() {
+fn hooks_may_run_async_code() {
     let _watchdog = watchdog();
     let runs = Arc::new(AtomicUsize::new(0));
     let hook = || {
@@ -212,9 +212,10 @@ fn a_thread_out_of_its_start_hook_takes_the_job() {
     assert!(starts <= 2, "{starts} threads for one job in a pool of one");
 }
 
-/// Known bug 9: forbids that a hook drops the last handle of its pool, and a job or the other hook does not run.
+/// A worker that joins itself: forbids that a hook drops the last handle of its pool, and a job or the other hook does
+/// not run.
 #[test]
-fn hooks_drop_the_last_handle() {
+fn hooks_may_drop_the_last_handle() {
     let _watchdog = watchdog();
     for in_start in [true, false] {
         let own = Arc::new(Mutex::new(None::<ThreadPool>));
@@ -239,10 +240,10 @@ fn hooks_drop_the_last_handle() {
     }
 }
 
-/// Known bug 15: forbids that threads with a keep-alive time of zero lose a job or an item, or run one hook without the
-/// other.
+/// A start hook without a stop hook: forbids that threads with a keep-alive time of zero lose a job or an item, or run
+/// one hook without the other.
 #[test]
-fn threads_that_are_not_kept_alive() {
+fn threads_that_are_not_kept_alive_lose_nothing() {
     let _watchdog = watchdog();
     let threads = Threads::default();
     let pool = threads.watch(ThreadPool::builder().threads(2).keep_alive(Duration::ZERO)).build();
@@ -259,13 +260,13 @@ fn threads_that_are_not_kept_alive() {
     assert_eq!((threads.started(), pool.stats().threads), (threads.stopped(), 0));
 }
 
-// --- user code beside jobs that blocks ------------------------------------------------------------------------------
+// --- user code that blocks outside of jobs --------------------------------------------------------------------------
 
 /// No report: forbids that user code which a worker runs outside of its jobs, and which blocks without the crate's
 /// knowledge, delays the next job although a thread is free. (`tests/pool/starvation.rs` tests the waker of a job's
 /// handle.)
 #[test]
-fn what_blocks_beside_a_job_holds_up_its_own_thread_only() {
+fn code_that_blocks_outside_of_jobs_occupies_only_its_own_thread() {
     type Code = Box<dyn FnOnce() + Send>;
     let _watchdog = watchdog();
     for what in ["result", "payload", "context", "iterator", "item", "consumer's waker", "thread-local", "stop hook"] {
@@ -372,7 +373,7 @@ fn waiting_with_a_lock_runs_no_other_job() {
 
 /// affinitypool 45: forbids that a pool hangs when one of its jobs polls another job of that pool once, and drops it.
 #[test]
-fn a_job_polls_and_drops_a_job_of_its_own_pool() {
+fn a_job_may_poll_and_drop_a_job_of_its_own_pool() {
     let _watchdog = watchdog();
     for threads in [1, 2, 4] {
         let pool = ThreadPool::new(threads);
@@ -395,7 +396,7 @@ fn a_job_polls_and_drops_a_job_of_its_own_pool() {
 
 /// cpython 94440: forbids that a shutdown right after a job was cancelled hangs.
 #[test]
-fn shutdown_right_after_a_cancelled_job() {
+fn a_shutdown_right_after_a_cancelled_job_does_not_hang() {
     let _watchdog = watchdog();
     for number in 0..100 {
         let pool = ThreadPool::new(1);
@@ -417,7 +418,7 @@ fn shutdown_right_after_a_cancelled_job() {
 /// rayon 449, rayon 819, rayon 446: forbids that pools that jobs of other pools make and drop hang, or lose their
 /// queues.
 #[test]
-fn pools_made_and_dropped_in_jobs_of_other_pools() {
+fn pools_may_be_made_and_dropped_in_jobs_of_other_pools() {
     fn nested(left: u32) -> u32 {
         if left == 0 {
             return 0;
@@ -441,13 +442,13 @@ fn pools_made_and_dropped_in_jobs_of_other_pools() {
 
 /// geoengine 393: forbids that the global pool cannot be built, used or obtained inside jobs and hooks.
 #[test]
-fn the_global_pool_is_configured_from_inside() {
+fn the_global_pool_may_be_configured_inside_a_job() {
     let output = child("pool::global_pool_probe", None);
-    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has seen it all")), "{output:?}");
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
 }
 
 #[test]
-#[ignore = "run by `the_global_pool_is_configured_from_inside`, in a process of its own"]
+#[ignore = "run by `the_global_pool_may_be_configured_inside_a_job`, in a process of its own"]
 fn global_pool_probe() {
     let _watchdog = watchdog();
     let build = || {
@@ -462,19 +463,19 @@ fn global_pool_probe() {
     ThreadPool::global().shutdown();
     assert!(matches!(block_on(threaded(|| 1).async_call().outcome()), Err(JoinError::Cancelled)));
     assert!(ThreadPool::builder().build_global().is_err());
-    println!("the probe has seen it all");
+    println!("the probe has passed");
 }
 
 /// pixi 4402, tokio 5338: forbids that a process that exits in a job waits for other jobs, streams or loops, or
 /// crashes.
 #[test]
-fn the_process_exits_from_a_job() {
+fn a_job_may_exit_the_process() {
     let output = child("pool::exit_probe", None);
     assert!(output.as_ref().is_ok_and(|text| text.contains("the job exits")), "{output:?}");
 }
 
 #[test]
-#[ignore = "run by `the_process_exits_from_a_job`, in a process of its own"]
+#[ignore = "run by `a_job_may_exit_the_process`, in a process of its own"]
 fn exit_probe() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(4);

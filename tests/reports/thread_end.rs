@@ -17,7 +17,7 @@ use std::thread;
 /// tokio 5162, tokio 4973, tokio 5902: forbids that a loop, a pool or a handle in a thread-local panics or hangs when
 /// it is dropped, before or after the crate's own thread-locals.
 #[test]
-fn everything_in_a_thread_local() {
+fn everything_may_be_dropped_in_a_thread_local() {
     thread_local! {
         static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
     }

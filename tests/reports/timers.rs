@@ -15,7 +15,7 @@ use std::{mem, thread};
 /// tokio 3229, ice 6022: forbids that a timer is used after the wake-up of another timer with the same deadline has
 /// dropped it.
 #[test]
-fn a_wake_up_drops_the_other_timers_of_its_deadline() {
+fn a_wake_up_may_drop_the_other_timers_of_its_deadline() {
     #[derive(Default)]
     struct Drops {
         sleeps: Mutex<Vec<Sleep>>,
@@ -46,7 +46,7 @@ fn a_wake_up_drops_the_other_timers_of_its_deadline() {
     }
     let _watchdog = watchdog();
     let (drops, witness) = arm();
-    until("one has been woken", || drops.wakes.load(SeqCst) > 0);
+    until("one sleep has woken its waker", || drops.wakes.load(SeqCst) > 0);
     block_on(async {
         let (drops, witness) = arm();
         while drops.wakes.load(SeqCst) == 0 {
@@ -65,8 +65,8 @@ fn a_wake_up_drops_the_other_timers_of_its_deadline() {
 /// tokio 3229: forbids that dropping a waker that owns the next sleep, whose waker owns the next one, and so on,
 /// deadlocks or leaks a sleep.
 #[test]
-fn a_wakers_drop_drops_the_next_sleep() {
-    struct Owns(#[expect(dead_code, reason = "it is only owned")] Mutex<Option<Sleep>>, Arc<AtomicUsize>);
+fn a_wakers_drop_may_drop_the_next_sleep() {
+    struct Owns(#[expect(dead_code, reason = "the waker only owns the sleep")] Mutex<Option<Sleep>>, Arc<AtomicUsize>);
     impl Wake for Owns {
         fn wake(self: Arc<Self>) {}
     }
@@ -111,7 +111,7 @@ fn a_wakers_drop_drops_the_next_sleep() {
 /// No report: forbids that a deadlock occurs, or that `cancel` returns true a second time, when a timer is cancelled
 /// and its callback's `Drop` cancels the same timer again.
 #[test]
-fn a_call_that_cancels_itself_as_it_is_dropped() {
+fn a_callback_may_cancel_itself_as_it_is_dropped() {
     let _watchdog = watchdog();
     block_on(async {
         let own = Arc::new(OnceLock::<TimerHandle>::new());
@@ -128,7 +128,7 @@ fn a_call_that_cancels_itself_as_it_is_dropped() {
 /// cpython 86296, cpython 134471: forbids that a task is cancelled and goes on, because a time-out in it fires in the
 /// same turn.
 #[test]
-fn a_cancelled_task_stays_cancelled_though_its_time_is_up() {
+fn a_cancelled_task_stays_cancelled_although_its_time_is_up() {
     let _watchdog = watchdog();
     for limit in [Duration::ZERO, MILLI] {
         block_on(async {
@@ -153,7 +153,7 @@ fn a_cancelled_task_stays_cancelled_though_its_time_is_up() {
 
 /// cpython 86296: forbids that a time-out of zero hides a value that is ready at the first poll.
 #[test]
-fn a_value_that_is_there_beats_any_limit() {
+fn a_ready_value_takes_precedence_over_a_time_out_of_zero() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = spsc::channel(1);
     sender.try_send(1).unwrap();

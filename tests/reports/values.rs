@@ -26,7 +26,7 @@ impl Drop for Bomb {
 /// rust 86027, rust 85927: forbids that a thread or the process ends because the `Drop` of a panic payload panics, with
 /// a payload whose `Drop` panics, and so on.
 #[test]
-fn a_payload_whose_drop_panics_with_such_a_payload() {
+fn a_payload_whose_drop_panics_with_such_a_payload_ends_no_thread() {
     /// Discards a panic, but not its payload.
     fn survive(code: impl FnOnce()) {
         let _ = catch_unwind(AssertUnwindSafe(code)).map_err(mem::forget);
@@ -79,7 +79,7 @@ fn on_a_small_stack(cases: Vec<fn(&ThreadPool)>) {
 
 /// tokio 6057: forbids that a closure or result of 48 KiB overflows a stack of 2 MiB on its way into or out of a job.
 #[test]
-fn large_closures_and_results() {
+fn large_closures_and_results_fit_a_small_stack() {
     fn capturing() -> impl FnOnce() -> usize + Send {
         let big = [1; BIG];
         move || sum(&big)
@@ -97,7 +97,7 @@ fn large_closures_and_results() {
 
 /// tokio 6057: forbids that a future, output or item of 48 KiB overflows a stack of 2 MiB.
 #[test]
-fn large_futures_and_items() {
+fn large_futures_and_items_fit_a_small_stack() {
     let _watchdog = watchdog();
     on_a_small_stack(vec![
         |_| {
@@ -129,7 +129,7 @@ fn large_futures_and_items() {
 
 /// No report: forbids that a value with the alignment of a page is misaligned. (`tests/pool/edges.rs` tests jobs.)
 #[test]
-fn values_as_aligned_as_a_page() {
+fn values_may_be_aligned_as_a_page() {
     #[derive(Clone)]
     #[repr(align(4096))]
     struct Page(u8);
@@ -175,7 +175,7 @@ fn values_as_aligned_as_a_page() {
 
 /// rust 32475: forbids that an empty, long or strange thread name is refused or altered.
 #[test]
-fn threads_with_odd_names() {
+fn threads_may_have_odd_names() {
     let _watchdog = watchdog();
     let own = || thread::current().name().map(str::to_owned);
     let long = "x".repeat(100_000);

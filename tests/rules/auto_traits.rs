@@ -1,8 +1,8 @@
-//! Which public types are `Send`, `Sync`, `Unpin`, `Debug` or errors: for contents that are `Send` and `Sync` (`i32`),
-//! `Send` only (`Cell`), and neither (`Rc`).
+//! The public types that are `Send`, `Sync`, `Unpin`, `Debug` or errors: for contents that are `Send` and `Sync`
+//! (`i32`), `Send` only (`Cell`), and neither (`Rc`).
 //!
-//! A missing bound is unsound (known bug 38); a superfluous bound makes a type useless in a task that moves between
-//! threads.
+//! A missing bound is unsound: a value that belongs to one thread could reach another. A superfluous bound makes a type
+//! useless in a task that moves between threads.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ macro_rules! has {
         impl<T> Otherwise for T {}
         struct Probe<T>(std::marker::PhantomData<T>);
         // If the bound holds, this inherent constant takes precedence over the trait's constant.
-        #[allow(dead_code, reason = "as above")]
+        #[allow(dead_code, reason = "only one of the two constants is used: it is the answer")]
         impl<T: $($bound)+> Probe<T> {
             const HAS: bool = true;
         }
@@ -52,7 +52,7 @@ const NONE: (bool, bool) = (false, false);
 
 /// Tests the probe itself, on types whose answers are known.
 #[test]
-fn the_probe_tells_the_truth() {
+fn the_probe_is_right_about_known_types() {
     assert_eq!(threads!(Shared), ALL);
     assert_eq!(threads!(Sendable), (true, false));
     assert_eq!(threads!(Local), NONE);
@@ -75,7 +75,7 @@ fn an_iterable_is_send_and_sync_where_its_items_are_send() {
     assert!(!has!(IteratorWrapper<Shared>: Clone));
 }
 
-/// The body of a generator may lend it to another thread.
+/// The body of a generator may lend the yielder to another thread.
 #[test]
 fn a_yielder_is_send_and_sync_where_its_items_are_send() {
     assert_eq!(threads!(Yielder<Shared>), ALL);
@@ -124,7 +124,7 @@ fn a_job_is_not_send_where_its_result_is_not() {
 }
 
 #[test]
-fn errors_of_channels_are_as_their_items() {
+fn errors_of_channels_are_send_and_sync_where_their_items_are() {
     assert_eq!(threads!(spsc::SendError<Shared>), ALL);
     assert_eq!(threads!(spsc::SendError<Sendable>), (true, false));
     assert_eq!(threads!(spsc::SendError<Local>), NONE);
@@ -151,7 +151,7 @@ fn types_without_user_values_are_send_and_sync() {
 }
 
 #[test]
-fn a_threaded_call_is_as_its_function() {
+fn a_threaded_call_is_send_and_sync_where_its_function_is() {
     assert_eq!(threads!(Threaded<fn() -> i32>), ALL);
     assert!(has!(Threaded<Sendable>: Send) && !has!(Threaded<Sendable>: Sync));
     assert_eq!(threads!(Threaded<Local>), NONE);
@@ -176,7 +176,7 @@ fn every_error_is_an_error() {
 
 /// Public types are `Debug` even if their contents are not.
 #[test]
-fn every_named_type_is_debug() {
+fn public_types_are_debug_for_any_contents() {
     assert!(has!(oneshot::Sender<Opaque>: Debug));
     assert!(has!(oneshot::Receiver<Opaque>: Debug));
     assert!(has!(oneshot::Closed: Debug));
@@ -200,7 +200,7 @@ fn every_named_type_is_debug() {
 
 /// No handle stores its contents inline, so the contents need not be `Unpin`.
 #[test]
-fn every_named_type_is_unpin() {
+fn public_types_are_unpin_for_any_contents() {
     type Pinned = std::marker::PhantomPinned;
     assert!(has!(oneshot::Sender<Pinned>: Unpin));
     assert!(has!(oneshot::Receiver<Pinned>: Unpin));
@@ -256,7 +256,7 @@ fn the_futures_of_async_functions_are_send_where_their_contents_are() {
     is_send(async { offthread::threaded(|| Cell::new(1)).await });
 }
 
-/// Known bug 38: no bound is missing, and none is superfluous.
+/// No bound is missing, so no value that is not `Send` reaches another thread; and none is superfluous.
 #[test]
 fn event_loop_types_are_send_and_sync_where_their_contents_allow() {
     fn is_send(future: impl Send) {

@@ -106,7 +106,7 @@ fn imports(code: &str) -> Vec<String> {
     found
 }
 
-/// The rendered page has room for so many characters of code, at 1280 pixels.
+/// How many characters a line of code may have on the rendered page, in a window of 1280 pixels.
 const CODE_WIDTH: usize = 90;
 
 /// Forbids: the end of a line of an example is cut off in the rendered documentation.
@@ -124,7 +124,7 @@ fn examples_fit_their_pages() {
         let blocks = text.split("```").skip(1).step_by(2);
         // Diagrams are in the heads of private files.
         for block in blocks.filter(|block| !block.starts_with("text")) {
-            // What stands on the line of the fence, and what rustdoc hides.
+            // Skips the rest of the line with the fence, and the lines that rustdoc hides.
             for line in block.lines().skip(1).filter(|line| !line.starts_with("# ")) {
                 assert!(line.chars().count() <= CODE_WIDTH, "{}: shorten the line: {line}", path.display());
                 checked += 1;
@@ -157,7 +157,7 @@ fn imports_point_up() {
 }
 
 #[test]
-fn the_rules_of_imports_are_read_right() {
+fn imports_and_test_modules_are_parsed() {
     assert_eq!(imports("use crate::sync::{self, Arc};"), ["sync::self", "sync::Arc"]);
     assert_eq!(imports("use crate::primitives::{oneshot, parker};"), ["primitives::oneshot", "primitives::parker"]);
     assert_eq!(imports("fn f() -> crate::pool::X"), ["pool::X"]);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Explores every interleaving with at most three preemptions; `LOOM_MAX_PREEMPTIONS` overrides it.
+/// Explores every interleaving with at most three preemptions. `LOOM_MAX_PREEMPTIONS` overrides this bound.
 pub fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(3, check);
 }

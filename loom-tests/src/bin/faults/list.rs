@@ -34,7 +34,7 @@
 pub(crate) struct Logic {
     /// The source file, from the workspace root, with `/` on every system.
     pub(crate) file: &'static str,
-    /// What is broken: "send does not wake the receiver".
+    /// The mistake: "send does not wake the receiver".
     pub(crate) name: &'static str,
     /// The source text to replace, which occurs exactly once in the file.
     pub(crate) find: &'static str,

@@ -164,7 +164,7 @@ fn plant_all(options: &Options) -> Result<bool, String> {
         |fault, (outcome, time, output)| {
             tried += 1;
             eprintln!("[{tried}/{}] {fault}: {outcome}, {:.1} s", faults.len(), time.as_secs_f64());
-            // With a single fault, the user probably wants to see why.
+            // With a single fault, the user probably wants to see why a model failed, or none did.
             if faults.len() == 1 {
                 eprintln!("{output}");
             }

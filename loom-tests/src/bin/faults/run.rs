@@ -186,7 +186,7 @@ impl Worker {
         };
         let output = cargo.output().map_err(|error| format!("cargo does not start: {error}"))?;
         if !output.status.success() {
-            return Err(format!("the compiler refuses it:\n{}", String::from_utf8_lossy(&output.stderr)));
+            return Err(format!("the compiler refuses the source:\n{}", String::from_utf8_lossy(&output.stderr)));
         }
         let mut executables = BTreeMap::new();
         for message in String::from_utf8_lossy(&output.stdout).lines() {

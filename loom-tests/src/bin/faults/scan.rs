@@ -9,7 +9,7 @@ use crate::list::{Allowed, Logic};
 pub(crate) struct Fault {
     pub(crate) file: String,
     pub(crate) line: usize,
-    /// What is broken, without file and line.
+    /// The description of the fault, without file and line.
     pub(crate) name: String,
     range: Range<usize>,
     replace: String,

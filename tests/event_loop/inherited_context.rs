@@ -1,5 +1,5 @@
-//! Context variables in everything that a loop starts: each job, task, callback and branch has its own copy of the
-//! context, and the current loop is part of the context. `context.rs` tests the variables themselves.
+//! Code that runs in a copy of its starter's context: each job, task, callback and branch has its own copy, and the
+//! current loop is part of the context. `context_variables.rs` tests the variables themselves.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -7,7 +7,7 @@
 
 use crate::helpers::event_loop::*;
 use offthread::{
-    Context, ContextVar, EventLoop, LoopHandle, ThreadPool, block_on, gather, oneshot, sleep, spawn, sync_await,
+    Context, ContextVar, EventLoop, Job, LoopHandle, ThreadPool, block_on, gather, oneshot, sleep, spawn, sync_await,
     threaded, threaded_separate, timeout, yield_now,
 };
 use std::future::{Future, IntoFuture, Ready, ready};
@@ -20,7 +20,7 @@ static VALUE: ContextVar<Arc<()>> = ContextVar::new();
 
 type Seen = Pin<Box<dyn Future<Output = Option<u32>>>>;
 
-/// Returns the value of `ID` at the start. In between, sets `ID` and checks it after other code has run.
+/// Sets `ID`, checks it after other code has run, and returns the value that `ID` had before.
 async fn visits(new: u32) -> Option<u32> {
     let before = ID.get();
     ID.set(new);
@@ -79,9 +79,9 @@ fn start_everything() -> Vec<(&'static str, Seen)> {
     started
 }
 
-/// Everything that is started sees the context at its start, not a later one, and its changes are not seen outside.
+/// Code sees the context that its starter had at the start, not a later one, and its changes are not seen outside.
 #[test]
-fn everything_has_a_copy_of_its_own() {
+fn all_started_code_has_its_own_copy() {
     let _watchdog = watchdog();
     block_on(async {
         ID.set(100);
@@ -94,7 +94,7 @@ fn everything_has_a_copy_of_its_own() {
         }
         turns().await;
         assert_eq!(ID.get(), Some(200));
-        // Without a value, no value is seen.
+        // A variable that is not set is not set in the copies either.
         ID.clear();
         for (name, seen) in start_everything() {
             assert_eq!(seen.await, None, "{name}");
@@ -104,9 +104,9 @@ fn everything_has_a_copy_of_its_own() {
     assert_eq!(ID.get(), None);
 }
 
-/// What another thread submits runs in that thread's context, not in the loop's.
+/// Code that another thread submits runs in that thread's context, not in the loop's.
 #[test]
-fn the_context_is_the_starters_not_the_loops() {
+fn submitted_code_runs_in_the_submitters_context() {
     let _watchdog = watchdog();
     block_on(async {
         ID.set(1);
@@ -198,7 +198,7 @@ fn each_branch_of_a_gather_has_a_copy() {
 
 /// A job that `wait` runs inline neither sees nor changes what the waiting job has set since the submission.
 #[test]
-fn a_job_that_is_run_inline_has_its_own_context() {
+fn a_job_that_runs_inline_sees_and_changes_no_other_context() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let inner = pool.clone();
@@ -216,7 +216,7 @@ fn a_job_that_is_run_inline_has_its_own_context() {
 
 /// The copy of a context is dropped with the code that runs in it.
 #[test]
-fn nothing_is_left_of_a_context() {
+fn the_copy_of_a_context_is_dropped_with_its_code() {
     let _watchdog = watchdog();
     let living = Living::default();
     let mut event_loop = EventLoop::new();
@@ -241,6 +241,101 @@ fn nothing_is_left_of_a_context() {
     assert!(living.count() > 0);
     drop(event_loop);
     assert_eq!(living.count(), 0);
+}
+
+// --- jobs -----------------------------------------------------------------------------------------------------------
+
+/// Every way to run a job, with its name for the assertion messages.
+fn ways_to_run<R: Send + 'static>(pool: &ThreadPool, job: fn() -> R) -> [(&'static str, Job<R>); 4] {
+    let many = pool.spawn_many([job]).pop().unwrap();
+    [
+        ("spawn", pool.spawn(job)),
+        ("spawn_many", many),
+        ("on", threaded(job).on(pool).async_call()),
+        ("separate", threaded_separate(job).async_call()),
+    ]
+}
+
+/// Forbids: a job sees a change that was made between its submission and its start, or its own changes are seen
+/// outside.
+#[test]
+fn a_job_gets_a_copy_of_its_starters_context() {
+    static NUMBER: ContextVar<u32> = ContextVar::new();
+    let pool = ThreadPool::new(1);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let holding = pool.spawn(move || gone.recv().is_err());
+    NUMBER.set(1);
+    let jobs = ways_to_run(&pool, || (NUMBER.set(10), NUMBER.get()));
+    NUMBER.set(2);
+    drop(go);
+    assert!(holding.wait());
+    for (way, job) in jobs {
+        assert_eq!(job.wait(), (Some(1), Some(10)), "{way}");
+    }
+    assert_eq!(NUMBER.get(), Some(2));
+}
+
+/// Forbids: a job sees variables of the job that ran on its thread before, whether or not that job panicked.
+#[test]
+fn a_thread_keeps_no_variables_of_a_job() {
+    static NUMBER: ContextVar<u32> = ContextVar::new();
+    let pool = ThreadPool::new(1);
+    for panics in [false, true] {
+        let outcome = pool.spawn(move || {
+            NUMBER.set(1);
+            if panics {
+                quiet_panic("on purpose");
+            }
+        });
+        assert_eq!(outcome.outcome().wait().is_err(), panics);
+        for (way, job) in ways_to_run(&pool, || NUMBER.get()) {
+            assert_eq!(job.wait(), None, "{way}");
+        }
+    }
+}
+
+/// Forbids: a job that runs inline sees what the waiting job has set since the submission, or changes the waiting job's
+/// context.
+#[test]
+fn a_job_inside_another_has_its_own_context() {
+    static NUMBER: ContextVar<u32> = ContextVar::new();
+    let pool = ThreadPool::new(1);
+    let inside = pool.clone();
+    let outer = pool.spawn(move || {
+        NUMBER.set(1);
+        let inner = inside.spawn(|| NUMBER.set(10));
+        NUMBER.set(2);
+        let outer_thread = thread::current().id();
+        assert_eq!(inside.spawn(|| thread::current().id()).wait(), outer_thread, "the job did not run inline");
+        (inner.wait(), NUMBER.get())
+    });
+    assert_eq!(outer.wait(), (Some(1), Some(2)));
+}
+
+/// Forbids: a job that was cancelled or has finished keeps the values of its context.
+#[test]
+fn a_job_drops_its_copy() {
+    static SHARED: ContextVar<Arc<()>> = ContextVar::new();
+    let value = Arc::new(());
+    let pool = ThreadPool::new(1);
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let holding = pool.spawn(move || gone.recv().is_err());
+    SHARED.set(value.clone());
+    let cancelled = pool.spawn(|| ());
+    let done = pool.spawn(|| ());
+    assert!(cancelled.cancel());
+    SHARED.clear();
+    assert_eq!(Arc::strong_count(&value), 2, "a cancelled job keeps its context");
+    drop(go);
+    assert!(holding.wait());
+    done.wait();
+    pool.shutdown();
+    SHARED.set(value.clone());
+    let refused = pool.spawn(|| ());
+    SHARED.clear();
+    assert!(refused.outcome().wait().is_err());
+    drop(cancelled);
+    assert_eq!(Arc::strong_count(&value), 1);
 }
 
 // --- the current loop -----------------------------------------------------------------------------------------------

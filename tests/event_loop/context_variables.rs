@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
 
-use offthread::{Context, ContextVar, Job, ThreadPool, WithContext, block_on, threaded, threaded_separate};
+use offthread::{Context, ContextVar, WithContext, block_on};
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::{Future, pending, poll_fn, ready};
@@ -25,7 +25,7 @@ fn panic_silently(payload: &'static str) -> ! {
 
 /// The payload of the panic in `f`.
 fn panic_of(f: impl FnOnce()) -> Option<&'static str> {
-    let payload = catch_unwind(AssertUnwindSafe(f)).expect_err("it did not panic");
+    let payload = catch_unwind(AssertUnwindSafe(f)).expect_err("the code did not panic");
     payload.downcast_ref().copied()
 }
 
@@ -39,7 +39,7 @@ fn on_a_thread<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 
 /// Calls a function when the last clone is dropped.
 #[derive(Clone)]
-struct OnDrop(#[allow(dead_code, reason = "it is there to be dropped")] Arc<Caller>);
+struct OnDrop(#[allow(dead_code, reason = "the field is only dropped")] Arc<Caller>);
 
 struct Caller(Box<dyn Fn() + Send + Sync>);
 
@@ -155,7 +155,7 @@ fn a_value_is_copied_only_where_it_must_be() {
 // --- contexts -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_copy_does_not_see_what_is_set_later() {
+fn a_copy_does_not_see_later_changes() {
     static VAR: ContextVar<u8> = ContextVar::new();
     static OTHER: ContextVar<u8> = ContextVar::new();
     let without = Context::current();
@@ -418,7 +418,7 @@ fn a_wrapped_future_can_be_awaited() {
     assert_eq!(seen, (Some(1), Some(2)));
 }
 
-// --- users' code inside ---------------------------------------------------------------------------------------------
+// --- users' code in `with`, in a clone and in a drop ----------------------------------------------------------------
 
 #[test]
 fn a_value_does_not_change_while_with_reads_it() {
@@ -434,7 +434,7 @@ fn a_value_does_not_change_while_with_reads_it() {
         VAR.set("four".into());
     });
     assert_eq!(VAR.get().as_deref(), Some("four"));
-    assert_eq!(panic_of(|| VAR.with(|_| panic_silently("in a look"))), Some("in a look"));
+    assert_eq!(panic_of(|| VAR.with(|_| panic_silently("in `with`"))), Some("in `with`"));
     assert_eq!(VAR.set("five".into()).as_deref(), Some("four"));
 }
 
@@ -617,7 +617,7 @@ fn at_a_threads_end_there_is_no_context() {
     assert!(DONE.load(Ordering::Relaxed));
 }
 
-// --- what the types are ---------------------------------------------------------------------------------------------
+// --- traits of the types --------------------------------------------------------------------------------------------
 
 /// Whether a type implements a trait, as a value.
 macro_rules! has {
@@ -629,7 +629,7 @@ macro_rules! has {
         impl<T> Otherwise for T {}
         struct Probe<T>(std::marker::PhantomData<T>);
         // If the bound holds, this inherent constant takes precedence over the trait's constant.
-        #[allow(dead_code, reason = "as above")]
+        #[allow(dead_code, reason = "only one of the two constants is used: it is the answer")]
         impl<T: $bound> Probe<T> {
             const HAS: bool = true;
         }
@@ -669,99 +669,4 @@ fn debug_shows_the_type_and_the_number_of_variables() {
     assert_eq!(format!("{future:?}"), "WithContext { context: Some(Context { variables: 1, .. }), .. }");
     assert!(poll(&mut future).is_ready());
     assert_eq!(format!("{future:?}"), "WithContext { context: None, .. }");
-}
-
-// --- jobs -----------------------------------------------------------------------------------------------------------
-
-/// Every way to run a job, with its name for the assertion messages.
-fn ways_to_run<R: Send + 'static>(pool: &ThreadPool, job: fn() -> R) -> [(&'static str, Job<R>); 4] {
-    let many = pool.spawn_many([job]).pop().unwrap();
-    [
-        ("spawn", pool.spawn(job)),
-        ("spawn_many", many),
-        ("on", threaded(job).on(pool).async_call()),
-        ("separate", threaded_separate(job).async_call()),
-    ]
-}
-
-/// Forbids: a job sees a change that was made between its submission and its start, or its own changes are seen
-/// outside.
-#[test]
-fn a_job_gets_a_copy_taken_where_it_was_started() {
-    static NUMBER: ContextVar<u32> = ContextVar::new();
-    let pool = ThreadPool::new(1);
-    let (go, gone) = std::sync::mpsc::channel::<()>();
-    let holding = pool.spawn(move || gone.recv().is_err());
-    NUMBER.set(1);
-    let jobs = ways_to_run(&pool, || (NUMBER.set(10), NUMBER.get()));
-    NUMBER.set(2);
-    drop(go);
-    assert!(holding.wait());
-    for (way, job) in jobs {
-        assert_eq!(job.wait(), (Some(1), Some(10)), "{way}");
-    }
-    assert_eq!(NUMBER.get(), Some(2));
-}
-
-/// Forbids: a job sees variables of the job that ran on its thread before, whether or not that job panicked.
-#[test]
-fn nothing_is_left_on_a_thread() {
-    static NUMBER: ContextVar<u32> = ContextVar::new();
-    let pool = ThreadPool::new(1);
-    for panics in [false, true] {
-        let outcome = pool.spawn(move || {
-            NUMBER.set(1);
-            if panics {
-                panic_silently("on purpose");
-            }
-        });
-        assert_eq!(outcome.outcome().wait().is_err(), panics);
-        for (way, job) in ways_to_run(&pool, || NUMBER.get()) {
-            assert_eq!(job.wait(), None, "{way}");
-        }
-    }
-}
-
-/// Forbids: a job that runs inline sees what the waiting job has set since the submission, or changes the waiting job's
-/// context.
-#[test]
-fn a_job_inside_another_has_its_own_context() {
-    static NUMBER: ContextVar<u32> = ContextVar::new();
-    let pool = ThreadPool::new(1);
-    let inside = pool.clone();
-    let outer = pool.spawn(move || {
-        NUMBER.set(1);
-        let inner = inside.spawn(|| NUMBER.set(10));
-        NUMBER.set(2);
-        let outer_thread = thread::current().id();
-        assert_eq!(inside.spawn(|| thread::current().id()).wait(), outer_thread, "the job did not run inline");
-        (inner.wait(), NUMBER.get())
-    });
-    assert_eq!(outer.wait(), (Some(1), Some(2)));
-}
-
-/// Forbids: a job that was cancelled or has finished keeps the values of its context.
-#[test]
-fn a_job_drops_its_copy() {
-    static SHARED: ContextVar<Arc<()>> = ContextVar::new();
-    let value = Arc::new(());
-    let pool = ThreadPool::new(1);
-    let (go, gone) = std::sync::mpsc::channel::<()>();
-    let holding = pool.spawn(move || gone.recv().is_err());
-    SHARED.set(value.clone());
-    let cancelled = pool.spawn(|| ());
-    let done = pool.spawn(|| ());
-    assert!(cancelled.cancel());
-    SHARED.clear();
-    assert_eq!(Arc::strong_count(&value), 2, "a cancelled job keeps its context");
-    drop(go);
-    assert!(holding.wait());
-    done.wait();
-    pool.shutdown();
-    SHARED.set(value.clone());
-    let refused = pool.spawn(|| ());
-    SHARED.clear();
-    assert!(refused.outcome().wait().is_err());
-    drop(cancelled);
-    assert_eq!(Arc::strong_count(&value), 1);
 }
