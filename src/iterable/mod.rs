@@ -24,6 +24,7 @@ use std::{fmt, iter, mem, thread};
 pub use crate::iterable::generator::{Yielder, threaded_generator, threaded_generator_separate};
 use crate::iterable::source::{Make, MakeIter, Maker, Producer, first_panic};
 use crate::pool::{ThreadPool, checked_name};
+use crate::primitives::attempt::{Attempt, Watch};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::{parker, spsc};
 use crate::sync::Mutex;
@@ -325,14 +326,6 @@ impl<T> IteratorWrapper<T> {
 
     /// As `poll_end`. Withdraws its waker however it ends: done or cancelled.
     async fn end(&mut self) {
-        struct Attempt<'a, T>(&'a mut IteratorWrapper<T>);
-        impl<T> Drop for Attempt<'_, T> {
-            fn drop(&mut self) {
-                if let Stage::Running { producer, .. } | Stage::Closing(producer) = &mut self.0.stage {
-                    producer.unwatch();
-                }
-            }
-        }
         let attempt = Attempt(self);
         poll_fn(|cx| attempt.0.poll_end(cx)).await;
     }
@@ -465,6 +458,14 @@ impl<T> IteratorWrapper<T> {
             }
             stage @ Stage::Closing(_) => self.stage = stage,
             Stage::New(_) | Stage::Ended => {}
+        }
+    }
+}
+
+impl<T> Watch for IteratorWrapper<T> {
+    fn unwatch(&mut self) {
+        if let Stage::Running { producer, .. } | Stage::Closing(producer) = &mut self.stage {
+            producer.unwatch();
         }
     }
 }

@@ -9,13 +9,26 @@ use crate::pool::closing::Closing;
 use crate::pool::queue::Queue;
 use crate::pool::stats::Counters;
 use crate::pool::workers::Workers;
-use crate::pool::{GLOBAL, GlobalPoolExists, Hook, Owner, Shared, State, ThreadPool, default_size};
+use crate::pool::{GLOBAL, GlobalPoolExists, Owner, Shared, State, ThreadPool};
 use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::cancel::Stop;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{self, Arc, Mutex};
 
 /// How many threads a pool may have in all, with those of blocked jobs: see [`ThreadPool`].
 const MAX_THREADS: usize = 512;
+
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// How many threads a pool has by default.
+fn default_size() -> usize {
+    match env::var_os("OFFTHREAD_POOL_SIZE").filter(|size| !size.is_empty()) {
+        None => sync::cpus().clamp(4, 32),
+        Some(size) => match size.to_str().and_then(|size| size.parse().ok()) {
+            Some(size @ 1..) => size,
+            _ => panic!("OFFTHREAD_POOL_SIZE is {size:?}, but must be a positive number of threads"),
+        },
+    }
+}
 
 /// The default size of a thread's stack, in bytes: as in std.
 fn default_stack_size() -> usize {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::pool::{Shared, ThreadPool};
+use crate::primitives::attempt::{Attempt, Watch};
 use crate::primitives::budget::Budget;
 use crate::primitives::job::{Job, Outcome, Queued};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
@@ -177,9 +178,10 @@ impl<I, F, R> Map<I, F, R> {
         self.free.push(number);
         Poll::Ready(Some(result))
     }
+}
 
-    /// Stops waiting: drops the waker of the last poll.
-    fn unwatch(&self) {
+impl<I, F, R> Watch for Map<I, F, R> {
+    fn unwatch(&mut self) {
         drop(self.work.consumer.take());
         if let Some(job) = self.next.front().and_then(|number| self.jobs[*number].as_ref()) {
             job.unwatch();
@@ -252,15 +254,9 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
     /// # Synchronization
     /// All that the job did happens before this returns.
     pub async fn next(&mut self) -> Option<R> {
-        /// Withdraws the waker when the waiting is cut short.
-        struct Attempt<'a, I, F, R>(&'a mut Map<I, F, R>);
-        impl<I, F, R> Drop for Attempt<'_, I, F, R> {
-            fn drop(&mut self) {
-                self.0.unwatch();
-            }
-        }
         let attempt = Attempt(self);
         let result = poll_fn(|cx| Pin::new(&mut *attempt.0).poll_next(cx)).await;
+        // A poll that is ready leaves no waker.
         mem::forget(attempt);
         result
     }

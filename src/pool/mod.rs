@@ -55,7 +55,7 @@ mod workers;
 
 use std::panic::RefUnwindSafe;
 use std::time::{Duration, Instant};
-use std::{env, fmt, iter};
+use std::{fmt, iter};
 
 use crate::context::Context;
 pub use crate::pool::builder::{ThreadPoolBuilder, checked_name};
@@ -72,7 +72,7 @@ use crate::primitives::cancel::{Running, Stop};
 use crate::primitives::job::{Job, JobOwner, Progress, Queued, job};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{self, Arc, Mutex, MutexGuard, OnceLock, thread};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, thread};
 
 /// A handle of a pool of threads that run jobs. Clones share the pool.
 ///
@@ -108,8 +108,6 @@ pub struct ThreadPool {
 struct Owner {
     shared: Arc<Shared>,
 }
-
-type Hook = Box<dyn Fn() + Send + Sync>;
 
 /// The part that the handles and the threads share.
 pub(crate) struct Shared {
@@ -367,17 +365,6 @@ impl ThreadPool {
     /// Whether the pool refuses new jobs. Once true, this stays true.
     pub fn is_closed(&self) -> bool {
         self.owner.shared.state.lock().closing.closed
-    }
-}
-
-/// How many threads a pool has by default.
-fn default_size() -> usize {
-    match env::var_os("OFFTHREAD_POOL_SIZE").filter(|size| !size.is_empty()) {
-        None => sync::cpus().clamp(4, 32),
-        Some(size) => match size.to_str().and_then(|size| size.parse().ok()) {
-            Some(size @ 1..) => size,
-            _ => panic!("OFFTHREAD_POOL_SIZE is {size:?}, but must be a positive number of threads"),
-        },
     }
 }
 

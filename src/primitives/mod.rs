@@ -10,6 +10,7 @@ pub mod framed;
 pub mod waker_slot;
 pub mod backoff;
 pub mod budget;
+pub mod attempt;
 pub mod parker;
 pub mod oneshot;
 pub mod spsc;

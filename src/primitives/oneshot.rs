@@ -85,6 +85,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use crate::primitives::attempt::{Attempt, Watch};
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::atomic::AtomicU8;
@@ -532,23 +533,23 @@ impl<T> Sender<T> {
     /// # Cancellation
     /// Dropping the future only stops the waiting.
     pub async fn closed(&mut self) {
-        /// Withdraws the waker, however the waiting ends.
-        struct Waiting<'a, T>(&'a Channel<T>);
-        impl<T> Drop for Waiting<'_, T> {
-            fn drop(&mut self) {
-                drop(self.0.head.take());
-            }
-        }
         if self.is_closed() {
             return;
         }
-        let waiting = Waiting(self.channel());
+        let attempt = Attempt(self);
         poll_fn(|cx| {
+            let channel = attempt.0.channel();
             // Register, then look again.
-            waiting.0.head.register(cx.waker());
-            if waiting.0.core.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+            channel.head.register(cx.waker());
+            if channel.core.is_closed() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+}
+
+impl<T> Watch for Sender<T> {
+    fn unwatch(&mut self) {
+        drop(self.channel().head.take());
     }
 }
 

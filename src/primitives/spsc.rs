@@ -103,6 +103,7 @@ use std::panic::RefUnwindSafe;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use crate::primitives::attempt::{Attempt, Watch};
 use crate::primitives::budget::Budget;
 use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::parker;
@@ -248,31 +249,14 @@ fn channel_at<T>(max_size: usize, carried: usize) -> (Sender<T>, Receiver<T>) {
     let Some(slots) = can_be_counted.then(|| sync::slots(max_size).ok()).flatten() else {
         panic!("spsc::channel: max_size is {max_size}: more than there is memory for, or than can be counted");
     };
-    let count = carried.wrapping_mul(ONE);
-    let shared =
-        Arc::new(Shared { tail: CachePadded(Counter::new(count)), head: CachePadded(Counter::new(count)), slots });
-    (
-        Sender {
-            shared: shared.clone(),
-            tail: count,
-            head: count,
-            slot: 0,
-            budget: Budget::default(),
-            watching: false,
-            closed: false,
-        },
-        Receiver {
-            shared,
-            tail: count,
-            head: count,
-            handed_back: count,
-            batch: ONE,
-            slot: 0,
-            budget: Budget::default(),
-            watching: false,
-            closed: false,
-        },
-    )
+    let (tail, slot, watching, closed) = (carried.wrapping_mul(ONE), 0, false, false);
+    let counter = || CachePadded(Counter::new(tail));
+    let shared = Arc::new(Shared { tail: counter(), head: counter(), slots });
+    let (head, handed_back, batch) = (tail, tail, ONE);
+    let sender = Sender { shared: shared.clone(), tail, head, slot, budget: Budget::default(), watching, closed };
+    let budget = Budget::default();
+    let receiver = Receiver { shared, tail, head, handed_back, batch, slot, budget, watching, closed };
+    (sender, receiver)
 }
 
 /// A channel whose receiver hands slots back by halves of the buffer, and all of them before it waits. So a sender that
@@ -340,20 +324,6 @@ pub struct Receiver<T> {
     watching: bool,
     /// Whether this end has closed the channel.
     closed: bool,
-}
-
-/// An end whose waker may be registered.
-trait Watch {
-    fn unwatch(&mut self);
-}
-
-/// One attempt to send or receive. It withdraws its waker however the attempt ends: done, timed out or cancelled.
-struct Attempt<'a, W: Watch>(&'a mut W);
-
-impl<W: Watch> Drop for Attempt<'_, W> {
-    fn drop(&mut self) {
-        self.0.unwatch();
-    }
 }
 
 impl<T> Watch for Sender<T> {

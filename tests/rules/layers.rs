@@ -14,6 +14,7 @@ const ORDER: &[&str] = &[
     "primitives::waker_slot",
     "primitives::backoff",
     "primitives::budget",
+    "primitives::attempt",
     "primitives::parker",
     "primitives::oneshot",
     "primitives::spsc",
@@ -229,6 +230,7 @@ fn named_models_exist() {
             | "primitives/framed.rs"
             | "primitives/backoff.rs"
             | "primitives/budget.rs"
+            | "primitives/attempt.rs"
             | "primitives/drop_queue.rs"
             | "primitives/join_error.rs" => continue,
             _ if path.starts_with("event_loop") => Path::new("event_loop.rs"),

@@ -216,10 +216,10 @@ pub(crate) const LOGIC: &[Logic] = &[
         model: "send_drop",
     },
     Logic {
-        file: "src/primitives/spsc.rs",
+        file: "src/primitives/attempt.rs",
         name: "a cancelled attempt leaves its waker in the slot",
-        find: "        self.0.unwatch();\n    }\n}\n\nimpl<T> Watch for Sender<T>",
-        replace: "    }\n}\n\nimpl<T> Watch for Sender<T>",
+        find: "        self.0.unwatch();",
+        replace: "",
         model: "cancelled_attempts_leave_no_waker",
     },
     Logic {
@@ -470,7 +470,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "`closed` does not look again after it has registered",
-        find: "            if waiting.0.core.is_closed() { Poll::Ready(()) } else { Poll::Pending }",
+        find: "            if channel.core.is_closed() { Poll::Ready(()) } else { Poll::Pending }",
         replace: "            Poll::<()>::Pending",
         model: "closed_close",
     },
@@ -540,7 +540,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/oneshot.rs",
         name: "a cancelled `closed` leaves its waker",
-        find: "                drop(self.0.head.take());",
+        find: "        drop(self.channel().head.take());",
         replace: "",
         model: "cancelled_closed",
     },
@@ -1103,13 +1103,6 @@ pub(crate) const LOGIC: &[Logic] = &[
         find: "while self.in_flight() < self.max_size {",
         replace: "while self.in_flight() <= self.max_size {",
         model: "map_bounds_the_jobs",
-    },
-    Logic {
-        file: "src/pool/map.rs",
-        name: "a `next` that is dropped leaves its waker with the map",
-        find: "                self.0.unwatch();",
-        replace: "",
-        model: "map_next_dropped_after_the_report",
     },
     Logic {
         file: "src/pool/map.rs",
