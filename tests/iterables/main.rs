@@ -8,5 +8,6 @@ mod close;
 mod edges;
 mod fairness;
 mod generator;
+mod generator_promises;
 mod macros;
 mod pool;
