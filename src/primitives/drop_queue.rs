@@ -9,33 +9,33 @@
 //! there, must not leave values to the outer `drop_flat`. Each of these has a queue of its own ([`Apart`]).
 //!
 //! # Who may touch what
-//! 1. `IS_DROPPING` is true while an outermost `drop_flat` runs; otherwise the queue is empty. Both belong to one
-//!    thread.
-//! 2. While the queue is borrowed, no user code runs.
+//! 1. A thread's queue exists while an outermost `drop_flat` runs on this thread. Only this thread touches it.
+//! 2. While the queue is out of its cell, no user code runs.
 //! 3. The queue is not dropped with the thread, since destructors of other thread-locals may use it. It owns nothing
 //!    when the thread ends.
 //!
 //! There is no synchronisation in this file, and no model.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::mem::{self, ManuallyDrop};
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::Result as Caught;
 
 use crate::primitives::join_error::discard;
 use crate::sync::thread_local;
 
-type Queue = Vec<Box<dyn Any>>;
+/// The values that wait until the running drop has ended. `None`: no `drop_flat` is running.
+type Queue = Option<Vec<Box<dyn Any>>>;
 
 thread_local! {
-    /// Whether a `drop_flat` is running: faster to read than the queue.
-    static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
-    static QUEUE: RefCell<ManuallyDrop<Queue>> = const { RefCell::new(ManuallyDrop::new(Queue::new())) };
+    static QUEUE: Cell<ManuallyDrop<Queue>> = const { Cell::new(ManuallyDrop::new(None)) };
 }
 
-fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> R {
-    QUEUE.with(|queue| f(&mut queue.borrow_mut()))
+/// Replaces this thread's queue.
+#[inline]
+fn replace(queue: Queue) -> Queue {
+    ManuallyDrop::into_inner(QUEUE.with(|current| current.replace(ManuallyDrop::new(queue))))
 }
 
 /// Drops a value: now, or before the outermost `drop_flat` returns.
@@ -43,12 +43,20 @@ fn with_queue<R>(f: impl FnOnce(&mut Queue) -> R) -> R {
 /// # Errors
 /// The first panic among this value's drop and those queued meanwhile. An inner `drop_flat` returns `Ok`.
 pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
-    if IS_DROPPING.with(|is_dropping| is_dropping.replace(true)) {
-        with_queue(|queue| queue.push(Box::new(value)));
+    if let Some(mut queue) = replace(None) {
+        queue.push(Box::new(value));
+        replace(Some(queue));
         return Ok(());
     }
-    let mut result = catch_unwind(AssertUnwindSafe(|| drop(value)));
-    while let Some(next) = with_queue(Queue::pop) {
+    replace(Some(Vec::new()));
+    drop_queued(catch_unwind(AssertUnwindSafe(|| drop(value))))
+}
+
+/// Drops the values that were queued meanwhile.
+fn drop_queued(mut result: Caught<()>) -> Caught<()> {
+    while let Some(mut queue) = replace(None) {
+        let Some(next) = queue.pop() else { break };
+        replace(Some(queue));
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(next))) {
             match &result {
                 Ok(()) => result = Err(payload),
@@ -56,36 +64,24 @@ pub fn drop_flat<T: 'static>(value: T) -> Caught<()> {
             }
         }
     }
-    drop(with_queue(mem::take));
-    IS_DROPPING.with(|is_dropping| is_dropping.set(false));
     result
 }
 
 /// While this exists, `drop_flat` ignores the `drop_flat` calls outside of it.
 pub struct Apart {
-    /// The queue of the outer `drop_flat`. `None`: there is none.
-    outer: Option<Queue>,
+    outer: Queue,
 }
 
 impl Apart {
     #[inline]
     pub fn begin() -> Self {
-        Self { outer: IS_DROPPING.with(Cell::get).then(Self::take_outer) }
-    }
-
-    #[cold]
-    fn take_outer() -> Queue {
-        IS_DROPPING.with(|is_dropping| is_dropping.set(false));
-        with_queue(mem::take)
+        Self { outer: replace(None) }
     }
 }
 
 impl Drop for Apart {
     #[inline]
     fn drop(&mut self) {
-        if let Some(outer) = self.outer.take() {
-            with_queue(|queue| *queue = outer);
-            IS_DROPPING.with(|is_dropping| is_dropping.set(true));
-        }
+        replace(self.outer.take());
     }
 }
