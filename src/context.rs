@@ -241,20 +241,6 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
         self.replace(None)
     }
 
-    /// As [`with`](Self::with), but `look` runs while the context is borrowed, so it must not use any variable. Clones
-    /// no `Arc`.
-    pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
-        let key = self.key();
-        let mut look = Some(look);
-        let mut peek =
-            |value: Option<&Value>| look.take().map(|look| look(value.and_then(|value| value.downcast_ref())));
-        let peeked = CURRENT.try_with(|current| peek(current.context.borrow().get(key))).ok().flatten();
-        match peeked.or_else(|| peek(None)) {
-            Some(result) => result,
-            None => unreachable!("one of the two looks"),
-        }
-    }
-
     fn replace(&'static self, value: Option<Value>) -> Option<T> {
         let key = self.key();
         let old = CURRENT.try_with(|current| current.context.borrow_mut().replace(key, value)).ok()??;

@@ -65,7 +65,7 @@ impl LoopHandle {
         CURRENT.get().or_else(|| {
             let running = Self(frames::running()?.reactor.clone());
             // At the end of a thread there may be no context in which the running loop could be the current one.
-            running.enter(|| CURRENT.peek(|current| current.is_none())).then_some(running)
+            running.enter(|| CURRENT.with(|current| current.is_none())).then_some(running)
         })
     }
 
@@ -109,7 +109,7 @@ impl LoopHandle {
     }
 
     fn is_current(reactor: &Arc<Reactor>) -> bool {
-        CURRENT.peek(|current| current.is_some_and(|current| Arc::ptr_eq(&current.0, reactor)))
+        CURRENT.with(|current| current.is_some_and(|current| Arc::ptr_eq(&current.0, reactor)))
     }
 
     /// Runs a future on this loop, and returns its handle. From any thread; never blocks.
