@@ -95,10 +95,9 @@
 //! channel; [`oneshot`], a channel for one value; [`ContextVar`] and [`Context`], values that jobs and tasks inherit.
 //!
 //! # Verification
-//! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. The files of `src/primitives/`, of the pool
-//! and of the event loop open with the promises of the file, and with how the code keeps these promises. The loom
-//! models in `loom-tests/` check the promises. A tool in `loom-tests/` weakens each memory ordering, plants mistakes in
-//! the logic, and checks that a model fails for each.
+//! All unsafe code of the crate is in `src/primitives/` and `src/sync.rs`. Each file of a protocol opens with its
+//! promises, and with how the code keeps these promises. The loom models in `loom-tests/` check the promises. A tool in
+//! `loom-tests/` weakens each memory ordering, plants mistakes in the logic, and checks that a model fails for each.
 
 // In a loom build, only `sync` may use std's synchronisation: see `clippy.toml`.
 #![cfg_attr(offthread_loom, warn(clippy::disallowed_types, clippy::disallowed_methods))]

@@ -60,7 +60,7 @@
 // | O1 | `send`: VALUE | `poll`, `is_finished` | the value | `send_poll` |
 // | O2 | `close`: UNWANTED | `is_closed` | what the receiver did before it closed | `close_publishes` |
 // | O3 | `finish`: CLOSED | `poll`, `is_finished` | what the sender did before it was dropped | `drop_publishes` |
-// | O4 | `send`, `ChannelPtr::drop`: UNSHARED | `ChannelPtr::drop` | all accesses of that end | `drop_drop` |
+// | O4 | `send`, `ChannelPtr::drop`: UNSHARED | `ChannelPtr::drop` | all accesses of one end | `drop_drop` |
 //
 // WAITING can be Relaxed: `take` acquires the slot. Had `take` run before `register`, `register` would synchronise with
 // it and set WAITING afterwards, but the sender has already read WAITING: a contradiction.
