@@ -234,8 +234,7 @@ mod imp {
         static TOKEN: ThreadHandle = const { ThreadHandle::default() };
     }
 
-    /// As the one above; the models use it too. The `Arc` is std's, since loom drops a thread's locals in no fixed
-    /// order.
+    /// As std's, above, and for models. The `Arc` is std's, since loom drops a thread's locals in no fixed order.
     #[derive(Clone, Debug, Default)]
     pub struct ThreadHandle(std::sync::Arc<(locks::Mutex<ParkToken>, locks::Condvar)>);
 
@@ -250,7 +249,7 @@ mod imp {
             self.set(|token| token.unparked = true);
         }
 
-        /// From a model: from now on, every deadline of that thread has passed.
+        /// For models: all deadlines of the handle's thread have passed.
         pub fn time_out(&self) {
             self.set(|token| token.timed_out = true);
         }
@@ -277,7 +276,7 @@ mod imp {
     /// In a model, no time passes.
     pub(crate) fn pause(_: u32) {}
 
-    /// The models' pools are made with a size.
+    /// No model uses the default size of a pool.
     pub(crate) fn cpus() -> usize {
         1
     }

@@ -14,7 +14,7 @@ use crate::primitives::cache_padded::CachePadded;
 use crate::primitives::cancel::Stop;
 use crate::sync::{self, Arc, Mutex};
 
-/// How many threads a pool may have in all, with those of blocked jobs: see [`ThreadPool`].
+/// How many threads a pool of a smaller size may have, with those of blocked jobs.
 const MAX_THREADS: usize = 512;
 
 type Hook = Box<dyn Fn() + Send + Sync>;

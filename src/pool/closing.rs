@@ -64,8 +64,8 @@ impl State {
         left == 0 && self.queue.len() == 0 && (refusing.is_empty() || refusing.contains(&thread::current().id()))
     }
 
-    /// Takes an entry that no worker will take, or a turn with priority that no worker will take soon, since the system
-    /// refuses to start threads.
+    /// Takes an entry that no worker will take, or a turn with priority that no worker will take soon if no thread can
+    /// be started.
     pub fn take_orphan(&mut self, ready: &mut Ready) -> Option<Started> {
         let exempt = if self.closing.closed { self.workers.count(Stage::Exempt) } else { 0 };
         if self.workers.threads() == exempt {

@@ -1,7 +1,7 @@
 //! The threads that run jobs.
 //!
 //! # What it promises
-//! Jobs start on the pool's threads, in the order of submission; only a job that runs inline starts out of turn. At
+//! Jobs start on the pool's threads, in the order of submission; only a job that runs inline starts out of order. At
 //! most `threads` jobs run at once, not counting jobs that sleep in a blocking call of this crate. (When such jobs wake
 //! up there may be more, but no further job starts meanwhile.) Every handle resolves, whatever happens. A thread is
 //! started when a job finds no idle one, and ends when it has been idle for `keep_alive`. A job that waits for another
@@ -26,7 +26,7 @@
 //! # What can go wrong
 //! * A job is submitted as the only worker goes idle, or as its idle time ends: `submit_idle`, `submit_timeout`.
 //! * Two submitters see the same idle worker, or the same room for a thread: `two_submitters`, `two_jobs_two_threads`.
-//! * A woken worker takes a job that waits for the next job, and wakes no worker for it: `woken_worker_wakes_the_next`.
+//! * A woken worker wakes no other, and takes a job that waits for the next job: `woken_worker_wakes_the_next`.
 //! * User code waits for a job while its worker counts as searching: `waker_that_waits`, `start_hook_that_waits`.
 //! * The same for a result that nobody wants: `result_whose_drop_waits_for_the_next_job`.
 //! * The same for user code that blocks outside of this crate: `waker_that_spins`.
@@ -87,12 +87,12 @@ use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, thread};
 /// # Threads
 /// Threads are started when jobs come, and end when they have been idle for 10 seconds, or for the
 /// [builder](ThreadPool::builder)'s `keep_alive`. While a job sleeps in a blocking call of this crate, its thread does
-/// not count, and another one may run jobs instead. So there may be up to 512 threads. If the system refuses another
-/// thread, the jobs wait until a thread is free.
+/// not count, and another one may run jobs instead. So there may be up to 512 threads, or `threads` if this is more. If
+/// the system refuses another thread, the jobs wait until a thread is free.
 ///
 /// The system decides on which CPUs the threads run. On Linux a thread inherits the CPU mask of the thread that starts
-/// it. A pool's thread is started by a thread that submits a job, or by another thread of the pool. The inherited mask
-/// then applies to all jobs that the new thread runs. If some threads of the program are pinned, set the mask in
+/// it: one that submits a job or uses an iterable, or another thread of the pool. The inherited mask then applies to
+/// all jobs that the new thread runs. If some threads of the program are pinned, set the mask in
 /// [`on_thread_start`](ThreadPoolBuilder::on_thread_start).
 ///
 /// # Closing
@@ -519,8 +519,8 @@ struct Timing {
 impl Timing {
     /// The job starts. Dropping the returned value adds the job's times to the counters, also after a panic.
     fn start(self: Box<Self>) -> impl Drop {
-        struct Running(Box<Timing>, Instant);
-        impl Drop for Running {
+        struct RunTimer(Box<Timing>, Instant);
+        impl Drop for RunTimer {
             fn drop(&mut self) {
                 let (waited, busy) = (self.1 - self.0.submitted, self.1.elapsed());
                 let counters = &mut self.0.shared.state.lock().counters;
@@ -528,7 +528,7 @@ impl Timing {
                 counters.busy += busy;
             }
         }
-        Running(self, Instant::now())
+        RunTimer(self, Instant::now())
     }
 }
 

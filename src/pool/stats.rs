@@ -84,7 +84,7 @@ pub struct PoolStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
-    /// How many jobs. In a call on a thread of the pool, jobs that wait for the pool do not count.
+    /// How many jobs and iterables. On a thread of the pool, jobs that wait for the pool do not count.
     pub running: usize,
 }
 

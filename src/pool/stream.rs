@@ -18,7 +18,7 @@
 //! ```
 //! A new stream is RUNNING on the thread that makes it, and this thread pauses it at once. `woken` says that the stream
 //! is to be resumed after its pause, `closed` that the consumer wants no more items: the thread that pauses the stream
-//! looks at both. The thread that sets RUNNING has the source to itself, until the same thread sets another stage.
+//! looks at both. While a stream is RUNNING, the holder of the claimed turn has the source to itself.
 //!
 //! A stream registers a waker with the [`Stop`] of its pool, under the number [`STREAMS`]. So a shutdown resumes each
 //! paused stream, which then ends. After a drain a paused stream ends when it is resumed.
@@ -145,8 +145,8 @@ impl Stream {
         }
     }
 
-    /// The consumer wants no more items: queues a turn in which the stream ends. If no worker could run that turn soon,
-    /// or if none of the user's code has run, ends the stream here.
+    /// The consumer wants no more items: queues a turn in which the stream ends. If the pool is closed, if no worker
+    /// could run that turn soon, or if no user code has run, ends the stream here.
     pub fn close(this: &Arc<Self>, tell: &mut dyn FnMut(Progress)) {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
@@ -161,7 +161,7 @@ impl Stream {
         state.stage = Stage::Queued;
         let has_started = state.parts.as_ref().is_some_and(|parts| parts.source.has_started());
         drop(state);
-        // Otherwise a worker has claimed the earlier turn, and will see that the stream is closed.
+        // `None`: a worker has claimed the earlier turn, and will see that the stream is closed.
         let Some(turn) = Queued::turn(this.clone()).claim() else { return };
         // The entry of a turn that was queued before is stale now.
         let purge_is_due = stage == Stage::Queued && pool.queue.add_stale();

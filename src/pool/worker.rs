@@ -87,7 +87,7 @@ impl Worker {
         let mut state = shared.state.lock();
         state.workers.start_refused();
         state.wake_waiters();
-        // This starts no other thread: the start might fail again, without end.
+        // Wakes at most an idle worker: another start might fail again, without end.
         let next = if state.workers.count(Stage::Idle) == 0 { Next::Leave } else { state.decide(false) };
         drop(state);
         Shared::act_on(shared, next);

@@ -9,16 +9,16 @@
 //! | Searching | has run a job, or found none, and will soon look at the queue | Active, Finishing |
 //! | Finishing | runs user code after a job: a waker, or the `Drop` of a result | Active, Blocked, Exempt |
 //! | Blocked | sleeps in a blocking call of this crate, in a job | Active |
-//! | Exempt | runs a job, or a hook, that waits for the pool to finish | Searching, Active |
+//! | Exempt | runs user code that waits, or has waited, for the pool to finish | Searching, Active |
 //! | Idle | waits on its condvar | Woken; Ended, after `keep_alive` |
 //! | Woken | has been woken, and is about to look at the queue | Active |
 //! | Ended | takes no more jobs | |
 //!
 //! A searching worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after
 //! user code, which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing
-//! and Active. At most `size` workers may be active. When blocked workers wake up there may be more: then no worker
-//! takes a job until the surplus workers have ended. One thread is started in place of a held worker. While two workers
-//! are held no thread is started: a new one would run the same hook.
+//! and Active. At most `size` workers may be active; more after blocked workers wake up, or for a turn with priority:
+//! then no worker takes a job until the surplus workers have ended. One thread is started in place of a held worker.
+//! While two workers are held no thread is started: a new one would run the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:
@@ -115,8 +115,8 @@ impl Workers {
         self.active() - self.count(Stage::Starting) > self.size
     }
 
-    /// Whether a worker that finds nothing to do is to end: there are more than `size` workers, since some were started
-    /// in place of blocked ones.
+    /// Whether a worker that finds nothing to do is to end: more than `size` are active or idle, since some were
+    /// started in place of blocked ones.
     pub fn is_spare(&self) -> bool {
         self.active() + self.count(Stage::Idle) > self.size
     }

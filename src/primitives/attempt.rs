@@ -1,7 +1,7 @@
 //! One attempt of a wait that can be cancelled.
 #![forbid(unsafe_code)]
 
-/// Something whose waker may be registered somewhere.
+/// Something that may have registered a waker.
 pub trait Watch {
     /// Withdraws the waker.
     fn unwatch(&mut self);

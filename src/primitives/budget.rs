@@ -1,11 +1,11 @@
 //! Makes a channel's end yield when it never has to wait.
 //!
-//! **Promise.** A loop that awaits futures which are always ready never returns to its executor: a time-out around the
-//! loop would not fire, and other tasks would not run. So each end counts its items since it last returned `Pending`.
-//! After [`MAX_ITEMS`] it wakes its own waker and returns `Pending` once. This works under any executor.
+//! **Promise.** After [`MAX_ITEMS`] items without a `Pending`, an end wakes its own waker and returns `Pending` once.
+//! Otherwise a loop that never has to wait would not return to its executor: a time-out around the loop would not fire,
+//! and other tasks would not run. This works under any executor.
 //!
 //! There is no synchronisation in this file, and no model. Tokio calls the same idea a cooperative budget; there each
-//! task has one, here each end of a channel.
+//! task has one, here each end of a channel, and each map.
 
 use std::task::{Context, Poll};
 

@@ -1,4 +1,4 @@
-//! Keeps two values off one cache line.
+//! Keeps values on separate cache lines.
 //!
 //! **Promise.** Two `CachePadded` values never share a cache line, nor a pair of lines that the processor fetches
 //! together. Otherwise two counters that two threads write would slow each other down ("false sharing").

@@ -6,7 +6,7 @@
 //!
 //! # State machine
 //! ```text
-//!   Stop:  running ------- set -------> stopped          (and the wakers of all watches)
+//!   Stop:  running ------- set -------> stopped          (and wakes the watches of all jobs)
 //! ```
 //! A job's own flag is part of its state in `job`; a stream's is part of its state in the pool.
 //!

@@ -14,8 +14,8 @@
 //!            claim: by a worker, or by a handle that waits
 //! QUEUED -----------------------------------------------------> CLAIMED
 //!    |                                                             | cancel
-//!    | cancel, or the handle is dropped: it drops the closure,     v
-//!    +---------------------------------------------------> CLAIMED|CANCELLED     is_cancelled() turns true in the closure
+//!    | cancel, or drop of the handle: drops the closure,           v
+//!    +---------------------------------------------------> CLAIMED|CANCELLED   is_cancelled() is true in the closure
 //!      and sends `Cancelled`
 //! ```
 //! The first to set `CLAIMED` gets the job's [`Claim`]. The claim is the right to take the closure, and to send the
@@ -127,7 +127,7 @@ pub enum Progress {
     Cancelled,
     /// The stream's turn is over.
     TurnOver,
-    /// User code runs next, which may take long: the handle's waker, or the `Drop` of a result that nobody wants.
+    /// User code runs next, which may take long: a waker, or the `Drop` of an unwanted result or of an iterator.
     UserCode,
 }
 
@@ -151,7 +151,7 @@ trait Runnable: Send + Sync {
     fn is_turn(&self) -> bool;
     /// Runs the closure, and resolves the handle.
     fn run(self: Arc<Self>, claim: Claim, tell: &mut dyn FnMut(Progress));
-    /// Drops the closure, and resolves the handle with this error.
+    /// Drops the closure, and resolves the handle. `Err`: the `Drop` panicked.
     fn refuse(&self, claim: Claim, error: JoinError) -> Caught<()>;
 }
 

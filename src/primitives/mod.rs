@@ -1,7 +1,7 @@
 //! The verified core, and all unsafe code of the crate but that of `sync.rs`: one primitive a file, in reading order.
 //!
-//! The file of a protocol opens with what it promises, its state machine, who may touch what, its synchronisation edges
-//! and what can go wrong. The file of the same name in `loom-tests/tests/` has the models that the edges name. An id
+//! A file that synchronises threads opens with what it promises, its state machine, who may touch what, its edges and
+//! what can go wrong. The file of the same name in `loom-tests/tests/` has the models (for `cancel`: `job.rs`). An id
 //! such as `[W1]` in an `ORDERING:` comment stands for a row of the file's table of edges.
 
 pub mod cache_padded;

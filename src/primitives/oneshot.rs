@@ -157,7 +157,7 @@ impl<T> Core<T> {
 
     /// The sender ends without a value.
     fn finish(&self) {
-        // ORDERING: Release [O3]: pairs with the load of `poll`; publishes what the sender did before.
+        // ORDERING: Release [O3]: pairs with `poll` and `is_finished`; publishes what the sender did before.
         if State(self.state.fetch_or(State::CLOSED.0, Release)).has(State::WAITING) {
             self.receiver.wake();
         }
@@ -206,7 +206,7 @@ impl<T> Core<T> {
         match self.state.compare_exchange(state.0, state.with(State::WAITING).0, Relaxed, Acquire) {
             Ok(_) => Poll::Pending,
             Err(now) => {
-                // The sender has sent or ended without seeing WAITING, so it will not take the waker.
+                // The sender has sent or ended. If it did not see WAITING, it will not take the waker.
                 drop(self.take_waker());
                 // SAFETY: the receiver calls this; the failed exchange acquired the state; the first look took nothing.
                 unsafe { self.look(State(now)) }
@@ -490,7 +490,7 @@ pub struct Sender<T>(Sending<T, ChannelPtr<T>>);
 
 /// The end that receives the value: a future of it. Dropping it closes the channel, and drops a value that was sent.
 ///
-/// Once it has received the value, it is closed.
+/// After the value it yields [`Closed`].
 ///
 /// ```compile_fail,E0277
 /// fn is_send<T: Send>() {}
@@ -604,7 +604,7 @@ impl<T> Future for Receiver<T> {
     }
 }
 
-/// No value will come: the sender was dropped without sending, or this end was closed before.
+/// No value will come: the sender was dropped, this end was closed, or the value was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 

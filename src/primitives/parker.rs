@@ -9,13 +9,12 @@
 //!
 //! # State machine
 //! ```text
-//!            wake                              wake: unparks the thread
-//!   EMPTY -----------------> NOTIFIED <------------------------- PARKED
-//!     ^  |                      |                                  ^  |
-//!     |  |                      | consume                          |  | the deadline has passed
-//!     |  |                      v                                  |  v
-//!     |  +--- park: about to sleep --------------------------------+ EMPTY
-//!     +-----------------------------------------------------------------+
+//!     +------------------- park: about to sleep ---------------------+
+//!     |                                                              v
+//!   EMPTY ---- wake ----> NOTIFIED <-- wake: unparks the thread -- PARKED
+//!     ^                      |                                       |
+//!     +------- consume ------+                                       |
+//!     +------------------ the deadline has passed -------------------+
 //! ```
 //! A parker belongs to one thread, its owner; only the owner sets `EMPTY` and `PARKED`. The parker has a state of its
 //! own, since code inside a poll may consume the thread's park token: `thread::park` does, and so does a channel of std
@@ -175,7 +174,7 @@ impl_debug!(Parker);
 /// The argument of the [blocking hook](set_blocking_hook).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocking {
-    /// The thread goes to sleep now, until a waker fires or its deadline has passed.
+    /// The thread goes to sleep now, or waits for another thread to end.
     Enter,
     /// The thread is awake again.
     Exit,
@@ -202,7 +201,7 @@ thread_local! {
 /// Wakers that `poll` has registered stay registered: the caller withdraws them.
 pub fn poll_until<T>(deadline: Option<Instant>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
     Parker::with(|parker| {
-        // The deadline holds even if wakes never stop. After the deadline, `poll` is called once more.
+        // The deadline holds even if wakes never stop: a wake after the deadline causes one last poll.
         let mut is_late = false;
         loop {
             if let Poll::Ready(value) = poll(&mut Context::from_waker(&parker.waker)) {

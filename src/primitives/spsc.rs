@@ -55,7 +55,7 @@
 //
 //      advance  owner   count + n           learns: does the peer wait? is the channel closed?
 //      close    either  sets CLOSED         learns the same, and the count
-//      watch    peer    sets WAITING        learns the count, and whether the channel is closed
+//      watch    peer    sets WAITING        learns whether the counter has changed, or is closed
 //      wake     owner   clears WAITING, then takes the waker from the slot and wakes it
 //
 // `advance`, `close`, and the changes of WAITING are each one atomic read-modify-write of the word. So both sides agree
@@ -65,7 +65,7 @@
 // 1. The slots of the items `head..tail` are the receiver's, the others the sender's. The side that advances its
 //    counter hands over the slots that it advances past.
 // 2. `tail`'s CLOSED decides. An item counted before CLOSED belongs to the receiver. An item counted after CLOSED stays
-//    the sender's, which learns this from `advance` itself. A receiver that has set CLOSED does not read the count of
+//    with the sender, which learns this from `advance`. A receiver that has set CLOSED does not read the count of
 //    `tail` again.
 // 3. `head`'s CLOSED only tells a sender that waits for room to look at `tail`.
 // 4. The peer sets WAITING after it has put its waker into the slot. The owner clears WAITING before it takes the waker
@@ -141,7 +141,7 @@ impl Seen {
     }
 }
 
-/// One side's progress, and the waker of the other side when that waits for it.
+/// One side's progress, and the waker of the other side while that side waits.
 struct Counter {
     word: AtomicUsize,
     peer: WakerSlot,
@@ -601,12 +601,12 @@ impl<T> Receiver<T> {
         item
     }
 
-    /// Hands back the slots of the items that were read, if there are at least `worth`, and wakes the sender if it
-    /// waits for room.
+    /// Hands back the slots of the items that were read, if these are at least `min` (in steps of [`ONE`]). Wakes the
+    /// sender if it waits for room.
     #[inline]
-    fn hand_back(&mut self, worth: usize) {
+    fn hand_back(&mut self, min: usize) {
         let read = self.head.wrapping_sub(self.handed_back);
-        if read >= worth {
+        if read >= min {
             self.handed_back = self.head;
             let before = self.shared.head.advance(read / ONE);
             self.shared.head.notify(before);

@@ -1,7 +1,7 @@
 //! Wakers, each with a number that says what it waits for: a deadline, or a job.
 //!
-//! A search tree with an entry for each waker, whose memory is freed with the waker. Wakers are returned to the caller,
-//! who wakes or drops them outside of locks, since that runs user code.
+//! A search tree: the memory of an entry is freed when its waker is taken out. Wakers are returned to the caller, who
+//! wakes or drops them outside of locks, since waking and dropping run user code.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;

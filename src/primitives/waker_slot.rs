@@ -13,10 +13,10 @@
 //! ```text
 //!             register: lock                take: lock
 //! REGISTERING <-------------- IDLE ---------------------> TAKING
-//!      |  ^    -------------->  ^ <---------------------   (another take leaves it as it is)
-//!      |  |    register: unlock |       take: unlock
-//! take |  |                     |
-//!      v  |                     | register: take its own waker back, unlock, and wake it
+//!      |       -------------->  ^ <---------------------   (another take leaves it as it is)
+//!      |       register: unlock |       take: unlock
+//! take |                        |
+//!      v                        | register: take its own waker back, unlock, and wake it
 //! REGISTERING | TAKING ---------+
 //! ```
 //!
