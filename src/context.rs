@@ -9,15 +9,15 @@
 //!
 //! 1. The current context is borrowed for a look-up, a copy, a change or a swap, and never while user code runs. So a
 //!    value's `Clone` or `Drop`, a closure or a future may use any variable, even the same one.
-//! 2. Only [`Context::within`] makes another context current. It restores the caller's context, also after a panic.
+//! 2. [`Context::within`] and [`Context::incomplete`] restore the caller's context, also after a panic.
 //! 3. Lazy entry: a `block_on` makes its event loop only when the loop is needed. So it installs a callback,
 //!    [`Current::complete`], which sets the current loop. The callback runs before the context is copied or the current
 //!    loop is read: see [`complete`]. The callback belongs to the current context, and is swapped together with it.
 //! 4. Dropping a context does not panic: a panic in a value's `Drop` is caught. The last copy may be dropped anywhere,
 //!    and the panic would end unrelated code there.
 //!
-//! The callers of [`Context::current`] and [`Context::within`] decide what has a copy: jobs (`Shared::job` in
-//! `pool/mod.rs`, `separate.rs`), streams (`pool/stream.rs`), tasks and calls (`event_loop/`), branches (`gather.rs`).
+//! Each job (`Shared::job` in `pool/mod.rs`, `separate.rs`), stream (`pool/stream.rs`), task and call (`event_loop/`)
+//! and branch (`gather.rs`) has a copy of the context in which it was made.
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};
@@ -42,7 +42,7 @@ thread_local! {
 
 struct Current {
     context: RefCell<Context>,
-    /// Sets what is still missing in the context: see rule 3.
+    /// Sets the current loop, once it is needed: see rule 3.
     complete: Cell<Option<fn()>>,
 }
 
@@ -76,7 +76,7 @@ type Value = Arc<dyn Any + Send + Sync>;
 /// static REQUEST_ID: ContextVar<u64> = ContextVar::new();
 ///
 /// REQUEST_ID.set(7);
-/// // Returns what it replaces. Nobody else sees the 8.
+/// // Returns the old value. Only the job sees the 8.
 /// let seen = block_on(threaded(|| REQUEST_ID.set(8)));
 /// assert_eq!((seen, REQUEST_ID.get()), (Some(7), Some(7)));
 /// ```
@@ -314,7 +314,7 @@ impl Drop for Map {
     }
 }
 
-/// While this exists, another context is current, and `context` is the caller's.
+/// Holds the caller's context, and makes it current again when dropped.
 struct Swapped<'a> {
     context: &'a mut Context,
     complete: Option<fn()>,
@@ -360,11 +360,11 @@ impl Context {
         CURRENT.try_with(copy).unwrap_or_default()
     }
 
-    /// Runs `f` in a copy of the current context. `complete` sets the missing entry in this copy once the entry is
+    /// Runs `f` in a copy of the current context. `complete` sets the current loop in this copy, once the loop is
     /// needed: see rule 3.
     #[inline]
     pub(crate) fn incomplete<R>(complete: fn(), f: impl FnOnce() -> R) -> R {
-        // `f` changes the current context itself. The copy made here takes its place afterwards.
+        // `f` changes the current context itself; afterwards the copy made here replaces it.
         let outer =
             CURRENT.try_with(|current| (current.context.borrow().clone(), current.complete.replace(Some(complete))));
         let (mut context, complete) = outer.unwrap_or_default();

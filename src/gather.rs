@@ -159,8 +159,8 @@ pub async fn race<A: IntoFuture, B: IntoFuture>(a: A, b: B) -> Either<A::Output,
     }
 }
 
-/// Polls branches, each one only when it was woken, until `enough` have finished. `poll` returns how many finished
-/// branches its call counts as: 0 if the branch is pending, 1 if it has finished, or `enough` to end all branches.
+/// Polls branches, each one only when it was woken, until `enough` have finished. `poll` returns what to add to the
+/// number of finished branches: 1 if its call has finished the branch, `enough` to end all branches, else 0.
 pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usize, &mut task::Context<'_>) -> usize) {
     /// A branch's waker may outlive the gather, and must not keep the parent's waker.
     struct LetGo(Arc<Woken>);
@@ -195,7 +195,7 @@ pub enum Branch<F: Future> {
 }
 
 impl<F: Future> Branch<F> {
-    /// Takes the copy of the context.
+    /// Copies the current context.
     pub fn new(future: impl IntoFuture<IntoFuture = F>) -> Self {
         let context = Context::current();
         Self::Running(context.wrap(future.into_future()))

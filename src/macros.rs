@@ -1,6 +1,6 @@
 //! The decorators, macros that make a blocking function awaitable; and `gather!`.
 //!
-//! All decorators are `__decorate!`, which takes functions apart and puts them together again.
+//! All decorators use `__decorate!`, which takes functions apart and puts them together again.
 #![forbid(unsafe_code)]
 
 /// Makes blocking functions awaitable: a function that returned `T` now returns a [`Threaded`](crate::Threaded) of `T`.
@@ -88,8 +88,8 @@
 ///
 /// - An `async` function, since it does not block. Write it outside of the macro, and await
 ///   [`threaded(|| ..)`](crate::threaded()) in it for the parts that do block.
-/// - An `unsafe`, `const` or `extern` function. Its callers could only vouch for the moment of the call, and get a
-///   `Threaded`, which neither a constant nor foreign code can use.
+/// - An `unsafe` function: its callers could vouch only for the moment of the call. A `const` or `extern` function:
+///   neither a constant nor foreign code can use a `Threaded`.
 /// - A method that borrows `self`, since the thread may outlive it. Take `self` or `self: Arc<Self>` instead of
 ///   `&self`, or take no receiver, and pass clones of the values that the body needs.
 /// - A function that returns `impl Trait` or `!`. Name the type, return a `Box<dyn Trait + Send>`, or, in place of `!`,
@@ -202,8 +202,8 @@ macro_rules! threaded_separate {
     };
 }
 
-/// Makes blocking functions that return iterators readable by async code: each returns an
-/// [`IteratorWrapper`](crate::IteratorWrapper) of the items.
+/// Makes the iterators of blocking functions readable by async code: each function returns an
+/// [`IteratorWrapper`](crate::IteratorWrapper).
 ///
 /// The body runs in a thread once the first item is asked for, and the iterator runs there too.
 ///
@@ -245,8 +245,8 @@ macro_rules! threaded_separate {
 /// iterator or can be made one. Further bounds after `impl Iterator` are only for the reader: callers get an
 /// `IteratorWrapper<T>`. One `#[max_size(N)]` says how many items may be made ahead; without it, 1024.
 ///
-/// An `async` function does not compile, nor one that returns nothing, or `impl Iterator` without its `Item`, nor a
-/// `max_size` without a number or beside another.
+/// These do not compile: an `async` function; one that returns nothing, or `impl Iterator` without its `Item`; a
+/// `max_size` without a number, or two of them.
 ///
 /// ```compile_fail
 /// offthread::threaded_iterable! {
@@ -293,7 +293,7 @@ macro_rules! threaded_iterable {
     };
 }
 
-/// Makes blocking functions that return iterators readable by async code, as
+/// Makes the iterators of blocking functions readable by async code, as
 /// [`threaded_iterable!`](crate::threaded_iterable!) does, but each iterator gets a thread of its own, named after the
 /// function; it need not be `Send`.
 ///
@@ -363,7 +363,7 @@ macro_rules! __decorate {
 
     // --- The signature: `[parts so far] {this part so far} [each open <]` --------------------------------------------
     // Its parts are `{generics} (arguments) {return type} {where}`. Outside of all `<>`, the generics end at the
-    // arguments, the return type at a `where`, and both it and the `where` clause at the body.
+    // arguments, the return type at a `where` or at the body, the `where` clause at the body.
     (@munch $function:tt $parts:tt {$($part:tt)*} [$($open:tt)*] < $($tail:tt)*) => {
         $crate::__decorate! { @munch $function $parts {$($part)* <} [$($open)* <] $($tail)* }
     };

@@ -155,7 +155,7 @@ pub enum SyncWaitError {
     LoopClosed,
     /// This is the loop's own thread: blocking it would stop the loop, and so the future. Await the future instead.
     WouldDeadlock,
-    /// The job that waited was cancelled. The future is dropped, on the loop's thread.
+    /// The job that waited was cancelled. The loop drops the future, if it was sent.
     Cancelled,
     /// The future panicked.
     Panicked(Panic),

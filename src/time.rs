@@ -129,8 +129,8 @@ impl Clock {
     }
 }
 
-/// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever. [`Duration::ZERO`] lets other
-/// tasks run once, as [`yield_now`](crate::yield_now()) does.
+/// Waits until `duration` has passed. Never less; [`Duration::MAX`] is for ever. [`Duration::ZERO`] lets queued tasks
+/// run; [`yield_now`](crate::yield_now()) does more.
 ///
 /// On an event loop of this crate the loop wakes the sleep, so the loop has to run. If a task of such a loop calls
 /// another executor's `block_on` with a sleep, that call never returns. A loop with many timers may end a sleep up to
@@ -166,7 +166,7 @@ pub struct Sleep {
     deadline: Option<Instant>,
     /// Where its waker is, once it has been polled.
     waiting: Option<(Clock, Key)>,
-    /// Whether it lets other tasks run once before it is ready.
+    /// Whether it lets the queued tasks run before it is ready.
     gives_way: bool,
 }
 
@@ -324,7 +324,7 @@ impl LoopHandle {
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> TimerHandle {
         let once = Arc::new(Once(AtomicBool::new(false)));
         let mut sleep = sleep(delay);
-        // On a loop of this crate only the timer wakes the task. Another runtime polls the task at once, which then
+        // On a loop of this crate only the timer wakes the task. Another runtime polls the task at once; the task
         // sleeps.
         let is_external = self.0.external.is_some();
         let task = NewTask::new(self.0.clone(), is_external);

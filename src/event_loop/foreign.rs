@@ -1,9 +1,8 @@
 //! Another runtime as the event loop.
 //!
 //! # What it promises
-//! On whichever thread the other runtime polls or drops a task's body, this happens in the task's own context.
-//! Meanwhile that thread counts as the runtime's: code that blocks it until another task of the runtime has run could
-//! be a deadlock.
+//! The other runtime may poll or drop a task's body on any thread; both happen in the task's own context. Meanwhile the
+//! thread counts as the runtime's: waiting on it for another of the runtime's tasks could be a deadlock.
 //!
 //! # Who may touch what
 //! 1. `polling` has a thread's id once for each body that the thread is polling or dropping: these may be nested.

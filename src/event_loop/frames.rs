@@ -9,12 +9,12 @@
 //! ```text
 //!                 enter                       enter, in a job that runs inline
 //!   no frame ---------------> INNERMOST: A -----------------------------------> INNERMOST: B
-//!            <---------------              <-----------------------------------   the `Running` of B keeps A
+//!            <---------------              <-----------------------------------   the `Entered` of B keeps A
 //!                 drop                        drop
 //! ```
 //!
 //! # Who may touch what
-//! 1. A frame is pushed and popped by its [`Running`], as the calls nest.
+//! 1. A frame is pushed and popped by its [`Entered`], as the calls nest.
 //! 2. A loop is in the list until it ends.
 //! 3. Neither thread-local is dropped with the thread, since destructors of other thread-locals may use them. In the
 //!    end both are empty: each `block_on` has returned, and each loop has ended.
@@ -107,14 +107,14 @@ pub fn turn(parker: &mut Parker) {
     }
 }
 
-/// On a loop of this crate: handles the messages of other threads, and fires the timers that are due. The tasks of both
-/// are then polled before a task that is woken later.
+/// On a loop of this crate: handles the messages of other threads, and fires the timers that are due. Tasks added or
+/// woken here are polled before one that is woken later.
 pub fn run_external() {
     innermost().inspect(|tasks| tasks.run_external());
 }
 
 /// While this exists, a `block_on` runs on this thread.
-pub struct Running {
+pub struct Entered {
     /// The outer frame, which is the next one of the stack.
     outer: (JobId, Option<Rc<Tasks>>),
     /// Whether the loop ends with this.
@@ -122,7 +122,7 @@ pub struct Running {
     _apart: Apart,
 }
 
-impl Running {
+impl Entered {
     /// Without `tasks`, a loop is made when one is first needed. That loop ends when the returned value is dropped.
     #[inline]
     #[track_caller]
@@ -142,7 +142,7 @@ fn replace(id: JobId, tasks: Option<Rc<Tasks>>) -> (JobId, Option<Rc<Tasks>>) {
     INNERMOST.with(|frame| (frame.id.replace(id), mem::replace(&mut **frame.tasks.borrow_mut(), tasks)))
 }
 
-impl Drop for Running {
+impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
         let (_, tasks) = replace(self.outer.0, self.outer.1.take());

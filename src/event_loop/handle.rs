@@ -64,7 +64,7 @@ impl LoopHandle {
         context::complete();
         CURRENT.get().or_else(|| {
             let running = Self(frames::running()?.reactor.clone());
-            // At the end of a thread there may be no context in which the running loop could be the current one.
+            // At the end of a thread there may be no context: then the running loop counts as current.
             running.enter(|| CURRENT.with(|current| current.is_none())).then_some(running)
         })
     }

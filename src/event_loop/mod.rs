@@ -10,8 +10,8 @@
 //!
 //! # How
 //! [`block_on`] polls its main future and runs a round of the loop, alternately. A round polls the queued tasks, and
-//! sleeps in the reactor if no task is queued. The loop is made when something first needs it. Until then the thread
-//! sleeps in its [`parker`](crate::primitives::parker), whose waker is given to the main future: `frames::turn` chooses.
+//! sleeps in the reactor if no task is queued. The loop is made when something first needs it; until then
+//! `frames::turn` parks the thread. The main future gets the waker of the [`parker`](crate::primitives::parker).
 //!
 //! ```text
 //!   other threads                 |   the loop's thread
@@ -57,7 +57,7 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
 use crate::context::Context;
-use crate::event_loop::frames::Running;
+use crate::event_loop::frames::Entered;
 pub use crate::event_loop::frames::{run_external, running};
 pub use crate::event_loop::handle::LoopHandle;
 pub use crate::event_loop::reactor::{Reactor, wake_all};
@@ -72,8 +72,8 @@ use crate::primitives::parker::Parker;
 /// closed, and the tasks that are left are dropped on this thread.
 ///
 /// Any future will do, whatever wakes it. The loop is made when something needs it: a future that only waits for other
-/// threads costs no allocation, except in the first call on a thread. A waker may take a lock or free memory: call it
-/// in a signal handler only if the program's own rules allow that there.
+/// threads costs no allocation, except in the first call on a thread. A waker may take a lock or free memory: in a
+/// signal handler, call it only if both are allowed there.
 ///
 /// ```
 /// let (sender, receiver) = offthread::oneshot::channel();
@@ -96,7 +96,7 @@ use crate::primitives::parker::Parker;
 /// All that a thread did before it woke the future's waker happens before the poll that this wake causes.
 #[track_caller]
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    let _running = Running::enter(None);
+    let _entered = Entered::enter(None);
     Context::incomplete(LoopHandle::running_becomes_current, || until_ready(future))
 }
 
@@ -164,7 +164,7 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// A loop whose jobs run in the [global](ThreadPool::global) pool.
-    #[expect(clippy::new_without_default, reason = "a loop belongs to its thread: nobody makes one by the way")]
+    #[expect(clippy::new_without_default, reason = "a loop belongs to its thread: no `Default` makes one")]
     pub fn new() -> Self {
         Self::builder().build()
     }
@@ -190,7 +190,7 @@ impl EventLoop {
     /// As [`block_on`].
     #[track_caller]
     pub fn block_on<F: IntoFuture>(&mut self, future: F) -> F::Output {
-        let _running = Running::enter(Some(&self.tasks));
+        let _entered = Entered::enter(Some(&self.tasks));
         self.handle().context().within(|| until_ready(future))
     }
 }

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! # Who may touch what
-//! 1. `place` is written and read on the loop's thread alone.
+//! 1. Places are written and read on the loop's thread alone.
 //! 2. The scheduler alone calls `begin` and `end`.
 //! 3. If another runtime polls the task, the runtime's waker is kept for one purpose: to cancel the task. Such a waker
 //!    may keep the runtime's task alive. So it is dropped when the task has ended or is detached.
@@ -70,7 +70,7 @@ pub struct TaskState {
 }
 
 impl TaskState {
-    /// `is_queued`: the task is polled once its scheduler has it. Otherwise it is first polled when it is woken.
+    /// `is_queued`: the task is polled as soon as its scheduler has it. Otherwise a wake causes the first poll.
     pub fn new(is_queued: bool, is_external: bool) -> Self {
         let bits = AtomicU32::new(if is_queued { QUEUED } else { 0 });
         let runtime_waker = is_external.then(Box::default);
@@ -125,7 +125,7 @@ impl TaskState {
         // ORDERING: Relaxed: a wake's Release reaches through this to the load below.
         self.bits.fetch_and(!QUEUED, Relaxed);
         // ORDERING: Acquire [T1, T2]: pairs with `mark_queued` and `mark_cancelled`; the poll sees what came before the
-        // wake. (Two steps are two instructions; one combined step would be a loop.)
+        // wake. (On x86-64, a `fetch_and` whose value is used becomes a loop.)
         self.bits.load(Acquire) & CANCELLED == 0
     }
 

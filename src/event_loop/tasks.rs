@@ -57,13 +57,13 @@ pub struct Tasks {
 impl RefUnwindSafe for Tasks {}
 
 /// A task of this thread.
-pub type Task = Entry<dyn Body>;
+pub type LocalEntry = Entry<dyn Body>;
 
 #[derive(Default)]
 struct Slots {
     all: Vec<Slot>,
     vacant: Vec<u32>,
-    /// The highest number that a slot has had.
+    /// The number that was given last.
     number: u32,
 }
 
@@ -71,12 +71,12 @@ struct Slot {
     /// Changes when a task is added, and when it is removed.
     number: u32,
     /// `None`: the task is being polled, or the slot is vacant.
-    task: Option<Task>,
+    task: Option<LocalEntry>,
 }
 
 impl Slots {
     /// Adds a task. Returns its place, if it is to be polled.
-    fn add(&mut self, task: Task) -> Option<Place> {
+    fn add(&mut self, task: LocalEntry) -> Option<Place> {
         let number = self.next_number();
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.all.push(Slot { number, task: None });
@@ -101,18 +101,18 @@ impl Slots {
     }
 
     /// Vacates the task's slot, if it has one. Takes the task, unless it is being polled.
-    fn remove(&mut self, place: Place) -> Option<Task> {
+    fn remove(&mut self, place: Place) -> Option<LocalEntry> {
         let number = self.next_number();
         let removed = mem::replace(self.get(place)?, Slot { number, task: None }).task;
         self.vacant.push(place.slot);
         removed
     }
 
-    fn tasks(self) -> impl Iterator<Item = Task> {
+    fn tasks(self) -> impl Iterator<Item = LocalEntry> {
         self.all.into_iter().filter_map(|slot| slot.task)
     }
 
-    /// Frees the memory of a burst: moves the tasks together. No task is queued or being polled.
+    /// Frees memory: moves the tasks together. None is in the run queue or being polled.
     fn shrink(&mut self) {
         let used = self.all.len() - self.vacant.len();
         if self.all.len() > KEEP_CAPACITY.max(2 * used) {
@@ -135,12 +135,12 @@ impl Tasks {
         self.run_queue.borrow_mut().push_back(task.place());
     }
 
-    /// Adds a new task, after those that other threads have sent before. If the loop is closed, drops it.
-    pub fn spawn(&self, task: Task) {
+    /// Adds a new task, after those that other threads have sent before. A closed loop drops the task.
+    pub fn spawn(&self, task: LocalEntry) {
         if self.drain() { self.add(task) } else { drop(task) }
     }
 
-    fn add(&self, task: Task) {
+    fn add(&self, task: LocalEntry) {
         if let Some(place) = self.slots.borrow_mut().add(task) {
             self.run_queue.borrow_mut().push_back(place);
         }
@@ -161,13 +161,13 @@ impl Tasks {
     /// Handles the messages of other threads, and fires the timers that are due.
     pub fn run_external(&self) {
         // Timers first, then messages: `call_later` adds its timer, and then sends its task. So if the timer of a
-        // `call_later` that has returned is due here, its task is added before it is woken.
+        // `call_later` that has returned is due here, the task is added before the wake.
         let due = self.reactor.take_due();
         self.drain();
         wake_all(due);
     }
 
-    /// One round: polls each queued task once. If none is queued then, sleeps.
+    /// One round: polls each queued task once, then sleeps if none is queued.
     pub fn turn(&self, parker: &mut Parker) {
         self.run_external();
         let queued = self.run_queue.borrow().len();

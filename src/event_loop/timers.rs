@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::primitives::waker_map::{Key, WakerMap};
 
-/// The wakers of timers. The number of each is its deadline, in nanoseconds since `beginning`.
+/// The wakers of timers, each under its deadline, in nanoseconds since `beginning`.
 #[derive(Debug)]
 pub struct Timers {
     wakers: WakerMap,

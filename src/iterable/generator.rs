@@ -35,7 +35,7 @@ use crate::primitives::{parker, spsc};
 use crate::sync::Arc;
 use crate::threaded::Place;
 
-/// Makes blocking code that hands out items readable by async code: the counterpart of a generator function in Python.
+/// Makes the items of blocking code readable by async code: the counterpart of a generator function in Python.
 ///
 /// For code that has its items in the middle of a loop, or that may fail before the first one. `body` runs in a thread,
 /// some items ahead of its consumer, and [puts](Yielder::put) each item into a buffer. Nothing runs before the first
@@ -94,7 +94,7 @@ where
     IteratorWrapper::of(Body(Some(body)), Place::Nearby)
 }
 
-/// Makes blocking code that hands out items readable by async code, in a thread of its own.
+/// Makes the items of blocking code readable by async code, in a thread of its own.
 ///
 /// As [`threaded_generator`], for code that waits long for its next item.
 ///
@@ -168,7 +168,7 @@ impl<T> Yielder<T> {
         Ok(())
     }
 
-    /// Waits until there is room, or until nobody wants more items: then the channel is closed.
+    /// Waits for room, or until the consumer or the pool closes: then the channel is closed.
     fn wait_for_room(&mut self) {
         self.unchecked = self.sender.max_size();
         let Some(pool) = &self.pool else { return self.sender.block_for_room(None) };

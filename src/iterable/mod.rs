@@ -324,13 +324,13 @@ impl<T> IteratorWrapper<T> {
         taken
     }
 
-    /// As `poll_end`. Withdraws its waker however it ends: done or cancelled.
+    /// Awaits `poll_end`. Withdraws the waker, also if cancelled.
     async fn end(&mut self) {
         let attempt = Attempt(self);
         poll_fn(|cx| attempt.0.poll_end(cx)).await;
     }
 
-    /// Waits until the iterator has been dropped. Panics if it did not reach its own end.
+    /// Ready when the iterator has been dropped. Panics as [`next`](Self::next).
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Stage::Running { producer, .. } | Stage::Closing(producer)) = &mut self.stage else {
             return Poll::Ready(());
@@ -419,8 +419,8 @@ impl<T> IteratorWrapper<T> {
     /// Iterates on the calling thread: `make` is called now. If the iterator has been started in its thread, this takes
     /// the items from there.
     ///
-    /// A generator runs in its own thread or pool even here, since it cannot be paused. It starts when the first item
-    /// is asked for.
+    /// A generator still runs in its own thread or pool, since it cannot be paused. It starts when the first item is
+    /// asked for.
     ///
     /// # Blocking
     /// As long as the iterator does.

@@ -83,8 +83,8 @@ impl<F: FnOnce() -> C, C: IntoIterator<IntoIter = I>, I: Iterator<Item = C::Item
             if self.sender.room().is_pending() {
                 return Turn::Full;
             }
-            // Also after `make`: the consumer may have closed the iterable meanwhile.
             let Phase::Iterate(iterator) = &mut self.iterator else { return Turn::Over };
+            // Also after `make`: the consumer may have closed the iterable meanwhile.
             if !wants_more(&self.sender) {
                 return Turn::Over;
             }
