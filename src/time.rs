@@ -82,7 +82,8 @@ impl TimerThread {
             state.running = false;
             let wakers = state.timers.take_all();
             drop(state);
-            drop(wakers);
+            // Each sleep that relied on this start tries one of its own, at its next poll.
+            wake_all(wakers);
             panic!("no thread could be started for timers: {error}");
         }
     }
@@ -194,9 +195,9 @@ impl Future for Sleep {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let waiting = self.waiting.as_ref().filter(|(clock, _)| clock.is_current());
         let wakes = waiting.map(|(clock, key)| clock.with_timers(|timers| timers.wakes(*key, cx.waker())));
-        // If the clock has taken the waker out, the deadline has passed. This is cheaper to check than the time.
-        if wakes == Some(None) {
-            self.waiting = None;
+        // If a loop has taken the waker out, the deadline has passed. This is cheaper to check than the time. (If the
+        // timer thread cannot be started, the wakers are taken out early.)
+        if wakes == Some(None) && matches!(self.waiting.take(), Some((Clock(Some(_)), _))) {
             return Poll::Ready(());
         }
         if Instant::now() >= deadline {

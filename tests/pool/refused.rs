@@ -234,3 +234,49 @@ fn a_separate_thread_may_be_refused() {
     let output = confined_child("separate_probe", MEMORY, STACK);
     assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
 }
+
+/// Forbids that a sleep which relies on another thread's attempt to start the timer thread waits for ever when that
+/// attempt fails.
+#[cfg(target_os = "linux")]
+#[test]
+fn each_sleep_panics_if_the_timer_thread_is_refused() {
+    let _watchdog = watchdog();
+    let output = confined_child("timer_thread_probe", MEMORY, STACK);
+    assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by `each_sleep_panics_if_the_timer_thread_is_refused` in a process of its own"]
+fn timer_thread_probe() {
+    use std::pin::Pin;
+    use std::sync::{Arc, Barrier};
+    use std::task::{Context, Wake};
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    const SLEEPERS: usize = 4;
+    for _ in 0..500 {
+        let together = Arc::new(Barrier::new(SLEEPERS));
+        let sleepers = [(); SLEEPERS].map(|()| {
+            let together = together.clone();
+            let sleep = move || {
+                let waker = Arc::new(Unpark(thread::current())).into();
+                let mut sleep = offthread::sleep(Duration::from_secs(3600));
+                together.wait();
+                while Pin::new(&mut sleep).poll(&mut Context::from_waker(&waker)).is_pending() {
+                    thread::park();
+                }
+            };
+            thread::Builder::new().stack_size(256 << 10).spawn(sleep).unwrap()
+        });
+        for sleeper in sleepers {
+            let message = *sleeper.join().unwrap_err().downcast::<String>().unwrap();
+            assert!(message.starts_with("no thread could be started for timers"), "{message}");
+        }
+    }
+    println!("the probe has passed");
+}
