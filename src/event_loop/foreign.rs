@@ -58,7 +58,7 @@ struct ExternalTask {
 }
 
 impl ExternalTask {
-    /// Runs `f`, which does not panic, as code of the runtime.
+    /// Runs `f` as code of the runtime. `f` does not panic, unless the runtime's waker does.
     fn within<R>(&mut self, f: impl FnOnce(&mut Option<SendEntry>) -> R) -> R {
         let id = thread::current().id();
         self.runtime.polling.lock().push(id);

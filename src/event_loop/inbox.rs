@@ -35,6 +35,7 @@ use std::task::{Poll, Waker};
 
 use crate::event_loop::state::{AnyTask, TaskState};
 use crate::primitives::drop_queue::drop_flat;
+use crate::primitives::join_error::discard;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -93,7 +94,7 @@ impl<B: Body + ?Sized + 'static> Drop for Entry<B> {
         }
         if let Some(body) = self.0.take().filter(|body| body.state().is_some()) {
             // The task may own the handle of another task.
-            let _ = drop_flat(Unended(body));
+            drop_flat(Unended(body)).unwrap_or_else(discard);
         }
     }
 }

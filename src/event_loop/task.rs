@@ -21,7 +21,7 @@
 //! * A thread sees that the task has finished, but not the task's effects: `finished_publishes`.
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
@@ -31,6 +31,7 @@ use crate::event_loop::frames;
 use crate::event_loop::inbox::{Body, Message};
 use crate::event_loop::reactor::Reactor;
 use crate::event_loop::state::{AnyTask, TaskState};
+use crate::primitives::drop_queue::drop_flat;
 use crate::primitives::framed::Framed;
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::oneshot::{self, Receiving, Sending};
@@ -155,8 +156,10 @@ impl<R: 'static> NewTask<R> {
     pub fn new(reactor: Arc<Reactor>, is_queued: bool) -> Self {
         let state = TaskState::new(is_queued, reactor.external.is_some());
         let (output, result) = oneshot::pair(Head { state, reactor });
+        // The outcome may own the handle of another task.
+        let discard = |outcome| drop_flat(outcome).unwrap_or_else(|payload| resume_unwind(payload));
         let Some(shared) = result.shared().cloned() else { unreachable!("it has received nothing yet") };
-        Self { output, waker: shared.into(), handle: Task(TaskOutcome { result, wake: Wake::wake_by_ref }) }
+        Self { output, waker: shared.into(), handle: Task(TaskOutcome { result, wake: Wake::wake_by_ref, discard }) }
     }
 
     /// The body for the scheduler, and the handle for the user.
@@ -196,6 +199,8 @@ pub struct TaskOutcome<R> {
     /// Wakes the task. A function pointer, since only the code that makes the task knows that `R` is `'static`, as
     /// `Wake` needs.
     wake: fn(&Arc<TaskCell<R>>),
+    /// Drops an outcome that the handle gave up. A function pointer for the same reason.
+    discard: fn(Option<Outcome<R>>),
 }
 
 impl<R> Task<R> {
@@ -209,16 +214,17 @@ impl<R> Task<R> {
     ///
     /// False: the task has finished, or was cancelled before.
     pub fn cancel(&self) -> bool {
-        let TaskOutcome { result, wake } = &self.0;
+        let TaskOutcome { result, wake, .. } = &self.0;
         result.shared().is_some_and(|task| task.head.cancel(|| wake(task)))
     }
 
     /// Lets the task run without a handle. Its output is dropped on the loop's thread, or by this call, if the task has
     /// finished.
     pub fn detach(mut self) {
-        if let Some((task, unwanted)) = self.0.result.give_up() {
+        if let Some((task, (outcome, waker))) = self.0.result.give_up() {
             task.head.state.detach();
-            drop(unwanted);
+            drop(waker);
+            (self.0.discard)(outcome);
         }
     }
 
@@ -257,9 +263,10 @@ impl<R> Future for TaskOutcome<R> {
 impl<R> Drop for TaskOutcome<R> {
     fn drop(&mut self) {
         // The receiver gives up its waker first: cancelling must not wake the task that drops this.
-        if let Some((task, unwanted)) = self.result.give_up() {
+        if let Some((task, (outcome, waker))) = self.result.give_up() {
+            drop(waker);
             task.head.cancel(|| (self.wake)(&task));
-            drop(unwanted);
+            (self.discard)(outcome);
         }
     }
 }

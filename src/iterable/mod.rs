@@ -473,6 +473,8 @@ impl<T> Watch for IteratorWrapper<T> {
 impl<T> Drop for IteratorWrapper<T> {
     fn drop(&mut self) {
         catch_and_discard(|| self.begin_to_close());
+        // The producer may have the iterator's panic, whose payload may panic in its `Drop`.
+        catch_and_discard(|| self.stage = Stage::Ended);
     }
 }
 

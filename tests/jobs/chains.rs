@@ -4,7 +4,8 @@
 #![forbid(unsafe_code)]
 
 use crate::helpers::iterables::*;
-use offthread::{Context, ContextVar, Job, LoopHandle, ThreadPool, block_on, spawn, threaded_iterable};
+use offthread::{Context, ContextVar, Job, LoopHandle, Task, ThreadPool};
+use offthread::{block_on, spawn, threaded_iterable, yield_now};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -175,6 +176,28 @@ fn tasks_that_own_one_another_are_dropped() {
             }
             last.await;
         });
+    });
+}
+
+/// Forbids: the stack overflows when outputs are dropped that own the handles of finished tasks.
+#[test]
+fn outputs_that_own_finished_tasks_are_dropped() {
+    struct Chain(#[expect(dead_code, reason = "the field only owns the next link")] Option<Task<Chain>>);
+    on_a_small_stack(|| {
+        for end in [drop, |last: Task<Chain>| drop(last.outcome()), Task::detach] {
+            block_on(async {
+                let mut last = None;
+                for _ in 0..LENGTH {
+                    let before = last.take();
+                    last = Some(spawn(async { Chain(before) }));
+                }
+                let last = last.unwrap();
+                while !last.is_finished() {
+                    yield_now().await;
+                }
+                end(last);
+            });
+        }
     });
 }
 

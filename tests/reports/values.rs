@@ -8,8 +8,9 @@ use offthread::{
     ContextVar, IteratorWrapper, LoopHandle, ThreadPool, block_on, gather, oneshot, sleep, spawn, spsc, threaded,
     threaded_iterable, threaded_iterable_separate, threaded_separate, yield_now,
 };
-use std::future::ready;
+use std::future::{pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
 use std::{mem, thread};
 
 /// A value whose `Drop` panics, with another such value as the payload.
@@ -56,6 +57,45 @@ fn a_payload_whose_drop_panics_with_such_a_payload_ends_no_thread() {
         });
         pool.drain();
     }
+}
+
+/// Forbids that dropping an iterable runs into the `Drop` of a payload that nobody asked for.
+#[test]
+fn dropping_an_iterable_discards_the_payload_of_its_iterator() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (go, gate) = mpsc::channel::<()>();
+    let make = move || -> [u8; 0] {
+        let _ = gate.recv();
+        resume_unwind(Box::new(Bomb(1)));
+    };
+    let mut items = IteratorWrapper::new(make).on(&pool);
+    assert!(poll_once(&mut items).is_pending());
+    drop(go);
+    pool.drain();
+    drop(items);
+}
+
+/// Forbids that cancelling a task runs into the `Drop` of the payload with which a value of its context panics.
+#[test]
+fn cancelling_a_task_discards_the_payload_of_a_value_of_its_context() {
+    #[derive(Clone)]
+    struct Explodes;
+    impl Drop for Explodes {
+        fn drop(&mut self) {
+            resume_unwind(Box::new(Bomb(1)));
+        }
+    }
+    static VALUE: ContextVar<Explodes> = ContextVar::new();
+    let _watchdog = watchdog();
+    block_on(async {
+        let task = spawn(async {
+            VALUE.set(Explodes);
+            pending::<()>().await;
+        });
+        yield_now().await;
+        assert!(task.cancel());
+    });
 }
 
 // --- sizes ----------------------------------------------------------------------------------------------------------
