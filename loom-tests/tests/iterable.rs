@@ -13,6 +13,7 @@ use offthread::{
 };
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
 /// These models have many steps: with three preemptions they take minutes.
 fn model(check: impl Fn() + Send + Sync + 'static) {
@@ -151,6 +152,40 @@ fn close_pause_while_all_are_busy() {
         block_on(items.close());
         assert!(dropped.is_written());
         closed.store(1, Relaxed);
+        block_on(busy);
+    });
+}
+
+/// Forbids: the turn of a closed stream is left to new threads, whose start hooks wait until the close has returned.
+#[test]
+fn close_pause_while_start_hooks_wait() {
+    model_with(1, || {
+        let dropped = Note::new();
+        let (opens, gates): (Vec<_>, Vec<_>) = [(); 2].map(|()| oneshot::channel::<()>()).into_iter().unzip();
+        let gates = Mutex::new(gates.into_iter().map(Some).chain([None]).collect::<Vec<_>>());
+        // The hook of the first thread does not wait.
+        let hook = move || {
+            let gate = gates.lock().unwrap().pop().flatten();
+            if let Some(gate) = gate {
+                let _ = gate.recv_blocking();
+            }
+        };
+        let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        let closed = Arc::new(AtomicUsize::new(0));
+        let busy = pool.spawn({
+            let closed = closed.clone();
+            move || {
+                while closed.load(Relaxed) == 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+        block_on(items.close());
+        assert!(dropped.is_written());
+        closed.store(1, Relaxed);
+        drop(opens);
         block_on(busy);
     });
 }
@@ -460,6 +495,24 @@ fn shutdown_pause() {
         let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
         assert!(end.is_err());
         assert_eq!(block_on(items.next()), None);
+    });
+}
+
+/// Forbids: two threads shut a pool down, and one returns while the other still drops the iterator of a paused stream.
+#[test]
+fn two_shutdowns_pause() {
+    model(|| {
+        let dropped = Note::new();
+        let pool = ThreadPool::new(1);
+        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
+        assert_eq!(block_on(items.next()), Some(0));
+        let closing = thread::spawn({
+            let pool = pool.clone();
+            move || pool.shutdown()
+        });
+        pool.shutdown();
+        assert!(dropped.is_written());
+        closing.join().unwrap();
     });
 }
 

@@ -28,11 +28,12 @@ use crate::pool::worker::{Worker, is_thread_of};
 use crate::pool::workers::Stage;
 use crate::pool::{Shared, State};
 use crate::primitives::cancel::STREAMS;
+use crate::primitives::drop_queue::Apart;
 use crate::primitives::job::Started;
 use crate::primitives::join_error::JoinError;
 use crate::primitives::parker::{blocking, poll_until};
-use crate::sync::Arc;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
+use crate::sync::{Arc, MutexGuard};
 
 /// The part of the pool's state that says how far it is closed.
 #[derive(Default)]
@@ -41,7 +42,7 @@ pub struct Closing {
     pub closed: bool,
     /// The entries that wait are refused.
     pub shut_down: bool,
-    /// The threads that are refusing an entry.
+    /// The threads that are refusing an entry, or ending the streams.
     refusing: Vec<ThreadId>,
     /// The wakers of threads that wait for the closed pool to finish.
     waiters: Vec<Waker>,
@@ -106,7 +107,7 @@ impl Shared {
         self.stop.set();
         self.refuse_queued();
         // This comes last: it ends the paused streams, and the `Drop` of an iterator may wait for any job.
-        self.stop.wake(STREAMS..=STREAMS);
+        self.while_refusing(self.state.lock(), || self.stop.wake(STREAMS..=STREAMS));
     }
 
     /// If the pool was shut down, refuses all entries that wait; otherwise those that no worker will take.
@@ -123,19 +124,28 @@ impl Shared {
         error: impl Fn() -> JoinError,
         mut take: impl FnMut(&mut State, &mut Ready) -> Option<Started>,
     ) {
-        let id = thread::current().id();
         loop {
             let (mut ready, mut state) = self.lock();
             let Some(entry) = take(&mut state, &mut ready) else { return };
             state.counters.cancelled += u64::from(!entry.is_turn());
-            state.closing.refusing.push(id);
-            drop((ready, state));
-            entry.refuse(error());
-            let mut state = self.state.lock();
-            let refusing = &mut state.closing.refusing;
-            refusing.iter().position(|refusing| *refusing == id).map(|at| refusing.swap_remove(at));
-            state.wake_waiters();
+            drop(ready);
+            self.while_refusing(state, || entry.refuse(error()));
         }
+    }
+
+    /// Refuses entries, or ends streams, outside of the lock. Threads that wait for the pool wait for that too. What is
+    /// refused is gone when this returns, even if this runs in the `Drop` of another closure.
+    fn while_refusing(&self, mut state: MutexGuard<'_, State>, work: impl FnOnce()) {
+        let id = thread::current().id();
+        state.closing.refusing.push(id);
+        drop(state);
+        let apart = Apart::begin();
+        work();
+        drop(apart);
+        let mut state = self.state.lock();
+        let refusing = &mut state.closing.refusing;
+        refusing.iter().position(|refusing| *refusing == id).map(|at| refusing.swap_remove(at));
+        state.wake_waiters();
     }
 
     /// The calling thread is about to end. If the pool is open, drops the thread's handle, so that the system can free
@@ -155,7 +165,7 @@ impl Shared {
         if let Some(worker) = Worker::of(this) {
             worker.become_exempt();
         }
-        let finished = poll_until(deadline, |cx| {
+        poll_until(deadline, |cx| {
             // Register, then look. The waker is there already if an earlier poll or wait has left it.
             let mut state = this.state.lock();
             if !state.closing.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
@@ -177,7 +187,7 @@ impl Shared {
                 this.state.lock().wake_waiters();
             }
             Poll::Pending
-        });
-        finished.is_some()
+        })
+        .is_some()
     }
 }

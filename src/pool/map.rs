@@ -275,6 +275,8 @@ impl<I, F, R> Drop for Map<I, F, R> {
     fn drop(&mut self) {
         // Cancelling the jobs must not wake the very task that drops this.
         self.unwatch();
+        // Dropping the handle of a job that was never submitted would count as a cancel.
+        self.batch.clear();
     }
 }
 

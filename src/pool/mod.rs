@@ -347,11 +347,15 @@ impl ThreadPool {
             return Ok(());
         }
         let (ready, state) = shared.lock();
-        let exempt = if is_thread_of(shared) { state.workers.count(Stage::Exempt) } else { 0 };
+        let inside = is_thread_of(shared);
+        let count = |stage| if inside { state.workers.count(stage) } else { 0 };
         let started = ready.started + ready.turns_started + state.counters.ran_inline;
         // It fits: each running job has an allocation.
         let running = usize::try_from(started - shared.ended.all()).unwrap_or(usize::MAX);
-        match running.saturating_sub(exempt) {
+        // From inside, exempt jobs do not count. A worker may also be exempt in a hook or a waker: so if another worker
+        // has a job, at least one job runs.
+        let others = count(Stage::Active) + count(Stage::Blocked);
+        match running.saturating_sub(count(Stage::Exempt)).max(others.min(1)) {
             0 => Ok(()),
             running => Err(ShutdownTimeout { running }),
         }

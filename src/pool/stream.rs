@@ -34,8 +34,10 @@
 //! * The consumer closes while a turn is running, or while the first turn is queued: `drop_running`, `close_queued`.
 //! * The consumer closes as a worker ends a job and claims the stream's turn: `close_as_a_worker_goes_on`.
 //! * A paused stream is closed while all threads are busy: `close_pause_while_all_are_busy`.
+//! * The same, and new threads wait in the start hook: `close_pause_while_start_hooks_wait`.
 //! * A stream is closed while its turn is queued behind a job: `close_queued_again`.
 //! * The pool is shut down as the stream pauses, or while an item is made: `shutdown_pause`, `shutdown_stops`.
+//! * Two threads shut the pool down while a stream is paused: `two_shutdowns_pause`.
 //! * The pool is drained while a turn is queued, or running: `drain_queued`, `drain_running`; by a job: `drain_in_a_job`.
 //! * A worker drops an iterator whose `Drop` waits for a queued job: `iterator_whose_drop_waits_for_the_next_job`.
 #![forbid(unsafe_code)]

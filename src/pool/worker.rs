@@ -237,7 +237,11 @@ fn blocking_hook(blocking: Blocking) {
     let Some(worker) = Worker::current() else { return };
     match (blocking, worker.stage.get()) {
         (_, Stage::Exempt) => {}
-        (Blocking::Enter, Stage::Starting) => worker.leave_queue(Stage::Held),
+        (Blocking::Enter, Stage::Starting) => {
+            worker.leave_queue(Stage::Held);
+            // This thread may have been started for a turn with priority.
+            worker.shared.refuse(|| JoinError::Cancelled, State::take_orphan);
+        }
         (Blocking::Enter, _) => worker.leave_queue(Stage::Blocked),
         (Blocking::Exit, stage) => {
             let (mut ready, mut state) = worker.shared.lock();

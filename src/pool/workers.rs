@@ -121,6 +121,11 @@ impl Workers {
         self.active() + self.count(Stage::Idle) > self.size
     }
 
+    /// How many threads may still be started. None while two workers are held: a new one would run the same hook.
+    fn startable(&self) -> usize {
+        if self.count(Stage::Held) > 1 { 0 } else { self.max_threads - self.threads() }
+    }
+
     /// Restores the invariant. `waiting` entries wait; `priority` of these are turns with priority. With
     /// `count_finishing`, the result may be [`Next::Recheck`]: the caller can look again.
     pub fn decide(&mut self, waiting: usize, priority: usize, count_finishing: bool) -> Next {
@@ -139,8 +144,8 @@ impl Workers {
             self.shift(Stage::Idle, Stage::Woken);
             return Next::Wake(condvar);
         }
-        let starts = left.saturating_sub(starting).min(room).min(self.max_threads - self.threads());
-        if starts == 0 || self.count(Stage::Held) > 1 {
+        let starts = left.saturating_sub(starting).min(room).min(self.startable());
+        if starts == 0 {
             return Next::Leave;
         }
         self.counts[Stage::Starting as usize] += starts;
@@ -152,7 +157,7 @@ impl Workers {
     /// not count, since it may become finishing and run user code first.
     pub fn will_take_priority(&self, waiting: usize, can_start: bool) -> bool {
         let coming = [Stage::Woken, Stage::Starting, Stage::Idle].map(|stage| self.count(stage)).iter().sum::<usize>();
-        waiting <= coming + if can_start { self.max_threads - self.threads() } else { 0 }
+        waiting <= coming + if can_start { self.startable() } else { 0 }
     }
 
     fn shift(&mut self, from: Stage, to: Stage) {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::helpers::iterables::*;
-use offthread::{IteratorWrapper, ThreadPool, block_on, is_cancelled, spawn, yield_now};
+use offthread::{IteratorWrapper, ThreadPool, block_on, is_cancelled, oneshot, spawn, threaded_iterable, yield_now};
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -785,5 +785,37 @@ fn a_scope_that_was_never_polled_runs_nothing() {
         drop(watch.stream(kind, &pool, |numbers| numbers).scope(async |_| *log.lock().unwrap() += 1));
         watch.wait_for_the_end();
         assert_eq!((watch.makes(), *log.lock().unwrap(), pool.stats().threads), (0, 0, 0));
+    }
+}
+
+/// Forbids that a close waits for a thread whose start hook waits: before the close, or in a thread that is started for
+/// it.
+#[test]
+fn a_close_does_not_wait_for_start_hooks_that_wait() {
+    let _watchdog = watchdog();
+    for jobs in 0..3 {
+        // The hook of the first thread does not wait.
+        let (opens, gates): (Vec<_>, Vec<_>) = [(); 8].map(|()| oneshot::channel::<()>()).into_iter().unzip();
+        let gates = Mutex::new(gates.into_iter().map(Some).chain([None]).collect::<Vec<_>>());
+        let hook = move || {
+            let gate = gates.lock().unwrap().pop().flatten();
+            if let Some(gate) = gate {
+                let _ = gate.recv_blocking();
+            }
+        };
+        let pool = ThreadPool::builder().threads(3).on_thread_start(hook).build();
+        let mut stream = threaded_iterable(|| 0..).on(&pool).max_size(1);
+        assert_eq!(take(&mut stream), Some(0));
+        until("the stream is paused", || pool.stats().idle == 1);
+        let gate = Gate::default();
+        let pass = gate.clone();
+        let busy = pool.spawn(move || pass.pass());
+        until("the job runs", || pool.stats().queued == 0);
+        let waiting = pool.spawn_many((0..jobs).map(|_| || ()));
+        block_on(stream.close());
+        drop(opens);
+        gate.open();
+        busy.wait();
+        waiting.into_iter().for_each(offthread::Job::wait);
     }
 }

@@ -340,6 +340,25 @@ fn items_before_a_panic_are_not_lost() {
     }
 }
 
+/// Forbids: a job that an iterator's panic kept from being submitted counts as cancelled when the map is dropped.
+#[test]
+fn a_job_that_was_never_submitted_counts_nowhere() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    // Jobs are submitted in batches: the third waits for a fourth.
+    let items = (1..=4_u8).inspect(|n| {
+        if *n == 4 {
+            quiet_panic("on purpose")
+        }
+    });
+    let mut map = pool.map(items, |n| n);
+    assert!(catch_unwind(AssertUnwindSafe(|| block_on(map.next()))).is_err());
+    drop(map);
+    pool.drain();
+    let stats = pool.stats();
+    assert_eq!((stats.submitted, stats.succeeded + stats.cancelled, stats.queued), (2, 2, 0), "{stats:?}");
+}
+
 /// Forbids: a consumer waits although the map has room for another job, and the awaited job waits for that job.
 #[test]
 fn a_consumer_that_waits_leaves_no_room() {

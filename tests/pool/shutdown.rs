@@ -5,12 +5,12 @@
 #![forbid(unsafe_code)]
 
 use crate::helpers::pool::*;
-use offthread::{Job, JoinError, ThreadPool, block_on, is_cancelled, oneshot};
+use offthread::{Job, JoinError, ThreadPool, block_on, is_cancelled, oneshot, threaded_iterable};
 use std::cell::RefCell;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -870,4 +870,107 @@ fn a_job_that_drains_another_pool_delays_no_job() {
     let other = other.build();
     other.spawn(|| ()).wait();
     own.spawn(move || other.drain()).wait();
+}
+
+/// Forbids that a `shutdown` in the `Drop` of a cancelled closure returns before the closures that it refuses are gone.
+#[test]
+fn a_shutdown_in_a_drop_drops_the_closures_that_it_refuses() {
+    /// Shuts the pool down in its `Drop`, and then waits for the end of the other closure.
+    struct ShutsDown(ThreadPool, mpsc::Receiver<()>);
+    impl Drop for ShutsDown {
+        fn drop(&mut self) {
+            assert!(self.0.shutdown_timeout(Duration::ZERO).is_err(), "the first job still runs");
+            assert_eq!(self.1.recv(), Err(mpsc::RecvError), "the other closure is gone");
+        }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (stop, stopped) = mpsc::channel::<()>();
+    let (begin, begun) = mpsc::channel();
+    let busy = pool.spawn(move || {
+        begin.send(()).unwrap();
+        let _ = stopped.recv();
+    });
+    begun.recv().unwrap();
+    let (other, gone) = mpsc::channel::<()>();
+    let shuts_down = ShutsDown(pool.clone(), gone);
+    let first = pool.spawn(move || drop(shuts_down));
+    let second = pool.spawn(move || drop(other));
+    drop(first);
+    assert_cancelled(second);
+    drop(stop);
+    busy.wait();
+}
+
+/// Forbids that one of two concurrent calls of `shutdown` returns while the other still drops paused iterators.
+#[test]
+fn each_of_two_shutdowns_waits_for_the_iterators_of_paused_iterables() {
+    /// An endless iterator. Its `Drop` says that it begins, and waits.
+    struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>, Arc<AtomicBool>);
+    impl Iterator for Slow {
+        type Item = ();
+        fn next(&mut self) -> Option<()> {
+            Some(())
+        }
+    }
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            let _ = self.1.recv();
+            self.2.store(true, Ordering::SeqCst);
+        }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (begin, begun) = mpsc::channel();
+    let (go, gate) = mpsc::channel();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let slow = Slow(begin, gate, dropped.clone());
+    let mut items = threaded_iterable(|| slow).on(&pool).max_size(1);
+    assert_eq!(block_on(items.next()), Some(()));
+    until("the stream is paused", || pool.stats().idle == 1);
+    thread::scope(|scope| {
+        scope.spawn(|| pool.shutdown());
+        begun.recv().unwrap();
+        let second = scope.spawn(|| {
+            let result = pool.shutdown_timeout(Duration::MAX);
+            assert!(dropped.load(Ordering::SeqCst), "the iterator is not gone");
+            result.unwrap();
+        });
+        // Lets the second call come to its wait, or to a wrong end.
+        for _ in 0..100 {
+            thread::yield_now();
+        }
+        drop(go);
+        second.join().unwrap();
+    });
+}
+
+/// Forbids that `shutdown_timeout` in a start hook says that all jobs have ended while another thread runs one.
+#[test]
+fn shutdown_timeout_in_a_start_hook_sees_the_job_of_another_thread() {
+    let _watchdog = watchdog();
+    let own = Arc::new(OnceLock::<ThreadPool>::new());
+    let hooks = AtomicUsize::new(0);
+    let (report, result) = mpsc::channel();
+    let hook = {
+        let own = own.clone();
+        move || {
+            if hooks.fetch_add(1, Ordering::SeqCst) == 1 {
+                report.send(own.get().unwrap().shutdown_timeout(Duration::from_millis(1))).unwrap();
+            }
+        }
+    };
+    let pool = own.get_or_init(|| ThreadPool::builder().threads(2).on_thread_start(hook).build());
+    let (begin, begun) = mpsc::channel();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let busy = pool.spawn(move || {
+        begin.send(()).unwrap();
+        let _ = stopped.recv();
+    });
+    begun.recv().unwrap();
+    pool.spawn(|| ()).detach();
+    assert_eq!(result.recv().unwrap().unwrap_err().running, 1);
+    drop(stop);
+    busy.wait();
 }

@@ -778,8 +778,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a shutdown drops jobs under the lock",
-        find: "            drop((ready, state));\n            entry.refuse(error());\n",
-        replace: "            entry.refuse(error());\n            drop((ready, state));\n",
+        find: "            self.while_refusing(state, || entry.refuse(error()));",
+        replace: "            let (error, mut entry) = (error(), Some(entry));\n            state.closing.refusing.push(thread::current().id());\n            entry.take().map(|entry| entry.refuse(error));\n            state.closing.refusing.pop();\n            self.while_refusing(state, || {});",
         model: "shutdown_queued",
     },
     Logic {
@@ -897,16 +897,23 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "threads that wait for the pool to finish are not woken after an entry has been refused",
-        find: "map(|at| refusing.swap_remove(at));\n            state.wake_waiters();\n",
+        find: "map(|at| refusing.swap_remove(at));\n        state.wake_waiters();\n",
         replace: "map(|at| refusing.swap_remove(at));\n",
         model: "drain_beside_a_refusal",
     },
     Logic {
         file: "src/pool/closing.rs",
         name: "a paused stream is not told of a shutdown",
-        find: "        self.stop.wake(STREAMS..=STREAMS);\n",
+        find: "        self.while_refusing(self.state.lock(), || self.stop.wake(STREAMS..=STREAMS));\n",
         replace: "",
         model: "shutdown_pause",
+    },
+    Logic {
+        file: "src/pool/closing.rs",
+        name: "a shutdown does not wait for the streams that another shutdown ends",
+        find: "        self.while_refusing(self.state.lock(), || self.stop.wake(STREAMS..=STREAMS));\n",
+        replace: "        self.stop.wake(STREAMS..=STREAMS);\n",
+        model: "two_shutdowns_pause",
     },
     Logic {
         file: "src/pool/queue.rs",
@@ -1009,9 +1016,16 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/worker.rs",
         name: "a worker that is starting is not counted as blocked",
-        find: "        (Blocking::Enter, Stage::Starting) => worker.leave_queue(Stage::Held),",
-        replace: "        (Blocking::Enter, Stage::Starting) => {}",
+        find: "            worker.leave_queue(Stage::Held);\n",
+        replace: "",
         model: "start_hook_that_waits",
+    },
+    Logic {
+        file: "src/pool/worker.rs",
+        name: "a turn with priority is left to a thread whose start hook waits",
+        find: "            worker.shared.refuse(|| JoinError::Cancelled, State::take_orphan);\n",
+        replace: "",
+        model: "close_pause_while_start_hooks_wait",
     },
     Logic {
         file: "src/pool/worker.rs",
