@@ -13,6 +13,7 @@ use offthread::{
     timeout, yield_now,
 };
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::future::{Future, IntoFuture, Ready, pending, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -685,7 +686,7 @@ fn a_cancelled_task_is_not_polled_again() {
             assert!(dropped.try_recv().is_err(), "dropped on the wrong thread");
             assert_eq!(soon(&dropped).await, thread::current().id());
             turns().await;
-            assert!(probe.polls() <= 2, "polled after its end");
+            assert_eq!(probe.polls(), 1, "polled again");
             if let Some(task) = task {
                 assert!(is_cancelled_error(&task.outcome().await));
             }
@@ -1541,7 +1542,7 @@ fn a_loops_own_pool_has_its_size() {
     let mut event_loop = EventLoop::builder().pool_size(3).build();
     let all = Arc::new(Barrier::new(3));
     // The jobs meet at the barrier, so there are three threads.
-    let threads = event_loop.block_on(async {
+    let threads: HashSet<_> = event_loop.block_on(async {
         let jobs: Vec<_> = (0..3)
             .map(|_| {
                 let all = Arc::clone(&all);
@@ -1552,8 +1553,9 @@ fn a_loops_own_pool_has_its_size() {
                 .async_call()
             })
             .collect();
-        offthread::gather(jobs).await
+        offthread::gather(jobs).await.into_iter().collect()
     });
+    assert_eq!(threads.len(), 3);
     let more = event_loop.block_on(async {
         let gate = Gate::default();
         let running = Arc::new(AtomicUsize::new(0));
@@ -1569,12 +1571,15 @@ fn a_loops_own_pool_has_its_size() {
             })
             .collect();
         until("three run", || running.load(Ordering::SeqCst) == 3).await;
-        turns().await;
+        // A fourth thread was started before these threads, and would run a job.
+        for _ in 0..5 {
+            elsewhere(|| ()).await;
+        }
         assert_eq!(running.load(Ordering::SeqCst), 3, "more jobs run than the pool has threads");
         gate.open();
         offthread::gather(jobs).await
     });
-    assert_eq!((threads.len(), more.len()), (3, 6));
+    assert!(more.iter().all(|id| threads.contains(id)), "the pool has more threads than its size");
     assert_says(&panic_of(|| EventLoop::builder().pool_size(0)), "pool_size");
 }
 

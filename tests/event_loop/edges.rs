@@ -352,24 +352,27 @@ fn a_loop_that_ends_wakes_its_sleeps() {
         }
     }
     let _watchdog = watchdog();
-    let shared = Shared(Arc::new(Mutex::new(sleep(Duration::from_millis(50)))), Arc::default());
-    let (polled, has_polled) = mpsc::channel();
-    let other = thread::spawn({
-        let shared = shared.clone();
-        move || {
-            block_on(poll_fn(|cx| {
-                let poll = shared.poll(cx);
-                polled.send(()).unwrap();
-                poll
-            }));
-        }
-    });
-    has_polled.recv().unwrap();
-    block_on(poll_fn(|cx| {
-        let _ = shared.poll(cx);
-        Poll::Ready(())
-    }));
-    other.join().unwrap();
+    // Tries again if the sleep is over before the second loop polls it.
+    let mut has_moved = false;
+    while !has_moved {
+        let shared = Shared(Arc::new(Mutex::new(sleep(Duration::from_millis(50)))), Arc::default());
+        let (polled, has_polled) = mpsc::channel();
+        let other = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                // In a task, which the loop polls only when the task is woken.
+                let task = poll_fn(move |cx| {
+                    let poll = shared.poll(cx);
+                    polled.send(()).unwrap();
+                    poll
+                });
+                block_on(async { spawn(task).await });
+            }
+        });
+        has_polled.recv().unwrap();
+        has_moved = block_on(poll_fn(|cx| Poll::Ready(shared.poll(cx).is_pending())));
+        other.join().unwrap();
+    }
 }
 
 // --- other runtimes -------------------------------------------------------------------------------------------------

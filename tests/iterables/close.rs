@@ -6,6 +6,8 @@
 
 use crate::helpers::iterables::*;
 use offthread::{IteratorWrapper, ThreadPool, block_on, is_cancelled, oneshot, spawn, threaded_iterable, yield_now};
+use std::any::Any;
+use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -590,23 +592,25 @@ fn an_item_whose_drop_panics_leaks_nothing() {
 /// Forbids that an unreceived panic leaks its payload, or ends a thread when the payload's `Drop` panics.
 #[test]
 fn an_unreceived_panic_leaks_nothing() {
+    thread_local!(static AT_THE_END: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) });
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
         let (payload, dropped) = bomb();
         let mut payload = Some(payload);
-        let polled = Gate::default();
-        let wait = polled.clone();
+        let (polled, ended) = (Gate::default(), Gate::default());
+        let (wait, end) = (polled.clone(), ended.clone());
         let mut stream = kind.stream(&pool, move || {
+            AT_THE_END.set(Some(Box::new(on_drop(move || end.open()))));
             wait.pass();
             std::iter::from_fn(move || -> Option<()> { std::panic::resume_unwind(Box::new(payload.take())) })
         });
         assert!(poll_once(&mut stream).is_pending());
         polled.open();
-        until("the iterator has panicked", || match kind {
-            Kind::Pool => all_are_idle(&pool),
-            Kind::Separate => true,
-        });
+        match kind {
+            Kind::Pool => until("the iterator has panicked", || all_are_idle(&pool)),
+            Kind::Separate => ended.pass(),
+        }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(stream)));
         assert!(dropped.recv().is_ok() && dropped.recv().is_err());
         assert_eq!(pool.spawn(|| 1).wait(), 1);

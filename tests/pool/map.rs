@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn poll_now<I, F, R>(map: &mut Map<I, F, R>) -> Poll<Option<R>>
 where
@@ -228,8 +228,28 @@ fn a_job_may_map_on_its_own_pool() {
     assert_eq!(sum.wait(), 9900);
 }
 
-/// Forbids: the cost of a result grows with the number of jobs in flight; or a reader that never has to wait starves a
-/// time-out.
+/// Forbids: the cost of a result grows with the number of jobs in flight.
+#[test]
+fn a_result_costs_the_same_however_many_jobs_are_in_flight() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for unordered in [false, true] {
+        let time = |max_size| {
+            let mut map = pool.map(0..30_000_u32, |n| n).max_size(max_size);
+            if unordered {
+                map = map.unordered();
+            }
+            let start = Instant::now();
+            assert_eq!(map.wait().map(u64::from).sum::<u64>(), 449_985_000);
+            start.elapsed()
+        };
+        // Other processes may disturb some of the measurements.
+        let ratio = (0..5).map(|_| time(10_000).as_secs_f64() / time(100).as_secs_f64()).fold(f64::MAX, f64::min);
+        assert!(ratio < 10.0, "with a hundred times as many jobs in flight, a result takes {ratio} times as long");
+    }
+}
+
+/// Forbids: with many jobs in flight, a result is lost, or a reader that never has to wait starves a time-out.
 #[test]
 fn many_jobs_may_be_in_flight() {
     let _watchdog = watchdog();
