@@ -29,7 +29,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use std::{env, thread};
 
-use offthread::{ThreadPool, block_on, sleep, spawn};
+use offthread::{ThreadPool, block_on, sleep, spawn, yield_now};
 
 const USAGE: &str = "\
 Usage: wc [-j THREADS] PATH...
@@ -88,6 +88,8 @@ async fn run(threads: usize, paths: Vec<PathBuf>) -> io::Result<bool> {
     let report = Rc::new(RefCell::new(Report::new()));
     // The task is cancelled when this function returns and drops the handle.
     let _progress = io::stderr().is_terminal().then(|| spawn(show_progress(report.clone())));
+    // Lets the task draw its first line now: the walk may block this thread for long before it finds a file.
+    yield_now().await;
     loop {
         let result = poll_fn(|cx| {
             let result = Pin::new(&mut results).poll_next(cx);
