@@ -760,13 +760,20 @@ fn waiting_takes_no_cpu_time() {
         let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
         Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
-    /// Waits five times and checks the CPU time of this thread.
+    /// Waits five times and checks the CPU time of this thread. If it was too much, tries twice more: on a busy machine
+    /// the kernel may count time in which the thread did not run.
     fn check(name: &str, mut wait: impl FnMut()) {
-        let before = cpu_time();
-        (0..5).for_each(|_| wait());
-        let used = cpu_time().saturating_sub(before);
-        // The five waits last a second.
-        assert!(used < Duration::from_millis(100), "{name} took {used:?} of CPU time");
+        let mut used = Duration::ZERO;
+        for _ in 0..3 {
+            let before = cpu_time();
+            (0..5).for_each(|_| wait());
+            used = cpu_time().saturating_sub(before);
+            // The five waits last a second.
+            if used < Duration::from_millis(100) {
+                return;
+            }
+        }
+        panic!("{name} took {used:?} of CPU time");
     }
     let _watchdog = watchdog();
     let pool = ThreadPool::new(6);
@@ -791,9 +798,10 @@ fn waiting_takes_no_cpu_time() {
         scope.spawn(|| {
             let (mut sender, mut receiver) = spsc::channel(1);
             pool.spawn(move || {
-                for number in 0..5 {
+                long();
+                // Until the receiver is dropped.
+                while sender.send_blocking(1).is_ok() {
                     long();
-                    sender.send_blocking(number).unwrap();
                 }
             })
             .detach();
@@ -802,16 +810,15 @@ fn waiting_takes_no_cpu_time() {
         scope.spawn(|| {
             let (mut sender, mut receiver) = spsc::channel(1);
             sender.try_send(0).unwrap();
-            let job = pool.spawn(move || {
-                for _ in 0..5 {
+            pool.spawn(move || {
+                long();
+                // Until the sender is dropped.
+                while receiver.recv_blocking().is_some() {
                     long();
-                    assert!(receiver.recv_blocking().is_some());
                 }
-                // Returned, because dropping the receiver here could close the channel too early.
-                receiver
-            });
+            })
+            .detach();
             check("send_blocking", || sender.send_blocking(1).unwrap());
-            drop(job.wait());
         });
     });
 }

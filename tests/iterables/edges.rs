@@ -308,15 +308,34 @@ fn a_close_that_is_given_up_keeps_no_waker() {
 #[test]
 fn many_closes_start_few_threads() {
     let _watchdog = watchdog();
-    let threads = Threads::default();
-    let pool = threads.watch(ThreadPool::builder().threads(4)).build();
-    let streams: Vec<_> = (0..300).map(|_| paused(&pool, || ())).collect();
+    let started = Arc::new(AtomicUsize::new(0));
+    let gates: [Gate; 2] = Default::default();
+    // After the first four threads, each thread waits in its start hook for one of the gates.
+    let hook = {
+        let (started, gates) = (Arc::clone(&started), gates.clone());
+        move || match started.fetch_add(1, SeqCst) {
+            0..4 => {}
+            4 => gates[0].pass(),
+            _ => gates[1].pass(),
+        }
+    };
+    let pool = ThreadPool::builder().threads(4).keep_alive(Duration::MAX).on_thread_start(hook).build();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let streams: Vec<_> = (0..300)
+        .map(|_| {
+            let dropped = Arc::clone(&dropped);
+            paused(&pool, move || _ = dropped.fetch_add(1, SeqCst))
+        })
+        .collect();
     let held = hold(&pool, 4);
-    let before = threads.started();
     drop(streams);
+    assert_eq!(pool.stats().threads, 5, "one spare thread will end the streams");
+    gates[0].open();
+    until("the streams have ended", || dropped.load(SeqCst) == 300);
+    gates[1].open();
     until("the spare threads have ended", || pool.stats().threads == 4);
-    // The number depends on how fast a thread starts. With one thread for each close, it would be 300.
-    assert!(threads.started() - before < 100, "{}", threads.started() - before);
+    // The first spare thread started a second one when it took a turn, and no more while that one was starting.
+    assert_eq!(started.load(SeqCst), 6);
     release(held);
 }
 

@@ -161,10 +161,19 @@ fn hooks_may_run_async_code() {
 fn a_start_hook_that_waits_starts_few_threads() {
     let _watchdog = watchdog();
     let starts = Arc::new(AtomicUsize::new(0));
-    let count = starts.clone();
+    let (count, (ready, is_ready)) = (starts.clone(), oneshot::channel::<()>());
+    let (ready, is_ready) = (Mutex::new(Some(ready)), Mutex::new(Some(is_ready)));
     let hook = move || {
-        count.fetch_add(1, SeqCst);
-        block_on(sleep(50 * MILLI));
+        if count.fetch_add(1, SeqCst) == 0 {
+            // The first thread stays in its hook until another thread has waited there, or is not coming.
+            let is_ready = is_ready.lock().unwrap().take().unwrap();
+            let _ = block_on(timeout(5000 * MILLI, is_ready));
+        } else {
+            for _ in 0..10 {
+                block_on(sleep(MILLI));
+            }
+            drop(ready.lock().unwrap().take());
+        }
     };
     let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
     assert_eq!(pool.spawn(|| 1).wait(), 1);
@@ -183,7 +192,7 @@ fn a_thread_out_of_its_start_hook_takes_the_job() {
         let (starts, leaves, ran) = (starts.clone(), leaves.clone(), ran.clone());
         move || {
             let number = starts.fetch_add(1, SeqCst);
-            if number > 20 {
+            if number > 3 {
                 return;
             }
             let former = waiting.lock().unwrap().take();
@@ -192,7 +201,7 @@ fn a_thread_out_of_its_start_hook_takes_the_job() {
                 // call of the crate.
                 let _ = former.send(());
                 until("the previous thread has left its hook", || leaves.load(SeqCst) >= number);
-                for _ in 0..20 {
+                for _ in 0..1000 {
                     thread::sleep(MILLI);
                     if ran.is_open() {
                         return;
@@ -202,7 +211,7 @@ fn a_thread_out_of_its_start_hook_takes_the_job() {
             // Blocks until the next thread has begun.
             let (sender, receiver) = oneshot::channel();
             *waiting.lock().unwrap() = Some(sender);
-            let _ = block_on(timeout(200 * MILLI, receiver));
+            let _ = block_on(timeout(5000 * MILLI, receiver));
             leaves.fetch_add(1, SeqCst);
         }
     };
