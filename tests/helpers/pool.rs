@@ -3,12 +3,14 @@
 pub use super::common::{Gate, until, watchdog};
 use offthread::{Job, JoinError, PoolStats, ThreadPool, ThreadPoolBuilder};
 use std::any::Any;
-use std::env;
 use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::{self, ThreadId};
+use std::thread::{self, Scope, ScopedJoinHandle, ThreadId};
+use std::time::Duration;
+use std::{env, fs};
 
 // --- jobs -----------------------------------------------------------------------------------------------------------
 
@@ -124,6 +126,45 @@ impl Crowd {
     pub fn most(&self) -> usize {
         self.0.1.load(Ordering::SeqCst)
     }
+}
+
+// --- threads that wait ----------------------------------------------------------------------------------------------
+
+/// The thread that made this, so that other threads can see whether it sleeps.
+#[derive(Clone)]
+pub struct ThisThread(Option<PathBuf>);
+
+impl ThisThread {
+    pub fn new() -> Self {
+        Self(fs::read_link("/proc/thread-self").ok().map(|path| Path::new("/proc").join(path).join("status")))
+    }
+
+    /// Waits until the thread sleeps or has ended. On a system without `/proc`: for 20 milliseconds.
+    #[track_caller]
+    pub fn wait_until_asleep(&self) {
+        match &self.0 {
+            Some(path) => until("the thread sleeps", || {
+                fs::read_to_string(path).map_or(true, |status| status.contains("State:\tS"))
+            }),
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Starts a thread that runs `f`. Returns when the thread sleeps or has ended: so a call in `f` that should block has
+/// begun to wait, or has already returned.
+#[track_caller]
+pub fn spawn_until_asleep<'scope, R: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    f: impl FnOnce() -> R + Send + 'scope,
+) -> ScopedJoinHandle<'scope, R> {
+    let (sender, receiver) = mpsc::channel();
+    let started = scope.spawn(move || {
+        sender.send(ThisThread::new()).unwrap();
+        f()
+    });
+    receiver.recv().unwrap().wait_until_asleep();
+    started
 }
 
 // --- values ---------------------------------------------------------------------------------------------------------

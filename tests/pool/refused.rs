@@ -116,12 +116,11 @@ fn a_drain_ends_when_the_last_job_has_been_refused() {
     thread::scope(|scope| {
         scope.spawn(|| assert_no_thread(pool.spawn(move || drop(guard))));
         is_dropped.recv().unwrap();
-        let draining = scope.spawn(|| pool.drain());
-        until("the pool is closed", || pool.is_closed());
-        thread::sleep(Duration::from_millis(20));
-        assert!(!draining.is_finished(), "the job is still being refused");
+        let draining = spawn_until_asleep(scope, || pool.drain());
+        let is_early = draining.is_finished();
         gate.open();
         draining.join().unwrap();
+        assert!(!is_early, "the job was still being refused");
     });
 }
 

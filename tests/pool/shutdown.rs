@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, OnceLock, mpsc};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn shutdown_cancels_queued_jobs_and_waits_for_running_ones() {
             }
         }));
         thread::scope(|scope| {
-            let closer = scope.spawn(|| {
+            let closer = spawn_until_asleep(scope, || {
                 way(&pool);
                 ended.load(Ordering::SeqCst)
             });
@@ -489,12 +489,13 @@ fn a_job_that_closes_its_pool_waits_for_the_others() {
         until("the job is told", is_cancelled);
         set.store(true, Ordering::SeqCst);
     });
-    let inside = pool.clone();
+    let (inside, (thread, threads)) = (pool.clone(), mpsc::channel());
     let closer = pool.spawn(move || {
+        thread.send(ThisThread::new()).unwrap();
         inside.shutdown();
         get.load(Ordering::SeqCst)
     });
-    until("the pool is closed", || pool.is_closed());
+    threads.recv().unwrap().wait_until_asleep();
     assert!(!closer.is_finished());
     other.finish();
     assert!(closer.wait());
@@ -770,10 +771,13 @@ fn a_job_without_a_handle_is_waited_for() {
 /// thread-locals have run.
 #[test]
 fn closing_waits_for_the_destructors_of_thread_locals() {
-    struct Flag(Arc<AtomicBool>);
+    struct Flag(Arc<AtomicBool>, Arc<Mutex<Vec<ThisThread>>>);
     impl Drop for Flag {
         fn drop(&mut self) {
-            thread::sleep(Duration::from_millis(50));
+            until("both threads close the pool", || self.1.lock().unwrap().len() == 2);
+            // Each thread waits for this destructor, or has returned too early.
+            let closers = self.1.lock().unwrap().clone();
+            closers.iter().for_each(ThisThread::wait_until_asleep);
             self.0.store(true, Ordering::SeqCst);
         }
     }
@@ -781,12 +785,12 @@ fn closing_waits_for_the_destructors_of_thread_locals() {
     let _watchdog = watchdog();
     for close in [ThreadPool::drain, ThreadPool::shutdown] {
         let pool = ThreadPool::new(2);
-        let flags: [Arc<AtomicBool>; 2] = Default::default();
+        let (flags, closers): ([Arc<AtomicBool>; 2], Arc<Mutex<Vec<_>>>) = Default::default();
         let both = Arc::new(Barrier::new(2));
         let jobs = flags.clone().map(|flag| {
-            let both = both.clone();
+            let (both, closers) = (both.clone(), closers.clone());
             pool.spawn(move || {
-                FLAG.set(Some(Flag(flag)));
+                FLAG.set(Some(Flag(flag, closers)));
                 both.wait();
             })
         });
@@ -794,6 +798,7 @@ fn closing_waits_for_the_destructors_of_thread_locals() {
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
+                    closers.lock().unwrap().push(ThisThread::new());
                     close(&pool);
                     assert!(flags.iter().all(|flag| flag.load(Ordering::SeqCst)));
                 });

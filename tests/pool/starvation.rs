@@ -588,7 +588,7 @@ fn a_shutdown_waits_for_a_blocked_job() {
     blocked.ends.iter().for_each(Gate::open);
     assert_eq!(pool.shutdown_timeout(Duration::ZERO).unwrap_err().running, 5);
     thread::scope(|scope| {
-        let closer = scope.spawn(|| pool.shutdown());
+        let closer = spawn_until_asleep(scope, || pool.shutdown());
         assert!(!closer.is_finished());
         blocked.senders.drain(..).for_each(|sender| sender.send(()).unwrap());
         closer.join().unwrap();
