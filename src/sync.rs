@@ -13,8 +13,6 @@
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is where they are wrapped")]
 
-use std::time::Instant;
-
 /// For globals, which no model touches: loom's objects live for one execution only.
 pub(crate) use std::sync::OnceLock;
 
@@ -45,16 +43,6 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Unlocks, waits for a notification of `condvar` or for the deadline, and locks again. May also return spuriously.
-    pub(crate) fn wait<'a>(
-        &'a self,
-        guard: MutexGuard<'a, T>,
-        condvar: &Condvar,
-        deadline: Option<Instant>,
-    ) -> MutexGuard<'a, T> {
-        condvar.wait(guard, deadline, || self.lock())
     }
 }
 
@@ -112,12 +100,12 @@ mod imp {
             self.0.notify_one();
         }
 
-        /// See [`Mutex::wait`](super::Mutex::wait).
+        /// Unlocks `mutex`, waits for a notification or for the deadline, and locks again. May also return spuriously.
         pub(crate) fn wait<'a, T>(
             &self,
+            _mutex: &'a super::Mutex<T>,
             guard: MutexGuard<'a, T>,
             deadline: Option<Instant>,
-            _lock: impl FnOnce() -> MutexGuard<'a, T>,
         ) -> MutexGuard<'a, T> {
             let Some(at) = deadline else { return self.0.wait(guard).unwrap_or_else(locks::PoisonError::into_inner) };
             let left = at.saturating_duration_since(Instant::now());
@@ -211,14 +199,14 @@ mod imp {
 
         pub(crate) fn wait<'a, T>(
             &self,
+            mutex: &'a super::Mutex<T>,
             guard: MutexGuard<'a, T>,
             deadline: Option<Instant>,
-            lock: impl FnOnce() -> MutexGuard<'a, T>,
         ) -> MutexGuard<'a, T> {
             *self.0.lock().unwrap() = Some(ThreadHandle::current());
             drop(guard);
             sleep(deadline);
-            lock()
+            mutex.lock()
         }
     }
 

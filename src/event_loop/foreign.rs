@@ -58,14 +58,19 @@ struct ExternalTask {
 }
 
 impl ExternalTask {
-    /// Runs `f` as code of the runtime. `f` does not panic, unless the runtime's waker does.
+    /// Runs `f` as code of the runtime.
     fn within<R>(&mut self, f: impl FnOnce(&mut Option<SendEntry>) -> R) -> R {
-        let id = thread::current().id();
-        self.runtime.polling.lock().push(id);
-        let result = f(&mut self.entry);
-        let mut polling = self.runtime.polling.lock();
-        polling.iter().position(|polling| *polling == id).map(|at| polling.swap_remove(at));
-        result
+        struct Polling<'a>(&'a External);
+        impl Drop for Polling<'_> {
+            fn drop(&mut self) {
+                let (id, mut polling) = (thread::current().id(), self.0.polling.lock());
+                polling.iter().position(|polling| *polling == id).map(|at| polling.swap_remove(at));
+            }
+        }
+        self.runtime.polling.lock().push(thread::current().id());
+        // Also if a waker of the runtime panics.
+        let _polling = Polling(&self.runtime);
+        f(&mut self.entry)
     }
 }
 

@@ -187,7 +187,7 @@ impl Worker {
                 state.workers.time_out(&self.stage, condvar);
                 return false;
             }
-            state = self.shared.state.wait(state, condvar, deadline);
+            state = condvar.wait(&self.shared.state, state, deadline);
         }
         drop(state);
         self.stage.set(Stage::Woken);

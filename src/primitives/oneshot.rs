@@ -339,7 +339,7 @@ impl<T, P: Pointer<T>> Drop for Sending<T, P> {
 
 impl<T, P: Pointer<T>> Receiving<T, P> {
     /// The one receiver of a core that has none yet.
-    pub(crate) fn new(shared: P) -> Self {
+    pub(super) fn new(shared: P) -> Self {
         Self { shared: Some(shared), _value: PhantomData }
     }
 

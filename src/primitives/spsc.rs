@@ -389,10 +389,10 @@ impl<T> Sender<T> {
         self.shared.tail.notify(before);
     }
 
-    /// As `push`, but leaves `notify` to the caller.
+    /// As `push`, but leaves `notify` to the caller. Gives the item back if the channel is closed, or if there is no room.
     #[inline]
     pub(crate) fn put(&mut self, item: T) -> Result<Seen, T> {
-        if self.closed {
+        if self.closed || !self.has_room() {
             return Err(item);
         }
         let cell = &self.shared.slots[self.slot];
@@ -917,6 +917,14 @@ mod tests {
     }
 
     /// A receiver that hands slots back by halves does so at each half, and before it waits.
+    #[test]
+    fn put_without_room_gives_the_item_back() {
+        let (mut sender, mut receiver) = channel(1);
+        assert!(sender.put(1).is_ok());
+        assert_eq!(sender.put(2).err(), Some(2));
+        assert_eq!(receiver.try_recv(), Ok(1));
+    }
+
     #[test]
     fn slots_come_back_by_halves() {
         for max_size in 1..10 {

@@ -3,11 +3,13 @@
 use crate::helpers::iterables::*;
 use crate::hooks::Hooks;
 use crate::{MILLI, caught, poll, poll_uncloneable, uncloneable_waker};
-use offthread::{ThreadPool, block_on, gather, oneshot, sleep, sleep_until, spawn, spsc, yield_now};
+use offthread::{LoopHandle, ThreadPool, block_on, gather, oneshot, sleep, sleep_until, spawn, spsc, yield_now};
+use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Instant;
 
 /// tokio 3689, asyncband 259: forbids that a waker whose clone panics keeps a channel from registering the next waker.
@@ -172,4 +174,18 @@ fn a_loop_survives_a_waker_that_panics() {
         turn_until("the waker has panicked", || bad.wake.has_run()).await;
         assert_eq!(spawn(async { 2 }).await, 2);
     });
+}
+
+/// No report: forbids that a thread counts as the runtime's for ever after the runtime's waker has panicked.
+#[test]
+fn a_runtime_survives_a_waker_that_cannot_be_cloned() {
+    let _watchdog = watchdog();
+    let (send, sent) = mpsc::channel();
+    let handle = LoopHandle::from_spawner(move |future| send.send(future).unwrap());
+    let task = handle.spawn(pending::<()>());
+    poll_uncloneable(sent.recv().unwrap());
+    drop(task);
+    let runtime = thread::spawn(move || block_on(sent.recv().unwrap()));
+    assert_eq!(handle.sync_wait(async { 1 }).unwrap(), 1);
+    runtime.join().unwrap();
 }
