@@ -56,8 +56,11 @@ use crate::primitives::parker::poll_until;
 pub fn sync_await<F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>>(future: F) -> F::Output {
     let mut watch = (!cfg!(panic = "abort") && !thread::panicking()).then(CancelWatch::default);
     let result = match LoopHandle::try_current() {
-        Some(handle) => handle.wait_for(future, watch.as_mut()),
-        None => here(future, watch.as_mut()),
+        Some(handle) => handle.wait_for(future, watch),
+        None => block_on(async {
+            let mut future = pin!(future.into_future());
+            poll_fn(|cx| poll_unless_cancelled(future.as_mut(), &mut watch, cx)).await
+        }),
     };
     match result {
         Ok(output) => output,
@@ -67,18 +70,10 @@ pub fn sync_await<F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'stat
     }
 }
 
-/// Runs the future on this thread, until it ends or this code's job is cancelled.
-fn here<F: IntoFuture>(future: F, mut watch: Option<&mut CancelWatch>) -> Result<F::Output, SyncWaitError> {
-    block_on(async {
-        let mut future = pin!(future.into_future());
-        poll_fn(|cx| poll_unless_cancelled(future.as_mut(), &mut watch, cx)).await
-    })
-}
-
 /// Polls the future, and then the `watch`, if there is one.
 fn poll_unless_cancelled<F: Future>(
     future: Pin<&mut F>,
-    watch: &mut Option<&mut CancelWatch>,
+    watch: &mut Option<CancelWatch>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<F::Output, SyncWaitError>> {
     match (future.poll(cx), watch) {
@@ -104,10 +99,10 @@ impl LoopHandle {
     where
         F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>,
     {
-        self.wait_for(future, Some(&mut CancelWatch::default()))
+        self.wait_for(future, Some(CancelWatch::default()))
     }
 
-    fn wait_for<F>(&self, future: F, mut watch: Option<&mut CancelWatch>) -> Result<F::Output, SyncWaitError>
+    fn wait_for<F>(&self, future: F, mut watch: Option<CancelWatch>) -> Result<F::Output, SyncWaitError>
     where
         F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>,
     {

@@ -183,8 +183,7 @@ impl Sleep {
     }
 
     fn withdraw(&mut self) {
-        let waker = self.waiting.take().and_then(|(clock, key)| clock.with_timers(|timers| timers.remove(key)));
-        drop(waker);
+        drop(self.waiting.take().and_then(|(clock, key)| clock.with_timers(|timers| timers.remove(key))));
     }
 }
 

@@ -381,6 +381,20 @@ impl<T> IteratorWrapper<T> {
         first_panic(begun, ended);
     }
 
+    fn begin_to_close(&mut self) {
+        match mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Running { mut items, producer } => {
+                // This comes first, so that an item that is made later is refused.
+                items.close();
+                producer.close();
+                self.stage = Stage::Closing(producer);
+                drop(items);
+            }
+            stage @ Stage::Closing(_) => self.stage = stage,
+            Stage::New(_) | Stage::Ended => {}
+        }
+    }
+
     /// Whether the consumer has seen the end, or has closed the wrapper: then [`next`](Self::next) returns `None`.
     pub fn is_closed(&self) -> bool {
         matches!(self.stage, Stage::Closing(_) | Stage::Ended)
@@ -444,22 +458,6 @@ async fn catch<R>(future: impl Future<Output = R>) -> thread::Result<R> {
         Err(payload) => Poll::Ready(Err(payload)),
     })
     .await
-}
-
-impl<T> IteratorWrapper<T> {
-    fn begin_to_close(&mut self) {
-        match mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Running { mut items, producer } => {
-                // This comes first, so that an item that is made later is refused.
-                items.close();
-                producer.close();
-                self.stage = Stage::Closing(producer);
-                drop(items);
-            }
-            stage @ Stage::Closing(_) => self.stage = stage,
-            Stage::New(_) | Stage::Ended => {}
-        }
-    }
 }
 
 impl<T> Watch for IteratorWrapper<T> {
