@@ -492,8 +492,8 @@ fn cancel_as_it_fires() {
     });
 }
 
-/// Forbids: a thread adds a timer while the loop falls asleep, and the loop sleeps on; or the timer fires before the
-/// loop has drained its task, and the task is never polled.
+/// Forbids: a thread adds a timer while the loop falls asleep, and the loop sleeps on; or the timer wakes its task
+/// before the loop has added the task, and the task is never polled.
 #[test]
 fn earlier_timer_from_a_thread() {
     model(|| {

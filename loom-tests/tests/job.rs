@@ -81,8 +81,8 @@ fn watched() -> Watched {
     Watched { owner, queued, handle, runs, closures, results }
 }
 
-/// Runs the job in a thread, and returns from there whether the job ran. Asserts that `Succeeded` is reported once,
-/// before `UserCode`.
+/// Runs the job in a thread, which returns whether the job ran. Asserts that `Succeeded` is reported once, before
+/// `UserCode`.
 fn run(queued: Queued) -> thread::JoinHandle<bool> {
     thread::spawn(move || {
         let mut told = Vec::new();

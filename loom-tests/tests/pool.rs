@@ -412,7 +412,7 @@ fn two_jobs_drain() {
         });
         drop(pool);
         for job in jobs {
-            // The second job may be cancelled: the first may close the pool before it is submitted.
+            // The second job is cancelled if it is submitted after the first has closed the pool.
             assert!(matches!(job.wait(), Ok(()) | Err(JoinError::Cancelled)));
         }
     });
