@@ -235,17 +235,17 @@ fn a_result_costs_the_same_however_many_jobs_are_in_flight() {
     let pool = ThreadPool::new(1);
     for unordered in [false, true] {
         let time = |max_size| {
-            let mut map = pool.map(0..30_000_u32, |n| n).max_size(max_size);
+            let mut map = pool.map(0..20_000_u32, |n| n).max_size(max_size);
             if unordered {
                 map = map.unordered();
             }
             let start = Instant::now();
-            assert_eq!(map.wait().map(u64::from).sum::<u64>(), 449_985_000);
+            assert_eq!(map.wait().map(u64::from).sum::<u64>(), 199_990_000);
             start.elapsed()
         };
-        // Other processes may disturb some of the measurements.
-        let ratio = (0..5).map(|_| time(10_000).as_secs_f64() / time(100).as_secs_f64()).fold(f64::MAX, f64::min);
-        assert!(ratio < 10.0, "with a hundred times as many jobs in flight, a result takes {ratio} times as long");
+        // Tries again if other processes have disturbed a measurement.
+        let is_cheap = (0..3).any(|_| time(10_000) < 5 * time(100));
+        assert!(is_cheap, "with a hundred times as many jobs in flight, a result takes five times as long");
     }
 }
 
