@@ -14,7 +14,7 @@
 //! # What can go wrong
 //! * A job reports as the consumer begins to wait, or takes another result: `map_one_by_one`, `map_two_reports`.
 //! * A job ends by a panic, or never runs, and does not report: `map_panic`, `map_shutdown`.
-//! * A job ends as a `next`, or the map, is dropped: `map_next_dropped`, `map_next_dropped_after_the_report`, `map_dropped`.
+//! * A `next` or map is dropped as a job ends: `map_next_dropped`, `map_next_dropped_after_the_report`, `map_dropped`.
 //! * A job is started while there is no room for its result: `map_bounds_the_jobs`.
 //! * The cancelled jobs report to the very task that drops the map: `map_dropped_in_its_task`.
 #![forbid(unsafe_code)]
@@ -150,7 +150,7 @@ impl<I, F, R> Map<I, F, R> {
         self
     }
 
-    /// How many jobs have been submitted whose results have not been taken.
+    /// How many jobs have been made whose results have not been taken.
     fn in_flight(&self) -> usize {
         self.jobs.len() - self.free.len()
     }

@@ -38,7 +38,7 @@
 //! * A stream is closed while its turn is queued behind a job: `close_queued_again`.
 //! * The pool is shut down as the stream pauses, or while an item is made: `shutdown_pause`, `shutdown_stops`.
 //! * Two threads shut the pool down while a stream is paused: `two_shutdowns_pause`.
-//! * The pool is drained while a turn is queued, or running: `drain_queued`, `drain_running`; by a job: `drain_in_a_job`.
+//! * The pool is drained while a turn is queued or runs: `drain_queued`, `drain_running`; by a job: `drain_in_a_job`.
 //! * A worker drops an iterator whose `Drop` waits for a queued job: `iterator_whose_drop_waits_for_the_next_job`.
 #![forbid(unsafe_code)]
 
@@ -94,7 +94,7 @@ struct State {
     stage: Stage,
     woken: bool,
     closed: bool,
-    /// `None` while the stream runs, and when it has ended.
+    /// `None` while a turn runs, and when the stream has ended.
     parts: Option<Parts>,
 }
 

@@ -4,11 +4,11 @@
 //! | stage | the worker | next stages |
 //! |---|---|---|
 //! | Starting | is a new thread, or runs the start hook | Active, Held, Exempt; Ended, if the system refuses the thread |
-//! | Held | sleeps in the start hook, in a blocking call of this crate | Starting |
+//! | Held | sleeps in the start hook, in a blocking call of this crate | Starting, Exempt |
 //! | Active | runs a job, or is looking at the queue under the locks | Searching, Blocked, Exempt, Idle, Ended |
 //! | Searching | has run a job, or found none, and will soon look at the queue | Active, Finishing |
 //! | Finishing | runs user code after a job: a waker, or the `Drop` of a result | Active, Blocked, Exempt |
-//! | Blocked | sleeps in a blocking call of this crate, in a job | Active |
+//! | Blocked | sleeps in a blocking call of this crate, in a job | Active, Exempt |
 //! | Exempt | runs user code that waits, or has waited, for the pool to finish | Searching, Active |
 //! | Idle | waits on its condvar | Woken; Ended, after `keep_alive` |
 //! | Woken | has been woken, and is about to look at the queue | Active |
@@ -17,8 +17,8 @@
 //! A searching worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after
 //! user code, which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing
 //! and Active. At most `size` workers may be active; more after blocked workers wake up, or for a turn with priority:
-//! then no worker takes a job until the surplus workers have ended. One thread is started in place of a held worker.
-//! While two workers are held no thread is started: a new one would run the same hook.
+//! then no worker takes a job until the surplus workers have ended. A held worker is not active, so another thread may
+//! be started in its place. While two workers are held no thread is started: a new one would run the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:
@@ -32,8 +32,8 @@
 //! * No worker is idle, and no thread can be started: there are too many, two workers are held, or the system has just
 //!   refused a thread. In this case turns with priority are not queued, or are taken out and refused.
 //!
-//! [`Workers::decide`] restores the invariant. Each step that adds a job calls [`Workers::decide`], and so does each step
-//! that takes a job after a look at the whole queue, that blocks, or that stops searching.
+//! [`Workers::decide`] restores the invariant. Each step that adds a job calls it, and so does each step that takes a
+//! job after a look at the whole queue, that blocks, or that stops searching.
 //!
 //! Workers are woken one at a time: several would contend for the lock, and when jobs are short, the first has often
 //! run them all before a second arrives. The most recently idle worker is woken first, so that a trickle of jobs lets

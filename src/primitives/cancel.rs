@@ -48,7 +48,7 @@ pub struct Stop {
     watches: Mutex<WakerMap>,
 }
 
-/// The address of a running job or stream, or [`STREAMS`].
+/// The address of a [`Running`], or [`STREAMS`].
 pub type JobId = u64;
 
 /// Stands for all streams that wait for the end of their pool. A stream waits also while none of its code runs.
@@ -99,7 +99,7 @@ pub trait Running {
 }
 
 impl dyn Running {
-    /// No other job that runs has the same id.
+    /// No other running job or stream has the same id. A generator that waits for room has the id of its pool.
     pub fn id(&self) -> JobId {
         ptr::from_ref(self).addr() as JobId
     }

@@ -183,8 +183,8 @@ pub enum Blocking {
 /// Installs this thread's hook, which each blocking call runs before it sleeps and after it wakes up. `None` removes
 /// it.
 ///
-/// With this hook, a pool lets another thread run jobs meanwhile. The hook must not panic or block; it may wake the
-/// thread.
+/// With this hook, a pool lets another thread run jobs meanwhile. The hook must not panic. It may wake the thread, and
+/// may block: its own blocking calls run no hook.
 pub fn set_blocking_hook(hook: Option<fn(Blocking)>) {
     BLOCKING_HOOK.with(|current| current.set(hook));
 }

@@ -389,7 +389,7 @@ impl<T> Sender<T> {
         self.shared.tail.notify(before);
     }
 
-    /// As `push`, but leaves `notify` to the caller. Gives the item back if the channel is closed, or if there is no room.
+    /// As `push`, but leaves `notify` to the caller. Gives the item back if the channel is closed or full.
     #[inline]
     pub(crate) fn put(&mut self, item: T) -> Result<Seen, T> {
         if self.closed || !self.has_room() {
@@ -916,7 +916,6 @@ mod tests {
         }
     }
 
-    /// A receiver that hands slots back by halves does so at each half, and before it waits.
     #[test]
     fn put_without_room_gives_the_item_back() {
         let (mut sender, mut receiver) = channel(1);
@@ -925,6 +924,7 @@ mod tests {
         assert_eq!(receiver.try_recv(), Ok(1));
     }
 
+    /// A receiver that hands slots back by halves does so at each half, and before it waits.
     #[test]
     fn slots_come_back_by_halves() {
         for max_size in 1..10 {
