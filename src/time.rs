@@ -6,8 +6,8 @@
 //! deadline, and ends when there has been no timer for [`LINGER`].
 //!
 //! # Who may touch what
-//! 1. `running` is true while the timer thread exists, or is about to be started. It becomes false under the lock, in
-//!    the step that finds no timer. So a caller that adds a timer knows whether to start the thread.
+//! 1. `running` is true while the timer thread exists, or is about to be started. It becomes false in a step under the
+//!    lock that leaves no timer. So a caller that adds a timer knows whether to start the thread.
 //! 2. The timer thread waits in a [`poll_until`]: it registers, then looks again whether the earliest deadline has
 //!    changed. A change of the earliest deadline wakes the thread.
 //! 3. Wakers are woken and dropped outside the locks.

@@ -108,7 +108,7 @@ pub fn turn(parker: &mut Parker) {
 }
 
 /// On a loop of this crate: handles the messages of other threads, and fires the timers that are due. Tasks added or
-/// woken here are polled before one that is woken later.
+/// woken here are polled before a task that is woken later.
 pub fn run_external() {
     innermost().inspect(|tasks| tasks.run_external());
 }

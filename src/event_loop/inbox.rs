@@ -40,7 +40,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
 
-/// A task as its scheduler polls it. No method panics.
+/// A task as its scheduler polls it. The methods panic only if a waker of another runtime does.
 pub trait Body {
     /// `None` once the task has ended.
     fn state(&self) -> Option<&TaskState>;

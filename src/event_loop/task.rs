@@ -208,9 +208,9 @@ impl<R> Task<R> {
     /// [`JoinError::Cancelled`].
     ///
     /// On the loop's own thread the future has been dropped when this returns, except in two cases. If a task cancels
-    /// itself, its future is dropped after the poll. If this is called in the `Drop` of another future, the task's
-    /// future is dropped right after that one. On any other thread, this tells the loop to drop the future, since a
-    /// future does not leave the loop's thread.
+    /// itself, its future is dropped after the poll. If this is called in the `Drop` of a future, an output, a job or a
+    /// context's value, the task's future is dropped right after that one. On any other thread, this tells the loop to
+    /// drop the future, since a future does not leave the loop's thread.
     ///
     /// False: the task has finished, or was cancelled before.
     pub fn cancel(&self) -> bool {

@@ -423,7 +423,7 @@ pub struct Outcome<R>(Receiving<Result<R, JoinError>, Arc<dyn Joinable<R>>>);
 
 impl<R> Job<R> {
     /// Cancels the job. True: the job had not started, it never will, and its closure has been dropped. (If this is
-    /// called in the `Drop` of another job's closure or result, this job's closure is dropped right after the other.)
+    /// called in the `Drop` of a job, a task or a context's value, the closure is dropped right after that one.)
     ///
     /// False: the job has started, or it was finished or cancelled before. A job that has started cannot be
     /// interrupted, but [`is_cancelled`](crate::is_cancelled) turns true in it. The handle still yields what the
