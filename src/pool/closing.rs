@@ -15,8 +15,8 @@
 //! refuses the entries that are left. It does not wait for entries that are being refused, since one of these is the
 //! entry whose `Drop` is running.
 //!
-//! A thread that ends while the pool is open is not joined. An ended thread keeps its stack until it is joined or
-//! detached, so the pool drops the thread's handle.
+//! An ended thread keeps its stack until it is joined or detached. A thread that ends while the pool is open is
+//! detached. While the pool is closed, each thread that ends joins the one that ended before it.
 #![forbid(unsafe_code)]
 
 use std::mem;
@@ -52,6 +52,8 @@ pub struct Closing {
 #[derive(Default)]
 pub struct Handles {
     pub unjoined: Vec<JoinHandle<()>>,
+    /// The thread that left a closed pool last. The next one to leave joins it, so few ended threads keep their stacks.
+    left: Option<JoinHandle<()>>,
     /// How many threads are being joined.
     joining: usize,
 }
@@ -137,9 +139,11 @@ impl Shared {
     /// refused is gone when this returns, even if this runs in the `Drop` of another closure.
     fn while_refusing(&self, mut state: MutexGuard<'_, State>, work: impl FnOnce()) {
         let id = thread::current().id();
+        // A chain of drops, each of which closes the pool, must not recurse.
+        let is_outermost = !state.closing.refusing.contains(&id);
         state.closing.refusing.push(id);
         drop(state);
-        let apart = Apart::begin();
+        let apart = is_outermost.then(Apart::begin);
         work();
         drop(apart);
         let mut state = self.state.lock();
@@ -148,20 +152,37 @@ impl Shared {
         state.wake_waiters();
     }
 
-    /// The calling thread is about to end. If the pool is open, drops the thread's handle, so that the system can free
-    /// the thread's stack.
+    /// The calling thread is about to end. Drops the thread's handle, so that the system can free the thread's stack; if
+    /// the pool is closed, the next thread to leave joins this one instead.
     pub fn thread_leaves(&self) {
-        if !self.state.lock().closing.closed {
-            let id = thread::current().id();
-            let handles = &mut self.handles.lock().unjoined;
-            handles.iter().position(|handle| handle.thread().id() == id).map(|at| handles.swap_remove(at));
+        let closed = self.state.lock().closing.closed;
+        let id = thread::current().id();
+        let mut handles = self.handles.lock();
+        let at = handles.unjoined.iter().position(|handle| handle.thread().id() == id);
+        // Otherwise another thread is joining this one.
+        let Some(own) = at.map(|at| handles.unjoined.swap_remove(at)) else { return };
+        if closed {
+            if let Some(left) = handles.left.replace(own) {
+                self.join(handles, left);
+            }
         }
+    }
+
+    /// Joins a thread, which may still be in its stop hook or in the destructors of its thread-locals.
+    fn join(&self, mut handles: MutexGuard<'_, Handles>, thread: JoinHandle<()>) {
+        handles.joining += 1;
+        drop(handles);
+        // The thread catches all panics, so `join` returns no error.
+        let _ = blocking(|| thread.join());
+        self.handles.lock().joining -= 1;
+        self.state.lock().wake_waiters();
     }
 
     /// Waits until the closed pool has finished. With `join`, also waits for the ends of its threads, unless this is
     /// one of them. False: the deadline has passed.
     pub fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>, join: bool) -> bool {
         let inside = is_thread_of(this);
+        let join = join && !inside;
         if let Some(worker) = Worker::of(this) {
             worker.become_exempt();
         }
@@ -175,16 +196,12 @@ impl Shared {
             this.refuse_queued();
             while this.state.lock().has_finished(inside) {
                 let mut handles = this.handles.lock();
-                if inside || !join || handles.unjoined.is_empty() && handles.joining == 0 {
-                    return Poll::Ready(());
+                let thread = if join { handles.unjoined.pop().or_else(|| handles.left.take()) } else { None };
+                match thread {
+                    Some(thread) => this.join(handles, thread),
+                    None if join && handles.joining > 0 => break,
+                    None => return Poll::Ready(()),
                 }
-                let Some(thread) = handles.unjoined.pop() else { break };
-                handles.joining += 1;
-                drop(handles);
-                // The thread may still be in its stop hook. It catches all panics, so `join` returns no error.
-                let _ = blocking(|| thread.join());
-                this.handles.lock().joining -= 1;
-                this.state.lock().wake_waiters();
             }
             Poll::Pending
         })

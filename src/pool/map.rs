@@ -277,6 +277,8 @@ impl<I, F, R> Drop for Map<I, F, R> {
         self.unwatch();
         // Dropping the handle of a job that was never submitted would count as a cancel.
         self.batch.clear();
+        // Each result is dropped, also if the `Drop` of another panics.
+        self.jobs.drain(..).for_each(|job| catch_and_discard(|| drop(job)));
     }
 }
 

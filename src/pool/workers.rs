@@ -18,7 +18,7 @@
 //! user code, which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing
 //! and Active. At most `size` workers may be active; more after blocked workers wake up, or for a turn with priority:
 //! then no worker takes a job until the surplus workers have ended. A held worker is not active, so another thread may
-//! be started in its place. While two workers are held no thread is started: a new one would run the same hook.
+//! be started in its place. While two workers are held, only `size` threads are started: a new one runs the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:
@@ -121,9 +121,11 @@ impl Workers {
         self.active() + self.count(Stage::Idle) > self.size
     }
 
-    /// How many threads may still be started. None while two workers are held: a new one would run the same hook.
+    /// How many threads may still be started. While two workers are held, no more than `size` in all: a new one would
+    /// run the same hook.
     fn startable(&self) -> usize {
-        if self.count(Stage::Held) > 1 { 0 } else { self.max_threads - self.threads() }
+        let max_threads = if self.count(Stage::Held) > 1 { self.size } else { self.max_threads };
+        max_threads.saturating_sub(self.threads())
     }
 
     /// Restores the invariant. `waiting` entries wait; `priority` of these are turns with priority. With

@@ -7,8 +7,9 @@ use crate::helpers::iterables::*;
 use offthread::{Context, ContextVar, Job, LoopHandle, Task, ThreadPool};
 use offthread::{block_on, spawn, threaded_iterable, yield_now};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 const LENGTH: usize = 100_000;
 
@@ -244,5 +245,33 @@ fn iterables_that_own_one_another_are_closed() {
             drop(last);
             until("all have been dropped", || dropped.load(SeqCst) == length);
         }
+    });
+}
+
+/// Forbids: the stack overflows when a pool refuses closures whose `Drop` shuts the pool down again.
+#[test]
+fn each_refused_job_shuts_the_pool_down() {
+    struct ShutsDown(ThreadPool);
+    impl Drop for ShutsDown {
+        fn drop(&mut self) {
+            assert!(self.0.shutdown_timeout(Duration::ZERO).is_err(), "a job still runs");
+        }
+    }
+    on_a_small_stack(|| {
+        let pool = ThreadPool::new(1);
+        let (begin, begun) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let busy = pool.spawn(move || {
+            begin.send(()).unwrap();
+            let _ = stopped.recv();
+        });
+        begun.recv().unwrap();
+        for _ in 0..LENGTH / 10 {
+            let shuts_down = ShutsDown(pool.clone());
+            pool.spawn(move || drop(shuts_down)).detach();
+        }
+        assert!(pool.shutdown_timeout(Duration::ZERO).is_err(), "a job still runs");
+        drop(stop);
+        busy.wait();
     });
 }

@@ -241,3 +241,29 @@ fn shutdowns_that_give_up_leave_no_memory() {
     release(held);
     assert!(left < 1000, "{left} bytes are left of calls that have returned");
 }
+
+/// Forbids: a pool that is drained keeps the stacks of the threads that have ended.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_drain_gives_the_stacks_of_ended_threads_back() {
+    const STACK: usize = 64 << 20;
+    const JOBS: usize = 200;
+    /// The process's address space, in bytes.
+    fn address_space() -> usize {
+        let pages: usize =
+            std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+        pages * 4096
+    }
+    let before = address_space();
+    let pool = ThreadPool::builder().threads(1).stack_size(STACK).build();
+    // Each job blocks, so a spare thread is started for the next one.
+    let jobs = pool.spawn_many((0..JOBS).map(|_| {
+        || {
+            offthread::wait_cancelled(std::time::Duration::from_millis(1));
+            address_space()
+        }
+    }));
+    pool.drain();
+    let most = jobs.into_iter().map(offthread::Job::wait).max().unwrap();
+    assert!(most < before + JOBS / 2 * STACK, "{} MiB more", (most - before) >> 20);
+}

@@ -321,3 +321,20 @@ fn cancelling_in_a_closed_pool_is_not_quadratic() {
     first.wait().unwrap();
     closing.join().unwrap();
 }
+
+/// Forbids: two threads that wait in the start hook keep a pool from starting its other threads.
+#[test]
+fn start_hooks_that_wait_leave_the_jobs_to_other_threads() {
+    let _watchdog = watchdog();
+    let (opens, gates): (Vec<_>, Vec<_>) = [(); 2].map(|()| offthread::oneshot::channel::<()>()).into_iter().unzip();
+    let gates = Mutex::new(gates);
+    let hook = move || {
+        let gate = gates.lock().unwrap().pop();
+        if let Some(gate) = gate {
+            let _ = gate.recv_blocking();
+        }
+    };
+    let pool = ThreadPool::builder().threads(4).on_thread_start(hook).build();
+    assert_eq!(pool.spawn(|| 1).wait(), 1);
+    drop(opens);
+}

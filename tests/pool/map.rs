@@ -422,3 +422,20 @@ fn max_size_may_become_smaller_while_jobs_are_in_flight() {
         assert!(all.into_iter().eq(0..20));
     }
 }
+
+/// Forbids: the process aborts when two results of a map that is dropped panic in `Drop`.
+#[test]
+fn results_whose_drop_panics_are_dropped_with_the_map() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            quiet_panic("in drop");
+        }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let mut map = pool.map(0..3, |_| Bomb).max_size(3);
+    assert!(Pin::new(&mut map).poll_next(&mut Context::from_waker(Waker::noop())).map(std::mem::forget).is_pending());
+    until("all jobs have ended", || pool.stats().succeeded == 3);
+    drop(map);
+}

@@ -246,7 +246,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/iterable/mod.rs",
         name: "a closed stream makes another item",
-        find: "                items.close();\n",
+        find: "                catch_and_discard(|| items.close());\n",
         replace: "",
         model: "close_queued_again",
     },
@@ -1037,22 +1037,22 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a drain does not wait for a thread that another drain is joining",
-        find: "handles.unjoined.is_empty() && handles.joining == 0 {",
-        replace: "handles.unjoined.is_empty() {",
-        model: "two_drains_join",
-    },
-    Logic {
-        file: "src/pool/closing.rs",
-        name: "a drain that has joined a thread does not wake the other drains",
-        find: "                this.state.lock().wake_waiters();\n",
+        find: "                    None if join && handles.joining > 0 => break,\n",
         replace: "",
         model: "two_drains_join",
     },
     Logic {
         file: "src/pool/closing.rs",
+        name: "a drain that has joined a thread does not wake the other drains",
+        find: "        self.handles.lock().joining -= 1;\n        self.state.lock().wake_waiters();\n",
+        replace: "        self.handles.lock().joining -= 1;\n",
+        model: "two_drains_join",
+    },
+    Logic {
+        file: "src/pool/closing.rs",
         name: "a drain does not join the threads",
-        find: "                if inside || !join || handles.unjoined.is_empty() && handles.joining == 0 {",
-        replace: "                if true {",
+        find: "let thread = if join {",
+        replace: "let thread = if false {",
         model: "drain_joins",
     },
     Logic {
