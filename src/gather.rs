@@ -197,8 +197,9 @@ pub enum Branch<F: Future> {
 impl<F: Future> Branch<F> {
     /// Copies the current context.
     pub fn new(future: impl IntoFuture<IntoFuture = F>) -> Self {
-        let context = Context::current();
-        Self::Running(context.wrap(future.into_future()))
+        let mut context = Context::current();
+        let future = context.within(|| future.into_future());
+        Self::Running(context.wrap(future))
     }
 
     /// Polls the future. Returns whether it has finished in this poll.

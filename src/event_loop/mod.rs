@@ -64,6 +64,7 @@ pub use crate::event_loop::reactor::{Reactor, wake_all};
 pub use crate::event_loop::task::{NewTask, Task, TaskOutcome};
 use crate::event_loop::tasks::Tasks;
 use crate::pool::ThreadPool;
+use crate::primitives::drop_queue::Apart;
 use crate::primitives::parker::Parker;
 
 /// Runs a future to its end on this thread, and returns its output.
@@ -198,6 +199,8 @@ impl EventLoop {
 /// Closes the loop, and drops its tasks.
 impl Drop for EventLoop {
     fn drop(&mut self) {
+        // The tasks are gone when this returns, even if this is part of another drop.
+        let _apart = Apart::begin();
         frames::end_loop(&self.tasks);
     }
 }

@@ -263,8 +263,7 @@ impl<R> Future for TaskOutcome<R> {
 impl<R> Drop for TaskOutcome<R> {
     fn drop(&mut self) {
         // The receiver gives up its waker first: cancelling must not wake the task that drops this.
-        if let Some((task, (outcome, waker))) = self.result.give_up() {
-            drop(waker);
+        if let Some((task, (outcome, _waker))) = self.result.give_up() {
             task.head.cancel(|| (self.wake)(&task));
             (self.discard)(outcome);
         }

@@ -384,8 +384,8 @@ impl<T> IteratorWrapper<T> {
     fn begin_to_close(&mut self) {
         match mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Running { mut items, producer } => {
-                // This comes first, so that an item that is made later is refused.
-                items.close();
+                // This comes first, so that an item that is made later is refused. It may wake a waker that panics.
+                catch_and_discard(|| items.close());
                 producer.close();
                 self.stage = Stage::Closing(producer);
                 drop(items);

@@ -186,6 +186,9 @@ pub fn first_panic<R>(first: thread::Result<R>, second: thread::Result<()>) -> R
             catch_and_discard(|| drop(second));
             resume_unwind(payload)
         }
-        (Ok(_), Err(payload)) => resume_unwind(payload),
+        (Ok(result), Err(payload)) => {
+            catch_and_discard(|| drop(result));
+            resume_unwind(payload)
+        }
     }
 }

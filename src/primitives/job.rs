@@ -598,9 +598,8 @@ impl<R> Future for Outcome<R> {
 
 impl<R> Drop for Outcome<R> {
     fn drop(&mut self) {
-        // The waker first, so that cancelling does not wake the very task that drops this.
-        if let Some((job, (result, waker))) = self.0.give_up() {
-            drop(waker);
+        // The waker is out of the core, so cancelling does not wake the very task that drops this.
+        if let Some((job, (result, _waker))) = self.0.give_up() {
             job.cancel();
             job.discard(result);
         }

@@ -670,3 +670,23 @@ fn debug_shows_the_type_and_the_number_of_variables() {
     assert!(poll(&mut future).is_ready());
     assert_eq!(format!("{future:?}"), "WithContext { context: None, .. }");
 }
+
+/// Forbids: a branch's `into_future` changes the context of another branch, or of the caller.
+#[test]
+fn into_future_of_a_branch_runs_in_the_branchs_context() {
+    static ID: ContextVar<u32> = ContextVar::new();
+    struct Set(u32);
+    impl IntoFuture for Set {
+        type Output = (Option<u32>, Option<u32>);
+        type IntoFuture = std::future::Ready<Self::Output>;
+        fn into_future(self) -> Self::IntoFuture {
+            let before = ID.set(self.0);
+            std::future::ready((before, ID.get()))
+        }
+    }
+    block_on(async {
+        ID.set(1);
+        assert_eq!(offthread::gather([Set(10), Set(20)]).await, [(Some(1), Some(10)), (Some(1), Some(20))]);
+        assert_eq!(ID.get(), Some(1));
+    });
+}

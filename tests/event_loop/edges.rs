@@ -494,3 +494,32 @@ fn a_spawner_may_run_drop_or_panic() {
     let panics = LoopHandle::from_spawner(|_| crate::helpers::event_loop::quiet_panic("no room"));
     assert_eq!(crate::helpers::event_loop::panic_of(|| panics.call_soon(|| ())), "no room");
 }
+
+/// Forbids: a loop that is dropped in the `Drop` of another task leaves its tasks to that drop.
+#[test]
+fn a_loop_dropped_in_a_drop_drops_its_tasks_at_once() {
+    struct Owner(Option<EventLoop>, std::sync::mpsc::Receiver<()>);
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            drop(self.0.take());
+            assert_eq!(self.1.recv(), Err(std::sync::mpsc::RecvError), "the task is gone");
+        }
+    }
+    let _watchdog = watchdog();
+    block_on(async {
+        let inner = EventLoop::new();
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let task = async move {
+            pending::<()>().await;
+            drop(sender);
+        };
+        inner.handle().spawn(task).detach();
+        let owner = Owner(Some(inner), receiver);
+        let task = spawn(async move {
+            pending::<()>().await;
+            drop(owner);
+        });
+        yield_now().await;
+        assert!(task.cancel());
+    });
+}

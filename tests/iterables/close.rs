@@ -5,16 +5,18 @@
 #![forbid(unsafe_code)]
 
 use crate::helpers::iterables::*;
-use offthread::{IteratorWrapper, ThreadPool, block_on, is_cancelled, oneshot, spawn, threaded_iterable, yield_now};
+use offthread::{IteratorWrapper, ThreadPool, block_on, is_cancelled, oneshot, spawn, threaded_iterable};
+use offthread::{wait_cancelled, yield_now};
 use std::any::Any;
 use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 // --- every state, closed in every way -------------------------------------------------------------------------------
 
@@ -821,5 +823,60 @@ fn a_close_does_not_wait_for_start_hooks_that_wait() {
         gate.open();
         busy.wait();
         waiting.into_iter().for_each(offthread::Job::wait);
+    }
+}
+
+/// Forbids that a scope aborts the process when the iterator's `Drop` panics, and then that of the body's result.
+#[test]
+fn a_scope_survives_a_result_and_an_iterator_whose_drop_panics() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            quiet_panic("in drop");
+        }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let make = || {
+        let bomb = Bomb;
+        (0..).inspect(move |_| _ = &bomb)
+    };
+    let body = async |items: &mut IteratorWrapper<i32>| {
+        items.next().await;
+        Bomb
+    };
+    let scope = threaded_iterable(make).on(&pool).max_size(1).scope(body);
+    assert!(catch_unwind(AssertUnwindSafe(|| block_on(scope))).is_err());
+}
+
+/// Forbids that a consumer's waker that panics keeps a close from reaching the iterator.
+#[test]
+fn a_close_survives_the_panic_of_the_consumers_waker() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            quiet_panic("on purpose");
+        }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    for drops in [false, true] {
+        let (begin, begun) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let make = move || {
+            begin.send(()).unwrap();
+            end.send(wait_cancelled(Duration::MAX)).unwrap();
+            0..1
+        };
+        let mut stream = threaded_iterable(make).on(&pool);
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut stream).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        begun.recv().unwrap();
+        if drops {
+            drop(stream);
+        } else {
+            block_on(stream.close());
+        }
+        assert_eq!(ended.recv(), Ok(true));
     }
 }

@@ -2,9 +2,11 @@
 
 use crate::helpers::iterables::*;
 use crate::hooks::Hooks;
-use crate::{MILLI, caught, poll, poll_uncloneable, uncloneable_waker};
-use offthread::{LoopHandle, ThreadPool, block_on, gather, oneshot, sleep, sleep_until, spawn, spsc, yield_now};
-use std::future::pending;
+use crate::{LONG, MILLI, caught, poll, poll_uncloneable, uncloneable_waker};
+use offthread::{
+    LoopHandle, ThreadPool, block_on, gather, oneshot, sleep, sleep_until, spawn, spsc, wait_cancelled, yield_now,
+};
+use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, mpsc};
@@ -188,4 +190,31 @@ fn a_runtime_survives_a_waker_that_cannot_be_cloned() {
     let runtime = thread::spawn(move || block_on(sent.recv().unwrap()));
     assert_eq!(handle.sync_wait(async { 1 }).unwrap(), 1);
     runtime.join().unwrap();
+}
+
+/// No report: forbids that dropping a handle does not cancel when the `Drop` of the handle's waker panics.
+#[test]
+fn dropping_a_handle_cancels_although_its_waker_cannot_be_dropped() {
+    fn poll_with_bad_waker<F: Future + Unpin>(handle: F) {
+        let hooks = Arc::<Hooks>::default();
+        let waker = hooks.waker();
+        let mut handle = handle;
+        assert!(poll(&mut handle, &waker).is_pending());
+        hooks.drop.set(|| quiet_panic("the waker's drop"));
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(handle))).is_err());
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (end, ended) = mpsc::channel();
+    poll_with_bad_waker(pool.spawn(move || end.send(wait_cancelled(LONG)).unwrap()));
+    assert!(ended.recv().unwrap_or(true), "the job was not told");
+    block_on(async {
+        let captured = Arc::new(());
+        let held = captured.clone();
+        poll_with_bad_waker(spawn(async move {
+            pending::<()>().await;
+            drop(held);
+        }));
+        assert_eq!(Arc::strong_count(&captured), 1);
+    });
 }
