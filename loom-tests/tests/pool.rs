@@ -286,6 +286,28 @@ fn two_shutdowns() {
     });
 }
 
+/// Forbids: a job that closes the pool, and a refused closure whose `Drop` drains the pool, wait for each other.
+#[test]
+fn refused_drop_that_drains() {
+    struct Drains(ThreadPool);
+    impl Drop for Drains {
+        fn drop(&mut self) {
+            self.0.drain();
+        }
+    }
+    model(|| {
+        let pool = ThreadPool::new(1);
+        let job = pool.spawn({
+            let pool = pool.clone();
+            move || pool.shutdown()
+        });
+        let drains = Drains(pool.clone());
+        pool.spawn(move || drop(drains)).detach();
+        pool.shutdown();
+        assert!(job.is_finished());
+    });
+}
+
 /// Forbids: `drain` returns before an accepted job has run, or cancels that job.
 #[test]
 fn submit_drain() {

@@ -44,6 +44,8 @@ pub struct Closing {
     pub shut_down: bool,
     /// The threads that are refusing an entry, or ending the streams.
     refusing: Vec<ThreadId>,
+    /// The threads that wait for the closed pool to finish.
+    waiting: Vec<ThreadId>,
     /// The wakers of threads that wait for the closed pool to finish.
     waiters: Vec<Waker>,
 }
@@ -63,8 +65,11 @@ impl State {
     /// the pool's threads.
     fn has_finished(&self, inside: bool) -> bool {
         let left = self.workers.threads() - if inside { self.workers.count(Stage::Exempt) } else { 0 };
-        let refusing = &self.closing.refusing;
-        left == 0 && self.queue.len() == 0 && (refusing.is_empty() || refusing.contains(&thread::current().id()))
+        let Closing { refusing, waiting, .. } = &self.closing;
+        // A `Drop` that waits for the pool waits for the caller's job too, so a caller inside does not wait for the `Drop`.
+        let is_over = |id| inside && waiting.contains(id);
+        let refused = refusing.iter().all(is_over) || refusing.contains(&thread::current().id());
+        left == 0 && self.queue.len() == 0 && refused
     }
 
     /// Takes an entry that no worker will take, or a turn with priority that no worker will take soon if no thread can
@@ -186,7 +191,14 @@ impl Shared {
         if let Some(worker) = Worker::of(this) {
             worker.become_exempt();
         }
-        poll_until(deadline, |cx| {
+        let id = thread::current().id();
+        let mut state = this.state.lock();
+        state.closing.waiting.push(id);
+        if state.closing.refusing.contains(&id) {
+            state.wake_waiters();
+        }
+        drop(state);
+        let finished = poll_until(deadline, |cx| {
             // Register, then look. The waker is there already if an earlier poll or wait has left it.
             let mut state = this.state.lock();
             if !state.closing.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
@@ -204,7 +216,9 @@ impl Shared {
                 }
             }
             Poll::Pending
-        })
-        .is_some()
+        });
+        let waiting = &mut this.state.lock().closing.waiting;
+        waiting.iter().position(|waiting| *waiting == id).map(|at| waiting.swap_remove(at));
+        finished.is_some()
     }
 }

@@ -35,6 +35,7 @@
 //! * A queued job is cancelled as the pool is drained, or as a worker takes the job: `cancel_drain`, `cancel_start`.
 //! * Several threads close a pool at once: `two_shutdowns`, `two_drains_join`.
 //! * Several jobs close their own pool at once: `two_jobs_drain`.
+//! * A job closes its pool while the `Drop` of a refused closure drains it: `refused_drop_that_drains`.
 //! * The pool's last handle is dropped in a job, or while a job runs: `last_handle_in_a_job`, `last_handle_running`.
 //! * A pool is drained while a thread is ending: `drain_joins`.
 //! * A pool is shut down while a job runs, or while it is drained: `shutdown_timeout_waits`, `drain_beside_a_shutdown`.

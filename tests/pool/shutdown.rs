@@ -979,3 +979,36 @@ fn shutdown_timeout_in_a_start_hook_sees_the_job_of_another_thread() {
     drop(stop);
     busy.wait();
 }
+
+/// Forbids that a job that closes the pool, and a refused closure whose `Drop` drains the pool, wait for each other.
+#[test]
+fn a_job_and_the_drop_of_a_refused_closure_may_both_close_the_pool() {
+    /// Says that its `Drop` begins, and drains the pool.
+    struct Drains(ThreadPool, mpsc::Sender<()>);
+    impl Drop for Drains {
+        fn drop(&mut self) {
+            self.1.send(()).unwrap();
+            self.0.drain();
+        }
+    }
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(1);
+    let (begin, begun) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let closes = pool.clone();
+    let job = pool.spawn(move || {
+        begin.send(()).unwrap();
+        let _ = gate.recv();
+        closes.shutdown();
+    });
+    begun.recv().unwrap();
+    let (begin, begun) = mpsc::channel();
+    let drains = Drains(pool.clone(), begin);
+    pool.spawn(move || drop(drains)).detach();
+    thread::scope(|scope| {
+        scope.spawn(|| pool.shutdown());
+        begun.recv().unwrap();
+        drop(go);
+    });
+    job.wait();
+}

@@ -855,8 +855,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a drain does not wait for queued jobs",
-        find: "left == 0 && self.queue.len() == 0 && (",
-        replace: "left == 0 && (",
+        find: "left == 0 && self.queue.len() == 0 && refused",
+        replace: "left == 0 && refused",
         model: "drain_beside_a_shutdown",
     },
     Logic {
@@ -883,9 +883,16 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/closing.rs",
         name: "a pool counts as finished while jobs are being refused",
-        find: " && (refusing.is_empty() || refusing.contains(&thread::current().id()))",
-        replace: " && (true || refusing.is_empty())",
+        find: "self.queue.len() == 0 && refused",
+        replace: "self.queue.len() == 0 && (refused || true)",
         model: "two_shutdowns",
+    },
+    Logic {
+        file: "src/pool/closing.rs",
+        name: "a job that closes the pool waits for a `Drop` that waits for the job",
+        find: "inside && waiting.contains(id)",
+        replace: "inside && waiting.contains(id) && false",
+        model: "refused_drop_that_drains",
     },
     Logic {
         file: "src/pool/closing.rs",
