@@ -131,7 +131,7 @@ fn lengths(count: u32) -> impl Iterator<Item = (u64, Duration)> {
     })
 }
 
-/// How late the sleeps of one side were: all sleeps of the last batch, and the latest sleep of all batches.
+/// How late the sleeps of one side were: all delays of the last batch, and the longest of all batches.
 #[derive(Default)]
 struct Lateness {
     batch: Vec<Duration>,
@@ -628,14 +628,14 @@ impl Side {
     }
 }
 
-/// The maximum error of [`cpu_time`] in one round: less than a tick for each of its two terms.
+/// The maximum error of [`cpu_time`] in one round: less than a tick each for user and system time.
 const CPU_TIME_ERROR: Duration = Duration::from_millis(20);
 
 /// The CPU time of this process so far. Only Linux has it, because std has no such clock.
 ///
 /// `/proc/self/stat` includes threads that have ended, which matters because the batches start threads. (The precise
-/// counters in `/proc/self/task/*/schedstat` vanish with their threads.) The sum of the two terms is the time that the
-/// scheduler has measured, but each term is rounded down to ticks of 10 ms. Over 7 rounds of 80 ms on one core, the
+/// counters in `/proc/self/task/*/schedstat` vanish with their threads.) User plus system time is the time that the
+/// scheduler has measured, but each is rounded down to ticks of 10 ms. Over 7 rounds of 80 ms on one core, the
 /// error is usually a few per cent, and at most 25.
 fn cpu_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;

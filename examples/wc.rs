@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // Only writing the results can fail here. If the reader has closed the pipe, as in `wc … | head -1`, there
+            // Only writing to stdout can fail here. If the reader has closed the pipe, as in `wc … | head -1`, there
             // is nothing to report.
             if error.kind() != ErrorKind::BrokenPipe {
                 to_stderr(format!("wc: standard output: {error}\n").as_bytes());

@@ -357,7 +357,7 @@ impl<T> IteratorWrapper<T> {
     /// From now on [`is_cancelled`](crate::is_cancelled) is true in the iterator and its `Drop`, and a
     /// [`sync_await`](crate::sync_await()) in it ends; but an item that is being made cannot be interrupted. An
     /// iterator that has not started never runs. A paused iterator is dropped on a thread of its pool, ahead of the
-    /// jobs that wait. If the pool is closed, or the system refuses a thread, this call drops the iterator. Closing
+    /// jobs that wait. If the pool is closed, or no thread can be started, this call drops the iterator. Closing
     /// again does nothing.
     ///
     /// ```

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::iter;
 use std::mem;
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -31,7 +31,7 @@ use std::task::{Context, Poll, ready};
 use crate::pool::{Shared, ThreadPool};
 use crate::primitives::attempt::{Attempt, Watch};
 use crate::primitives::budget::Budget;
-use crate::primitives::job::{Job, Outcome, Queued};
+use crate::primitives::job::{Job, Outcome};
 use crate::primitives::join_error::{JoinError, catch_and_discard};
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
@@ -57,8 +57,6 @@ pub struct Map<I, F, R> {
     free: Vec<usize>,
     /// The numbers of the jobs whose results come next.
     next: VecDeque<usize>,
-    /// Jobs that are to be submitted. Empty between two polls, unless the items' iterator has panicked.
-    batch: Vec<Queued>,
     budget: Budget,
 }
 
@@ -120,7 +118,6 @@ impl<I, F, R> Map<I, F, R> {
             jobs: Vec::new(),
             free: Vec::new(),
             next: VecDeque::new(),
-            batch: Vec::new(),
             budget: Budget::default(),
         }
     }
@@ -194,11 +191,18 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
     /// have been submitted so far. So a slow iterator does not hold up the first jobs.
     fn fill(&mut self) {
         let pool = self.pool.shared();
-        let mut submitted = 0;
+        let (mut batch, mut submitted, mut asked) = (Vec::new(), 0, Ok(()));
         while self.in_flight() < self.max_size {
-            let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
-                self.items = None;
-                break;
+            let item = match catch_unwind(AssertUnwindSafe(|| self.items.as_mut().and_then(Iterator::next))) {
+                Ok(Some(item)) => item,
+                Ok(None) => {
+                    self.items = None;
+                    break;
+                }
+                Err(payload) => {
+                    asked = Err(payload);
+                    break;
+                }
             };
             let number = self.free.pop().unwrap_or_else(|| {
                 self.jobs.push(None);
@@ -210,15 +214,16 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
             if self.work.ordered {
                 self.next.push_back(number);
             }
-            self.batch.push(queued);
-            if self.batch.len() >= submitted {
-                submitted += self.batch.len();
-                Shared::submit(pool, self.batch.drain(..));
+            batch.push(queued);
+            if batch.len() >= submitted {
+                submitted += batch.len();
+                Shared::submit(pool, batch.drain(..));
             }
         }
-        if !self.batch.is_empty() {
-            Shared::submit(pool, self.batch.drain(..));
+        if !batch.is_empty() {
+            Shared::submit(pool, batch.drain(..));
         }
+        asked.unwrap_or_else(|payload| resume_unwind(payload));
     }
 
     /// The next result. If there is none yet, the waker is woken later. `None`: the end. The signature is that of the
@@ -229,8 +234,8 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
         let this = &mut *self;
         ready!(this.budget.poll_ready(cx));
-        // Waits until a quarter of the room is free, since several jobs at once are cheaper to submit. But a consumer
-        // that has to wait first fills all the room (below).
+        // Waits until a quarter of the room is free, since several jobs at once are cheaper to submit. But before
+        // the consumer waits, it fills all the room (below).
         if this.max_size.saturating_sub(this.in_flight()) >= this.max_size.div_ceil(4) {
             this.fill();
         }
@@ -275,8 +280,6 @@ impl<I, F, R> Drop for Map<I, F, R> {
     fn drop(&mut self) {
         // Cancelling the jobs must not wake the very task that drops this.
         self.unwatch();
-        // Dropping the handle of a job that was never submitted would count as a cancel.
-        self.batch.clear();
         // Each result is dropped, also if the `Drop` of another panics.
         self.jobs.drain(..).for_each(|job| catch_and_discard(|| drop(job)));
     }

@@ -18,7 +18,7 @@
 //! user code, which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing
 //! and Active. At most `size` workers may be active; more after blocked workers wake up, or for a turn with priority:
 //! then no worker takes a job until the surplus workers have ended. A held worker is not active, so another thread may
-//! be started in its place. While two workers are held, only `size` threads are started: a new one runs the same hook.
+//! be started in its place. While two workers are held, no thread beyond `size` is started: it would run the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:

@@ -6,11 +6,11 @@
 //! So a chain of any length needs the stack of two drops. Each value is dropped, also if the drops of others panic.
 //!
 //! Code in a `Drop` may wait for the effect of another drop. So a `block_on` inside a `Drop`, a job that runs inline
-//! there, and a pool that refuses entries there leave no values to the outer `drop_flat`: see [`Apart`].
+//! there, and a pool that begins to refuse entries there leave no values to the outer `drop_flat`: see [`Apart`].
 //!
 //! # Who may touch what
 //! 1. A thread's queue exists while an outermost `drop_flat` runs on this thread. Only this thread touches it.
-//! 2. While the queue is out of its cell, no user code runs.
+//! 2. While the queue is out of its cell, no user code runs, unless an [`Apart`] has the queue.
 //! 3. The queue is not dropped with the thread, since destructors of other thread-locals may use it. It owns nothing
 //!    when the thread ends.
 //!
@@ -25,7 +25,8 @@ use std::thread::Result as Caught;
 use crate::primitives::join_error::discard;
 use crate::sync::thread_local;
 
-/// The values that wait until the running drop has ended. `None`: no `drop_flat` is running.
+/// The values that wait until the running drop has ended. `None`: no `drop_flat` is running, or only
+/// outside of the [`Apart`].
 type Queue = Option<Vec<Box<dyn Any>>>;
 
 thread_local! {
@@ -67,7 +68,7 @@ fn drop_queued(mut result: Caught<()>) -> Caught<()> {
     result
 }
 
-/// While this exists, `drop_flat` ignores the `drop_flat` calls outside of it.
+/// While this exists, `drop_flat` ignores the `drop_flat` calls that began before.
 pub struct Apart {
     outer: Queue,
 }
