@@ -1219,8 +1219,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/stream.rs",
         name: "a worker still counts as searching while it drops an iterator",
-        find: "            tell(Progress::UserCode);\n            drop(turn);\n        }\n    }",
-        replace: "            drop(turn);\n        }\n    }",
+        find: "            tell(Progress::UserCode);\n            drop(turn);\n        } else {",
+        replace: "            drop(turn);\n        } else {",
         model: "iterator_whose_drop_waits_for_the_next_job",
     },
     Logic {
