@@ -44,7 +44,7 @@ pub struct Closing {
     pub shut_down: bool,
     /// The threads that are refusing an entry, or ending the streams.
     refusing: Vec<ThreadId>,
-    /// The threads that wait for the closed pool to finish.
+    /// The threads that wait for the closed pool to finish, in the `Drop` of an entry that they refuse.
     waiting: Vec<ThreadId>,
     /// The wakers of threads that wait for the closed pool to finish.
     waiters: Vec<Waker>,
@@ -193,8 +193,9 @@ impl Shared {
         }
         let id = thread::current().id();
         let mut state = this.state.lock();
-        state.closing.waiting.push(id);
-        if state.closing.refusing.contains(&id) {
+        let is_in_a_drop = state.closing.refusing.contains(&id);
+        if is_in_a_drop {
+            state.closing.waiting.push(id);
             state.wake_waiters();
         }
         drop(state);
@@ -217,8 +218,10 @@ impl Shared {
             }
             Poll::Pending
         });
-        let waiting = &mut this.state.lock().closing.waiting;
-        waiting.iter().position(|waiting| *waiting == id).map(|at| waiting.swap_remove(at));
+        if is_in_a_drop {
+            let waiting = &mut this.state.lock().closing.waiting;
+            waiting.iter().position(|waiting| *waiting == id).map(|at| waiting.swap_remove(at));
+        }
         finished.is_some()
     }
 }
