@@ -24,7 +24,7 @@
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
 //! | T1 | `mark_queued`, when QUEUED was set before | `begin` | what was written before the wake | `two_wakers` |
-//! | T2 | `mark_cancelled` | `begin` | what the canceller did before | `cancel_publishes` |
+//! | T2 | `mark_cancelled` | `begin` | what the canceller did before it cancelled | `cancel_publishes` |
 //!
 //! A wake that sets QUEUED needs no edge here: the wake is on the loop's own thread, or goes through the inbox's lock.
 //!
@@ -107,7 +107,7 @@ impl TaskState {
     /// cancelled before.
     #[must_use]
     pub fn mark_cancelled(&self) -> bool {
-        // ORDERING: Release [T2]: pairs with `begin`; publishes what the canceller did before.
+        // ORDERING: Release [T2]: pairs with `begin`; publishes what the canceller did before it cancelled.
         self.bits.fetch_or(CANCELLED, Release) & (CANCELLED | ENDED) == 0
     }
 

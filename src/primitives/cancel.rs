@@ -18,7 +18,7 @@
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
-//! | C1 | `Stop::set` | `Stop::is_set` | what the caller of `set` did before | `stop_publishes` |
+//! | C1 | `Stop::set` | `Stop::is_set` | what the caller of `set` did before the call | `stop_publishes` |
 //!
 //! A watch registers its waker, then reads the flags. A canceller sets a flag, then looks for wakers. The lock orders
 //! the two: the watch sees the flag, or the canceller finds the waker.
@@ -57,7 +57,7 @@ pub const STREAMS: JobId = 0;
 impl Stop {
     /// From now on `is_cancelled` is true in all jobs.
     pub fn set(&self) {
-        // ORDERING: Release [C1]: pairs with `is_set`; publishes what the caller did before.
+        // ORDERING: Release [C1]: pairs with `is_set`; publishes what the caller did before `set`.
         self.set.store(true, Release);
         self.wake_jobs();
     }

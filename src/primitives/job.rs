@@ -34,7 +34,7 @@
 //! # Synchronisation edges
 //! | id | release side | acquire side | publishes | model |
 //! |---|---|---|---|---|
-//! | J1 | `cancel` | `is_cancelled` | what the canceller did before | `cancel_publishes` |
+//! | J1 | `cancel` | `is_cancelled` | what the canceller did before it cancelled | `cancel_publishes` |
 //!
 //! A claim needs no ordering: it only has to go to one thread. The closure reaches a worker through the queue's lock,
 //! and another thread together with the handle. The result comes back by the edges of `oneshot`.
@@ -85,7 +85,7 @@ impl State {
 
     /// Cancels the job. `Some`: the job has not started, and never will.
     fn cancel(&self) -> Option<Claim> {
-        // ORDERING: Release [J1]: pairs with `is_cancelled`; publishes what the canceller did before.
+        // ORDERING: Release [J1]: pairs with `is_cancelled`; publishes what the canceller did before `cancel`.
         (self.0.fetch_or(CLAIMED | CANCELLED, Release) & CLAIMED == 0).then_some(Claim(()))
     }
 

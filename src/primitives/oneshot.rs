@@ -157,7 +157,7 @@ impl<T> Core<T> {
 
     /// The sender ends without a value.
     fn finish(&self) {
-        // ORDERING: Release [O3]: pairs with `poll` and `is_finished`; publishes what the sender did before.
+        // ORDERING: Release [O3]: pairs with `poll` and `is_finished`; publishes what the sender did before its drop.
         if State(self.state.fetch_or(State::CLOSED.0, Release)).has(State::WAITING) {
             self.receiver.wake();
         }
@@ -165,13 +165,13 @@ impl<T> Core<T> {
 
     /// Whether the receiver wants no value any more.
     fn is_closed(&self) -> bool {
-        // ORDERING: Acquire [O2]: pairs with `close`; what the receiver did before is seen.
+        // ORDERING: Acquire [O2]: pairs with `close`; what the receiver did before it closed is seen.
         State(self.state.load(Acquire)).has(State::UNWANTED)
     }
 
     /// Whether the sender has sent a value, or has ended without one.
     fn is_finished(&self) -> bool {
-        // ORDERING: Acquire [O1, O3]: pairs with `send` and `finish`; what the sender did before is seen.
+        // ORDERING: Acquire [O1, O3]: pairs with `send` and `finish`; what the sender did before its end is seen.
         State(self.state.load(Acquire)).has(State::VALUE.with(State::CLOSED))
     }
 
@@ -223,7 +223,7 @@ impl<T> Core<T> {
 
     /// The receiver wants no value any more. A value that was sent before is still there.
     fn close(&self) {
-        // ORDERING: Release [O2]: pairs with `is_closed`; publishes what the receiver did before.
+        // ORDERING: Release [O2]: pairs with `is_closed`; publishes what the receiver did before it closed.
         self.state.fetch_or(State::UNWANTED.0, Release);
     }
 }

@@ -77,8 +77,8 @@
 // |---|---|---|---|---|
 // | S1 | `advance` of `tail` | `load` and `close` by the receiver | the items in the slots | `send_recv` |
 // | S2 | `advance` of `head` | `load` by the sender | the slots, empty again | `slots_are_reused` |
-// | S3 | `close` by the sender | `load` by the receiver | what the sender did before | `close_publishes` |
-// | S4 | `close` by the receiver | `load`, `advance` by the sender | what the receiver did before | `close_publishes` |
+// | S3 | `close` by the sender | `load` by the receiver | what the sender did before it closed | `close_publishes` |
+// | S4 | `close` by the receiver | `load`, `advance` by the sender | what the receiver did before it closed | `close_publishes` |
 //
 // WAITING itself orders nothing: the slot's own edges do, as in `oneshot`.
 //
@@ -168,8 +168,8 @@ impl Counter {
 
     /// Either side: closes. Returns the value before, for `notify`, as `advance` does.
     fn close(&self) -> Seen {
-        // ORDERING: AcqRel: Release [S3, S4]: pairs with `load` and `advance`; publishes what was done before.
-        // Acquire [S1]: pairs with `advance`; the slots are ours.
+        // ORDERING: AcqRel: Release [S3, S4]: pairs with `load` and `advance`; publishes what this side did before it
+        // closed. Acquire [S1]: pairs with `advance`; the slots are ours.
         Seen(self.word.fetch_or(CLOSED, AcqRel))
     }
 
