@@ -64,6 +64,17 @@ fn counting(kind: Kind, pool: &ThreadPool, max_size: usize) -> (Numbered, mpsc::
     (stream, accepted)
 }
 
+/// Closes the stream, or drops it, and returns what the body sends then. A close waits for the body.
+fn end_it<T, R>(mut stream: IteratorWrapper<T>, closes: bool, sent: &mpsc::Receiver<R>) -> R {
+    if closes {
+        block_on(stream.close());
+        sent.try_recv().unwrap()
+    } else {
+        drop(stream);
+        sent.recv_timeout(SOON).unwrap()
+    }
+}
+
 /// A value whose `Drop` is slow, and then sends a message.
 fn slow() -> (OnDrop<impl FnOnce() + Send>, mpsc::Receiver<()>) {
     let (gone, is_gone) = mpsc::channel();
@@ -301,13 +312,7 @@ fn closing_wakes_a_body_that_waits_in_put() {
             accepted.recv_timeout(SOON).unwrap();
             // The pool's only thread serves others once the body waits in `put`.
             pool.spawn(|| ()).wait();
-            if closes {
-                block_on(stream.close());
-                assert_eq!(given_back.try_recv(), Ok(1), "{kind:?}");
-            } else {
-                drop(stream);
-                assert_eq!(given_back.recv_timeout(SOON), Ok(1), "{kind:?}");
-            }
+            assert_eq!(end_it(stream, closes, &given_back), 1, "{kind:?}");
         }
     }
 }
@@ -617,13 +622,7 @@ fn is_cancelled_turns_true_in_the_body_of_a_closed_generator() {
             });
             assert_eq!(take(&mut stream), Some(false));
             assert_eq!(ended.recv_timeout(A_MOMENT), Err(mpsc::RecvTimeoutError::Timeout));
-            if closes {
-                block_on(stream.close());
-                assert_eq!(ended.try_recv(), Ok(true));
-            } else {
-                drop(stream);
-                assert_eq!(ended.recv_timeout(SOON), Ok(true));
-            }
+            assert!(end_it(stream, closes, &ended), "{kind:?}");
         }
     }
 }
@@ -641,13 +640,7 @@ fn wait_cancelled_in_the_body_ends_when_the_generator_is_closed() {
                 Ok(())
             });
             assert_eq!(take(&mut stream), Some(false), "the time was up");
-            if closes {
-                block_on(stream.close());
-                assert_eq!(ended.try_recv(), Ok(true));
-            } else {
-                drop(stream);
-                assert_eq!(ended.recv_timeout(SOON), Ok(true));
-            }
+            assert!(end_it(stream, closes, &ended), "{kind:?}");
         }
     }
 }
