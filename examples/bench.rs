@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | job round trip | start a job, wait for its result | a pool of 4, `block_on` | one thread for each job |
 //! | 100 000 jobs | the same, but all are started before the first is awaited | a pool of 4 | 4 threads, one queue of boxed closures, a channel for each answer |
-//! | map of *n* jobs | the same, but no more than *n* are in flight | `ThreadPool::map` on a pool of 4, in order or not | as above |
+//! | map of *n* jobs | the same, but no more than *n* are in flight | `ThreadPool::map` on a pool of 4, in order or not | as above, with all jobs in flight |
 //! | oneshot, one thread | make a channel, send a value, receive it | `oneshot` | `sync_channel(1)` |
 //! | oneshot ping-pong | send a value to another thread and back, over two new channels | `oneshot` | `sync_channel(1)` |
 //! | `block_on`, ready | wait for a future that is ready | `block_on` | a poll by hand |
@@ -44,7 +44,7 @@
 //! Trust the ratios rather than the nanoseconds, and never a ratio from a single run. On an idle machine, the ratio of
 //! a workload on one thread varies by a tenth from run to run. With several threads it may vary several-fold: it
 //! matters whether two threads share a core or have one each, and this depends on the system and on its load. So
-//! compare several runs, and ignore differences with a ratio between 0.7 and 1.4. The allocations hardly vary.
+//! compare several runs, and treat a ratio between 0.7 and 1.4 as no difference. The allocations hardly vary.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the crate is compared with std")]
 
@@ -325,8 +325,8 @@ mod ours {
     }
 }
 
-/// std's side: the code that one would write without offthread. For a single value, `sync_channel(1)` is the cheapest
-/// of std's channels; for the answers of the pool, `channel` is.
+/// std's side: the code that one would write without offthread, or a lower bound (see the head). For a single value,
+/// `sync_channel(1)` is the cheapest of std's channels; for the answers of the pool, `channel` is.
 mod std_alone {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
@@ -631,7 +631,7 @@ impl Side {
 /// The maximum error of [`cpu_time`] in one round: less than a tick each for user and system time.
 const CPU_TIME_ERROR: Duration = Duration::from_millis(20);
 
-/// The CPU time of this process so far. Only Linux has it, because std has no such clock.
+/// The CPU time of this process so far. `None` except on Linux: std has no such clock, so this reads `/proc`.
 ///
 /// `/proc/self/stat` includes threads that have ended, which matters because the batches start threads. (The precise
 /// counters in `/proc/self/task/*/schedstat` vanish with their threads.) User plus system time is the time that the

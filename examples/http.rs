@@ -96,7 +96,8 @@ async fn run(options: Options) -> Result<(), String> {
     let mut connections = accept(listener);
     let mut end = threaded_separate(|| drop(io::copy(&mut io::stdin(), &mut io::sink()))).name("stdin").async_call();
 
-    // If `end` wins the race, `next` is dropped before it is ready, which loses no connection.
+    // If `end` wins the race, the server stops. A connection that `next` has taken in the same poll is dropped, as are
+    // those in the buffer.
     while let Either::Right(Some(stream)) = race(&mut end, async {
         fewer_than(limit, &mut in_flight).await;
         connections.next().await
@@ -500,7 +501,7 @@ fn http_date(time: SystemTime) -> String {
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // From March on, the months have 31, 30, 31, 30 and 31 days, and so on in turn.
+    // From March on, the lengths of the months repeat every five months: 31, 30, 31, 30 and 31 days.
     let month = (5 * day + 2) / 153;
     let (weekday, name) = (WEEKDAYS[(days % 7) as usize], MONTHS[month as usize]);
     let (day, year) = (day - (153 * month + 2) / 5 + 1, era * 400 + year + u64::from(month >= 10));

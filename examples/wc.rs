@@ -94,7 +94,7 @@ async fn run(threads: usize, paths: Vec<PathBuf>) -> io::Result<bool> {
         let result = poll_fn(|cx| {
             let result = Pin::new(&mut results).poll_next(cx);
             if result.is_pending() {
-                // Output is flushed only when no result is ready, so fast results are written in bulk.
+                // Here the output is flushed only when the map is pending, so fast results are written in bulk.
                 report.borrow_mut().out.flush()?;
             }
             result.map(Ok::<_, io::Error>)
@@ -182,8 +182,8 @@ type Entry = (PathBuf, io::Result<bool>);
 /// The remaining entries of a directory. Each path is built only when the walk reaches it.
 type Level = Box<dyn Iterator<Item = Entry>>;
 
-/// Finds the files, one at a time, in an order that depends only on their names. An error stands for a directory, or
-/// for an entry of a directory, that could not be read.
+/// Finds the files, one at a time: the given paths in their order, and the files below a directory sorted by name. An
+/// error stands for a directory, or for an entry of a directory, that could not be read.
 ///
 /// The walk keeps the names in the current directory and in its ancestors, never the names of the whole tree.
 struct Walk {
@@ -291,7 +291,7 @@ impl Report {
         }
     }
 
-    /// Prints the total, unless there was only one file. Returns whether all files could be read.
+    /// Prints the total if there was more than one file. Returns whether all files could be read.
     fn finish(&mut self) -> io::Result<bool> {
         if self.files + self.unreadable > 1 {
             self.line(self.total, b"total")?;
@@ -301,7 +301,7 @@ impl Report {
     }
 }
 
-/// A progress line on stderr, which is a terminal. The line is drawn again and again.
+/// A progress line, which is drawn again and again on stderr if that is a terminal.
 struct Progress {
     stdout_is_terminal: bool,
     visible: bool,

@@ -173,7 +173,7 @@ macro_rules! threaded {
 /// Makes blocking functions awaitable, as [`threaded!`](crate::threaded!) does, but each call gets a thread of its own,
 /// named after the function.
 ///
-/// For functions that take long, or wait for another job: they keep no thread of a pool busy.
+/// For functions that take long, or block outside of this crate: they keep no thread of a pool busy.
 ///
 /// ```
 /// use offthread::{block_on, threaded_separate};
@@ -549,7 +549,7 @@ macro_rules! __decorate {
 /// ```
 ///
 /// The macro evaluates the arguments; the futures start when the macro's value is awaited. The value is `Send` if the
-/// futures are.
+/// arguments, their futures and the outputs are.
 ///
 /// # Panics
 /// If one of the futures panics, with its panic; the others are dropped.

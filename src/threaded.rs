@@ -110,7 +110,7 @@ impl<F> Threaded<F> {
         self
     }
 
-    /// The name of the separate thread, as debuggers show it. A pool's thread keeps the pool's.
+    /// The name of the separate thread, as debuggers show it. A thread of a pool keeps the name of its pool.
     ///
     /// # Panics
     /// If the name contains a zero byte, which no thread's name can.
@@ -123,7 +123,8 @@ impl<F> Threaded<F> {
     /// Submits the job now, or starts its thread, and returns its handle. Never waits for a job, or for a thread to be
     /// free.
     ///
-    /// If no thread can be started, the job resolves with [`JoinError::NoThread`](crate::JoinError::NoThread).
+    /// If the system refuses a separate thread, or a thread for a pool that has none, the job resolves with
+    /// [`JoinError::NoThread`](crate::JoinError::NoThread).
     ///
     /// ```
     /// use offthread::{block_on, threaded};

@@ -97,7 +97,7 @@ impl TaskState {
     }
 
     /// Marks the task as queued. True: the caller is to queue it.
-    #[must_use]
+    #[must_use = "otherwise nobody queues the task"]
     pub fn mark_queued(&self) -> bool {
         // ORDERING: Release [T1]: pairs with `begin`; publishes what the waker's caller did, if QUEUED was set already.
         self.bits.fetch_or(QUEUED, Release) & QUEUED == 0
@@ -105,14 +105,14 @@ impl TaskState {
 
     /// Marks the task as cancelled. True: the caller is to tell the scheduler. False: the task has ended, or was
     /// cancelled before.
-    #[must_use]
+    #[must_use = "otherwise the task is not cancelled before its next wake"]
     pub fn mark_cancelled(&self) -> bool {
         // ORDERING: Release [T2]: pairs with `begin`; publishes what the canceller did before it cancelled.
         self.bits.fetch_or(CANCELLED, Release) & (CANCELLED | ENDED) == 0
     }
 
     /// The task is about to be polled: from now on, a wake queues it again. False: it has been cancelled.
-    #[must_use]
+    #[must_use = "a task that has been cancelled must not be polled"]
     pub fn begin(&self, cx: &task::Context<'_>) -> bool {
         if let Some(waker) = &self.runtime_waker {
             // Register, then look: whether the task is detached, and below, whether it is cancelled.

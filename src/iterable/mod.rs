@@ -229,7 +229,7 @@ impl<T> IteratorWrapper<T> {
         self
     }
 
-    /// The name of the separate thread, as debuggers show it. A pool's thread keeps the pool's.
+    /// The name of the separate thread, as debuggers show it. A thread of a pool keeps the name of its pool.
     ///
     /// # Panics
     /// If the name contains a zero byte, which no thread's name can, or if the iterator has been started.

@@ -124,7 +124,7 @@ const PAUSE: u32 = 16;
 
 /// The value of a counter: the count, in steps of [`ONE`], and the two flags.
 #[derive(Clone, Copy)]
-#[must_use]
+#[must_use = "the other end may have to be woken"]
 pub(crate) struct Seen(usize);
 
 impl Seen {

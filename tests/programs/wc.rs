@@ -213,7 +213,7 @@ fn the_numbers_are_those_of_a_simple_count() {
     assert_eq!(wc_on(tree.files.keys()).clean_results(), tree.expected());
 }
 
-/// The system's `wc` may define words in binary data in another way. In that case only text is compared.
+/// The system's `wc` may define words in binary data in another way. In that case only ASCII text is compared.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_numbers_are_those_of_the_systems_wc() {
@@ -237,7 +237,8 @@ fn the_numbers_are_those_of_the_systems_wc() {
 #[test]
 fn the_order_is_that_of_the_names_for_any_number_of_threads() {
     let mut tree = Tree::new();
-    // More files than may be in flight. The first of each ten is much larger than the others, and finishes last.
+    // More files than may be in flight. One in ten is much larger than the others: with several threads it often
+    // finishes after later files.
     for number in 0..600_usize {
         let size = if number % 10 == 0 { 50_000 } else { number };
         tree.file(format!("{:03}/{number}", number % 7), "word ".repeat(size));
