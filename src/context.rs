@@ -16,8 +16,8 @@
 //! 4. Dropping a context does not panic: a panic in a value's `Drop` is caught. The last copy may be dropped anywhere,
 //!    and the panic would end unrelated code there.
 //!
-//! Each job (`Shared::job` in `pool/mod.rs`, `separate.rs`), stream (`pool/stream.rs`), task and call (`event_loop/`)
-//! and branch (`gather.rs`) has a copy of the context in which it was made.
+//! Each job (`Shared::job` in `pool/mod.rs`, `separate.rs`), stream (`pool/stream.rs`), task (`event_loop/`; also those
+//! of `call_soon` and `call_later`) and branch (`gather.rs`) has a copy of the context in which it was made.
 #![forbid(unsafe_code)]
 
 use std::any::{Any, type_name};

@@ -5,8 +5,8 @@
 //! in a user's build this file is a list of re-exports and a few thin wrappers:
 //!
 //! * [`UnsafeCell`] gives access through closures, which is how loom notices two accesses at once;
-//! * [`Mutex`] does not poison: no user code ever runs under it, so a panic cannot leave a half-done change behind. Its
-//!   `wait` waits on a [`Condvar`], with a deadline;
+//! * [`Mutex`] does not poison: no user code ever runs under it, so a panic cannot leave a half-done change behind;
+//! * [`Condvar`] is for one waiting thread, and its `wait` takes a deadline;
 //! * [`ThreadHandle`] and [`sleep`] are `std::thread::park` and `unpark`. Under loom, which has no `park_timeout`, they
 //!   are a token under a lock;
 //! * [`slots`] makes a buffer without touching its memory.

@@ -495,7 +495,7 @@ fn cancel_as_it_fires() {
 /// Forbids: a thread adds a timer while the loop falls asleep, and the loop sleeps on; or the timer wakes its task
 /// before the loop has added the task, and the task is never polled.
 #[test]
-fn earlier_timer_from_a_thread() {
+fn timer_from_a_thread() {
     model(|| {
         block_on(async {
             let (handle, this) = (LoopHandle::current(), ThreadHandle::current());

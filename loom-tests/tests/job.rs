@@ -425,8 +425,8 @@ fn watch_stop() {
     });
 }
 
-/// Forbids: two jobs wait for their cancellation, and cancelling one of them wakes the other, or removes the other's
-/// waker.
+/// Forbids: two jobs wait for their cancellation, and cancelling one of them removes the other's waker without waking
+/// it.
 #[test]
 fn watch_beside_another() {
     model_with(2, || {
@@ -441,7 +441,7 @@ fn watch_beside_another() {
     });
 }
 
-/// Forbids: a queue drops the stale entry of a job that is being cancelled. This wakes the handle's waker, or makes
+/// Forbids: a queue drops the stale entry of a job that is being cancelled, and this wakes the handle's waker, or makes
 /// `is_finished` true, before the closure has been dropped.
 #[test]
 fn stale_entry_is_dropped_during_the_cancel() {

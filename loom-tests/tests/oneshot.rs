@@ -1,7 +1,7 @@
 //! Models of `src/primitives/oneshot.rs`: every way to end one side, combined with every way to end the other.
 //!
-//! Every model also forbids a value dropped twice or never, memory freed twice or never (`common::model` counts the
-//! allocations), and an access to memory that the other side has freed.
+//! Every model also forbids an access to memory that the other side has freed. A model with a `Counted` value forbids
+//! that the value is dropped, or its memory is freed, twice or never: `common::model` counts the allocations.
 
 mod common;
 

@@ -44,7 +44,7 @@ impl Event {
 }
 
 /// Waits for the event of a thread that the first poll starts. With `look` `Relaxed`, each later poll must see the
-/// event; so nothing else may wake this thread.
+/// event; so nothing else may cause a further poll.
 fn wait_for_thread(deadline: Option<Instant>, look: Ordering) -> (Option<()>, thread::JoinHandle<()>) {
     let event = Event::new();
     let mut other = None;

@@ -67,8 +67,8 @@ fn two_submitters() {
     });
 }
 
-/// Forbids: two jobs are left to one idle worker, although the pool may have two threads. The first job waits for the
-/// second.
+/// Forbids: two jobs are submitted while a worker is idle or searching, and one of them does not run. The first job
+/// waits for the second in a blocking call.
 #[test]
 fn two_jobs_two_threads() {
     model(|| {
@@ -214,8 +214,8 @@ fn submit_shutdown() {
     });
 }
 
-/// Forbids: a batch from `spawn_many` that is submitted as the pool shuts down is left in the queue, or runs
-/// afterwards.
+/// Forbids: a batch from `spawn_many` that is submitted as the pool shuts down is left in the queue; or a batch that is
+/// submitted after the shutdown runs.
 #[test]
 fn submit_many_shutdown() {
     model(|| {
@@ -399,7 +399,8 @@ fn shutdown_timeout_waits() {
     });
 }
 
-/// Forbids: of two threads that drain a pool, the one that does not join its threads returns before they have ended.
+/// Forbids: two threads drain a pool, one of them joins the pool's thread, and the other returns before that thread has
+/// ended.
 #[test]
 fn two_drains_join() {
     model(|| {

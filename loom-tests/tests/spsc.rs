@@ -1,7 +1,8 @@
 //! Models of `src/primitives/spsc.rs`: operations of the two ends at the same time, in channels for one item and for
 //! two.
 //!
-//! Every model also forbids an item that is dropped twice or never, and a slot that both ends access at once.
+//! Every model also forbids that both ends access a slot at once. A model with `Counted` items forbids that an item is
+//! dropped twice or never.
 
 mod common;
 

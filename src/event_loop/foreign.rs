@@ -68,7 +68,7 @@ impl ExternalTask {
             }
         }
         self.runtime.polling.lock().push(thread::current().id());
-        // Also if a waker of the runtime panics.
+        // A guard: the id is also removed if a waker of the runtime panics.
         let _polling = Polling(&self.runtime);
         f(&mut self.entry)
     }

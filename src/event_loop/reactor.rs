@@ -16,7 +16,7 @@
 //! ```
 //!
 //! # Who may touch what
-//! 1. The loop's thread alone waits. Every other method is for any thread.
+//! 1. The loop's thread alone waits and closes. Every other method is for any thread.
 //! 2. Timers are behind a lock of their own, since a sleep may be dropped on another thread. Their wakers are woken and
 //!    dropped outside the lock.
 //! 3. The loop's thread may add timers, since it computes the next deadline before each sleep. Another thread that adds
@@ -29,7 +29,7 @@
 //! # What can go wrong
 //! * A message comes, or the main future is woken, between the last look and the sleep: `wake_as_it_falls_asleep`,
 //!   `main_and_task`.
-//! * Another thread adds a timer while the loop falls asleep: `earlier_timer_from_a_thread`.
+//! * Another thread adds a timer while the loop falls asleep: `timer_from_a_thread`.
 #![forbid(unsafe_code)]
 
 use std::panic::RefUnwindSafe;

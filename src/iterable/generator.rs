@@ -7,14 +7,15 @@
 //!
 //! # How
 //! The body is one turn of a [`Source`]: so a pool runs it as a stream, and a separate thread as any other source. A
-//! stream checks between its turns whether its pool was closed. Here `put` does that, after each `max_size` items and
-//! when it would wait. While `put` waits, it watches the pool's `Stop`, which wakes all watches when the pool closes. A
-//! `put` that finds the pool closed closes the channel, so all later calls fail too.
+//! stream checks between its turns whether its pool was closed. Here `put` does that: for a shutdown in each call, for
+//! another way of closing after each `max_size` items and when it would wait. While `put` waits, it watches the pool's
+//! `Stop`, which wakes all watches when the pool closes. A `put` that finds the pool closed closes the channel, so all
+//! later calls fail too.
 //!
 //! # What can go wrong
 //! * Producer and consumer wait for each other, with a buffer of one item: `generator_lockstep`.
 //! * The same in a separate thread: `separate_generator_lockstep`.
-//! * A `put` overtakes a consumer that takes items meanwhile: `put_take`.
+//! * The consumer takes items while `put` adds others, and an item is lost or out of order: `put_take`.
 //! * The consumer closes, or is dropped, while `put` waits for room: `put_close`, `put_drop`.
 //! * The body panics while its consumer waits: `generator_panic`.
 //! * The pool is shut down, or drained, while `put` waits for room: `put_shutdown`, `put_drain`.

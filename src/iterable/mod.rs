@@ -32,7 +32,8 @@ use crate::threaded::Place;
 
 /// Makes a blocking iterator readable by async code: it runs in a thread, some items ahead of its consumer.
 ///
-/// `make` is called in the thread, and the iterator runs there too. Nothing runs before the first item is asked for.
+/// `make` is called on a thread of a pool. The iterator runs in that pool too, maybe on several threads in turn. Nothing
+/// runs before the first item is asked for.
 ///
 /// ```
 /// use offthread::{block_on, threaded_iterable};
@@ -86,7 +87,7 @@ where
 const MAX_SIZE: usize = 1024;
 
 /// A blocking iterator that runs in a thread, and whose items async code reads. A [generator](threaded_generator()) is
-/// one, too: all that is said here of the iterator holds for the generator's body.
+/// one, too: what is said here of the iterator holds for the generator's body, unless a generator is named.
 ///
 /// ```
 /// use offthread::{IteratorWrapper, ThreadPool, block_on};
@@ -112,8 +113,8 @@ const MAX_SIZE: usize = 1024;
 /// With [`separate`](Self::separate), on a thread of its own, which blocks while the buffer is full. Either way the
 /// iterator has a copy of the context of the first call that asked for an item.
 ///
-/// A generator cannot be paused: also in a pool it blocks its thread while the buffer is full, and a spare thread runs
-/// other jobs meanwhile.
+/// A generator cannot be paused, and does not give way to other jobs while there is room. Also in a pool it blocks its
+/// thread while the buffer is full, and a spare thread runs other jobs meanwhile.
 ///
 /// # Its end
 /// If `make`, the iterator or its `Drop` panics, the items made before are delivered first. Then the call that asks for
@@ -358,7 +359,7 @@ impl<T> IteratorWrapper<T> {
     /// [`sync_await`](crate::sync_await()) in it ends; but an item that is being made cannot be interrupted. An
     /// iterator that has not started never runs. A paused iterator is dropped on a thread of its pool, ahead of the
     /// jobs that wait. If the pool is closed, or no thread can be started, this call drops the iterator. Closing
-    /// again does nothing.
+    /// again only waits until the iterator has been dropped.
     ///
     /// ```
     /// # offthread::block_on(async {

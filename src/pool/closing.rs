@@ -13,7 +13,8 @@
 //! Entries are refused one after the other. Each is taken out of the queue under the lock and dropped outside of the
 //! lock, since a closure's `Drop` is user code. Such a `Drop` may itself wait for the pool. This inner wait first
 //! refuses the entries that are left. It does not wait for entries that are being refused, since one of these is the
-//! entry whose `Drop` is running. Nor does a job that waits for the pool, since that `Drop` waits for the job.
+//! entry whose `Drop` is running. A job that waits for the pool does not wait for such a `Drop` either, since the
+//! `Drop` waits for the job.
 //!
 //! An ended thread keeps its stack until it is joined or detached. A thread that ends while the pool is open is
 //! detached. While the pool is closed, each thread that ends joins the one that ended before it.
@@ -140,8 +141,9 @@ impl Shared {
         }
     }
 
-    /// Refuses entries, or ends streams, outside of the lock. Threads that wait for the pool wait for this work
-    /// too. What is refused is gone when the thread's outermost call returns, even in the `Drop` of another closure.
+    /// Refuses entries, or ends streams, outside of the lock. Threads that wait for the pool wait for this work too.
+    /// When the thread's outermost call returns, the refused entries and the ended streams are gone, even if it was
+    /// called in the `Drop` of another closure.
     fn while_refusing(&self, mut state: MutexGuard<'_, State>, work: impl FnOnce()) {
         let id = thread::current().id();
         // A chain of drops, each of which closes the pool, must not recurse.

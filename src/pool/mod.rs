@@ -27,7 +27,8 @@
 //! * A job is submitted as the only worker goes idle, or as its idle time ends: `submit_idle`, `submit_timeout`.
 //! * Two submitters see the same idle worker, or the same room for a thread: `two_submitters`, `two_jobs_two_threads`.
 //! * A woken worker wakes no other, and takes a job that waits for the next job: `woken_worker_wakes_the_next`.
-//! * User code waits for a job while its worker counts as searching: `waker_that_waits`, `start_hook_that_waits`.
+//! * User code waits for a job while its worker counts as searching, or as starting: `waker_that_waits`,
+//!   `start_hook_that_waits`.
 //! * The same for a result that nobody wants: `result_whose_drop_waits_for_the_next_job`.
 //! * The same for user code that blocks outside of this crate: `waker_that_spins`.
 //! * An idle worker wakes up spuriously: `spurious_wake_up`.
@@ -280,8 +281,8 @@ impl ThreadPool {
     ///
     /// # Blocking
     /// Until all jobs and all threads have ended, including the destructors of the threads' thread-locals. A thread
-    /// that was already ending when the pool was closed is not waited for. On one of the pool's own threads, this waits
-    /// neither for the threads to end, nor for the calling job, nor for other jobs that wait for the pool.
+    /// whose stop hook had returned before the pool was closed is not waited for. On one of the pool's own threads,
+    /// this waits neither for the threads to end, nor for the calling job, nor for other jobs that wait for the pool.
     ///
     /// On an event loop's thread this stops the loop, and never returns if a job needs the loop: call it in
     /// [`threaded_separate`](crate::threaded_separate()) there.
@@ -353,8 +354,8 @@ impl ThreadPool {
         let started = ready.started + ready.turns_started + state.counters.ran_inline;
         // It fits: each running job has an allocation.
         let running = usize::try_from(started - shared.ended.all()).unwrap_or(usize::MAX);
-        // From inside, exempt jobs do not count. A worker may also be exempt in a hook or a waker: so if another worker
-        // has a job, at least one job runs.
+        // From inside, exempt jobs do not count. But a worker that is exempt in a hook or a waker has no job, and is
+        // subtracted too. So while another worker has a job, at least one running job is reported.
         let others = count(Stage::Active) + count(Stage::Blocked);
         match running.saturating_sub(count(Stage::Exempt)).max(others.min(1)) {
             0 => Ok(()),

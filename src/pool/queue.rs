@@ -8,8 +8,9 @@
 //! The turn in which a closed stream ends has priority, since the stream's consumer may wait for the end. Such a turn
 //! is claimed, and goes into a third queue. A worker that holds both locks takes from this queue first.
 //!
-//! A job that is cancelled, or runs inline, stays in its queue as a *stale* entry, which owns no user data. When more
-//! than half of the entries are stale, the stale ones are purged: so each stale entry costs a constant time.
+//! A job that is cancelled, or runs inline, stays in its queue as a *stale* entry; so does the earlier turn of a stream
+//! that is closed. Dropping a stale entry runs no user code. When more than half of the entries are stale, the stale
+//! ones are purged: so each stale entry costs a constant time.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;

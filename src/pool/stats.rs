@@ -84,7 +84,8 @@ pub struct PoolStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownTimeout {
-    /// How many jobs and iterables. On a thread of the pool, jobs that wait for the pool do not count.
+    /// How many jobs and iterables. If the call was made on a thread of the pool, jobs that wait for the pool do not
+    /// count.
     pub running: usize,
 }
 

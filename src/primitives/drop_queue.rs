@@ -25,8 +25,8 @@ use std::thread::Result as Caught;
 use crate::primitives::join_error::discard;
 use crate::sync::thread_local;
 
-/// The values that wait until the running drop has ended. `None`: no `drop_flat` is running, or only
-/// outside of the [`Apart`].
+/// The values that wait until the running drop has ended. `None`: no `drop_flat` is running on this thread, or each one
+/// that is running began before the current [`Apart`].
 type Queue = Option<Vec<Box<dyn Any>>>;
 
 thread_local! {

@@ -11,7 +11,7 @@
 //!
 //! # State machine
 //! ```text
-//!            claim: by a worker, or by a handle that waits
+//!         claim: by a worker, by a handle that waits, or to refuse it
 //! QUEUED -----------------------------------------------------> CLAIMED
 //!    |                                                             | cancel
 //!    | cancel, or drop of the handle: drops the closure,           v
@@ -19,9 +19,9 @@
 //!      and sends `Cancelled`
 //! ```
 //! The first to set `CLAIMED` gets the job's [`Claim`]. The claim is the right to take the closure, and to send the
-//! result through the job's oneshot. Any thread may have the claim: a worker, a thread that waits for the job, or a
-//! thread that cancels it. The entry of a claimed job that is still in its queue is *stale*: dropping the entry runs no
-//! user code.
+//! result through the job's oneshot. Any thread may have the claim: a worker, a thread that waits for the job, a thread
+//! that cancels it, or a thread that refuses it, since the pool is closed or the entry is dropped. The entry of a
+//! claimed job that is still in its queue is *stale*: dropping the entry runs no user code.
 //!
 //! A queue also holds turns of streams. A stream keeps track of its claims itself: see [`Turns`].
 //!
@@ -36,8 +36,9 @@
 //! |---|---|---|---|---|
 //! | J1 | `cancel` | `is_cancelled` | what the canceller did before it cancelled | `cancel_publishes` |
 //!
-//! A claim needs no ordering: it only has to go to one thread. The closure reaches a worker through the queue's lock,
-//! and another thread together with the handle. The result comes back by the edges of `oneshot`.
+//! A claim needs no ordering: it only has to go to one thread. A worker gets the closure through the queue's lock. A
+//! thread that cancels the job, or runs it inline, gets the closure together with the handle. The result comes back by
+//! the edges of `oneshot`.
 //!
 //! # What can go wrong
 //! * A job is cancelled as it starts: its closure runs or is dropped, never both or neither: `cancel_start`.
@@ -422,12 +423,14 @@ pub struct Job<R>(Outcome<R>);
 pub struct Outcome<R>(Receiving<Result<R, JoinError>, Arc<dyn Joinable<R>>>);
 
 impl<R> Job<R> {
-    /// Cancels the job. True: the job had not started, it never will, and its closure has been dropped. (If this is
-    /// called in the `Drop` of a job, a task or a context's value, the closure is dropped right after that one.)
+    /// Cancels the job. True: the job had not started, it never will, and its closure has been dropped. (Inside the
+    /// `Drop` of a job's closure or result, of a task, or of a context's value, the closure is dropped only after that
+    /// `Drop` has ended.)
     ///
-    /// False: the job has started, or it was finished or cancelled before. A job that has started cannot be
-    /// interrupted, but [`is_cancelled`](crate::is_cancelled) turns true in it. The handle still yields what the
-    /// closure returns.
+    /// False: the job has started, or it was finished or cancelled before. In a job that has started,
+    /// [`is_cancelled`](crate::is_cancelled) turns true, and a [`sync_await`](crate::sync_await()) unwinds the closure:
+    /// the handle then yields [`JoinError::Cancelled`]. Nothing else interrupts a job that has started: the handle
+    /// yields what the closure returns.
     ///
     /// ```
     /// use offthread::{JoinError, ThreadPool};

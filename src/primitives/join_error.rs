@@ -1,7 +1,7 @@
 //! Why a job or a task has no result.
 //!
 //! **Promise.** A [`JoinError`] is `Send` and `Sync`, so `?` works with any error box. The payload of a panic is not
-//! lost: [`Panic`] gives it back. If a cancelled job unwinds, the error is `Cancelled`, not a panic.
+//! lost: [`Panic`] gives it back. If [`unwind_cancelled`] unwinds a job, the error is `Cancelled`, not a panic.
 //!
 //! There is no state and no synchronisation in this file, and no model.
 

@@ -8,8 +8,8 @@
 //! # });
 //! ```
 //!
-//! The channel is a single allocation, without a reference count. Either end may block or await, and may be moved
-//! between threads at any time.
+//! The channel is a single allocation, without a reference count. Either end may be used in blocking or in async
+//! code, and may be moved between threads at any time.
 //!
 //! | | the receiver awaits | the receiver has closed, or was dropped |
 //! |---|---|---|
@@ -500,7 +500,7 @@ pub struct Sender<T>(Sending<T, ChannelPtr<T>>);
 /// let (_sender, receiver) = offthread::oneshot::channel::<i32>();
 /// let _ = receiver.clone();
 /// ```
-#[must_use = "dropping the receiver closes the channel, and the value with it"]
+#[must_use = "dropping the receiver closes the channel, and drops the value"]
 pub struct Receiver<T>(Receiving<T, ChannelPtr<T>>);
 
 impl<T> Sender<T> {
@@ -618,7 +618,7 @@ pub enum TryRecvError {
 }
 
 const NO_VALUE: &str =
-    "no value will come: the sender was dropped without sending one, or the receiver was closed before";
+    "no value will come: the sender was dropped, the receiver was closed, or the value has been received already";
 
 impl_error!(Closed: Self => "{NO_VALUE}");
 impl_error!(TryRecvError:

@@ -56,7 +56,7 @@
 //      advance  owner   count + n           learns: does the peer wait? is the channel closed?
 //      close    either  sets CLOSED         learns the same, and the count
 //      watch    peer    sets WAITING        learns whether the counter has changed, or is closed
-//      wake     owner   clears WAITING, then takes the waker from the slot and wakes it
+//      wake     owner   clears WAITING, then takes the waker from the slot and wakes it (also the peer, as it closes)
 //
 // `advance`, `close`, and the changes of WAITING are each one atomic read-modify-write of the word. So both sides agree
 // on the order of these steps.
@@ -87,11 +87,11 @@
 // * The receiver closes while the sender sends: received or given back, never both or neither: `send_close`.
 // * The receiver closes while the sender waits for room (aiomisc 227): `close_wakes_sender`.
 // * The receiver is dropped with items in the ring, while the sender sends (RUSTSEC-2025-0024): `send_drop`.
-// * An item's `Drop` panics: the counter has moved on before: `tests::item_that_panics_in_drop`.
-// * A waker panics, or uses the end that wakes it: an end updates its own fields before: `tests::waker_that_panics`.
+// * An item's `Drop` panics: the counter has moved on before: `tests::items_are_dropped_once_even_if_one_panics`.
+// * A waker panics: an end updates its own fields before it wakes: `tests::panicking_waker_leaves_both_ends_valid`.
 // * A cancelled `recv` or `send` (kanal 24): nothing has been sent or taken yet: `cancelled_recv`, `cancelled_send`.
 // * A cancelled `recv` or `send` leaves its waker; `Attempt` withdraws it: `cancelled_attempts_leave_no_waker`.
-// * The counters wrap: `tests::counters_wrap`.
+// * The counters wrap: `tests::channel_works_when_counters_wrap`.
 //
 // The copy of the other side's counter is from FastForward (Giacomoni et al., 2008) and MCRingBuffer (Lee et al.,
 // 2009).
@@ -173,7 +173,7 @@ impl Counter {
         Seen(self.word.fetch_or(CLOSED, AcqRel))
     }
 
-    /// Wakes the peer if it waited. This runs user code, which may use this end, or panic.
+    /// Wakes the peer if it waited. This runs user code, which may panic.
     fn notify(&self, before: Seen) {
         if before.is_waiting() {
             self.wake();
@@ -893,7 +893,7 @@ mod tests {
 
     /// The ends of a channel whose counters are about to wrap must not notice.
     #[test]
-    fn counters_wrap() {
+    fn channel_works_when_counters_wrap() {
         for max_size in [1, 2, 3, 7] {
             for before in 0..2 * max_size {
                 let (mut sender, mut receiver) = channel_at(max_size, (usize::MAX / ONE).wrapping_sub(before));
@@ -944,7 +944,7 @@ mod tests {
 
     /// An item whose `Drop` panics is dropped once, and those behind it are dropped all the same.
     #[test]
-    fn item_that_panics_in_drop() {
+    fn items_are_dropped_once_even_if_one_panics() {
         struct Item(Rc<Cell<usize>>, bool);
         impl Drop for Item {
             fn drop(&mut self) {
@@ -964,7 +964,7 @@ mod tests {
 
     /// A waker that panics as it is woken leaves both ends as they must be after the send, the receive, or the close.
     #[test]
-    fn waker_that_panics() {
+    fn panicking_waker_leaves_both_ends_valid() {
         struct Panics;
         impl Wake for Panics {
             fn wake(self: std::sync::Arc<Self>) {

@@ -36,7 +36,7 @@ enum Op {
     SetInWith(usize, u32),
     /// Adds a copy of the current context to the list of contexts.
     Copy,
-    /// `Forget` and `Run` refer to a context of the list, if there is one.
+    /// `Forget`, `Run` and `Wrap` refer to a context of the list, if there is one.
     Forget(usize),
     Run {
         context: usize,

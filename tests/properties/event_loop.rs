@@ -59,7 +59,8 @@ enum Way {
 #[derive(Clone, Debug)]
 enum Step {
     Spawn(Vec<Act>, End, Way),
-    /// These steps refer to a task of the list, if there is one. `true` means on another thread.
+    /// `Cancel` to `Outcome` refer to a task whose handle the program has; `Wake` to any task. `true`: on another
+    /// thread.
     Cancel(usize, bool),
     Drop(usize, bool),
     Detach(usize),
@@ -68,7 +69,9 @@ enum Step {
     Wake(usize, bool),
     Yield,
     Sleep(u64),
+    /// `true`: on another thread.
     CallSoon(bool),
+    /// `true`: cancelled at once.
     CallLater(u64, bool),
 }
 
@@ -381,7 +384,7 @@ type Fired = Arc<Mutex<Vec<(usize, Instant)>>>;
 proptest! {
     #![proptest_config(config(24))]
 
-    /// No callback runs early, out of the order of the deadlines, twice, after its cancellation, or not at all.
+    /// No callback runs early, out of the order of the deadlines, twice, or after its cancellation; and none is lost.
     #[test]
     fn calls_behave_like_a_sorted_list(
         timers in vec((0..4000_u64, prop_oneof![
@@ -647,7 +650,7 @@ async fn ended<T>(future: impl Future<Output = T>) {
 proptest! {
     #![proptest_config(config(64))]
 
-    /// No program sees a change that another program makes after one has started the other.
+    /// Once a program has started another one, neither of the two sees the changes that the other makes.
     #[test]
     fn contexts_behave_like_maps(ops in vec(op(), 1..12), again in vec(op(), 0..6)) {
         let _watchdog = watchdog();

@@ -193,7 +193,7 @@ impl Expected {
         Self { unordered, record: record.clone(), results, no_items, closed: false, cancelled: 0, is_over: false }
     }
 
-    /// Compares an answer. Returns whether it was a result, a panic or the end.
+    /// Compares an answer. Returns false if the answer is `Pending`.
     fn check(&mut self, answer: Result<Poll<Option<Item>>, Box<dyn Any + Send>>) -> Result<bool, TestCaseError> {
         match answer {
             Ok(Poll::Pending) => {

@@ -19,7 +19,7 @@ enum Work {
     Panic,
     /// Submits another job to its pool and waits for that job, so many levels deep.
     Nested(u8),
-    /// The same, and the innermost job panics.
+    /// The same, and each of these jobs panics, the innermost first.
     NestedPanic(u8),
     /// Submits another job, and drops its handle.
     Abandon,
@@ -319,7 +319,7 @@ impl Program {
         assert_eq!(self.world.pool.is_closed(), self.closed);
     }
 
-    /// Closes the pool. Threads that are held are released only after the queue is empty.
+    /// Closes the pool. In a shutdown, threads that are held are released only after the queue is empty.
     fn close(&mut self, drain: bool) {
         let pool = self.world.pool.clone();
         thread::scope(|scope| {

@@ -2,9 +2,9 @@
 //!
 //! Weakened orderings are not listed here: `scan.rs` finds every one of them in the source.
 //!
-//! To add a logic fault, copy the source text to break into `find`. It may span lines, and must occur exactly once in
-//! the file. Write a plausible mistake into `replace`; it must compile, but may cause warnings. In `model`, name the
-//! model that should fail. The run stops if a `find` does not occur exactly once, or if a `model` does not exist.
+//! To add a logic fault, copy the source text that the fault changes to `find`. It may span lines, and must occur exactly
+//! once in the file. Write a plausible mistake into `replace`; it must compile, but may cause warnings. In `model`, name
+//! the model that should fail. The run stops if a `find` does not occur exactly once, or if a `model` does not exist.
 //!
 //! ```text
 //! Logic {
@@ -266,7 +266,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/iterable/generator.rs",
-        name: "put overtakes the consumer",
+        name: "put fails while the buffer is full, and does not wait",
         find: " || self.sender.room().is_pending() {",
         replace: " {",
         model: "put_take",
@@ -742,7 +742,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/mod.rs",
-        name: "a submitter that relied on a searching worker does not check again",
+        name: "a submitter that has yielded to finishing workers wakes or starts no other worker",
         find: "            next = this.state.lock().decide(may_yield);",
         replace: "            next = if may_yield { this.state.lock().decide(true) } else { Next::Leave };",
         model: "waker_that_spins",
@@ -966,7 +966,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a worker that has returned still counts as blocked",
+        name: "a worker that has woken up from a blocking call still counts as blocked",
         find: "            state.workers.recount(&worker.stage, if stage == Stage::Held { Stage::Starting } else { Stage::Active });\n            state.pause_surplus(&mut ready);\n",
         replace: "            let _ = (&mut state, stage);\n            state.pause_surplus(&mut ready);\n",
         model: "surplus_thread_takes_no_job",
@@ -1022,7 +1022,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a worker that is starting is not counted as blocked",
+        name: "a worker that sleeps in its start hook does not count as held",
         find: "            worker.leave_queue(Stage::Held);\n",
         replace: "",
         model: "start_hook_that_waits",
@@ -1305,7 +1305,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "a task that is woken before the loop has added it is not queued",
         find: "        is_queued.then_some(place)\n",
         replace: "        None\n",
-        model: "earlier_timer_from_a_thread",
+        model: "timer_from_a_thread",
     },
     Logic {
         file: "src/event_loop/tasks.rs",
@@ -1379,7 +1379,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/state.rs",
-        name: "a task of another runtime checks for a cancel and for `detach` before it registers its waker",
+        name: "a task of another runtime checks for a cancel before it registers its waker, and never for `detach`",
         find: "            // Register, then look: whether the task is detached, and below, whether it is cancelled.\n            waker.register(cx.waker());\n            // ORDERING: Relaxed: `detach` sets the bit, then takes the waker; the slot's edges order the two sides.\n            if self.bits.load(Relaxed) & DETACHED != 0 {\n                self.forget_waker();\n            }\n        }\n",
         replace: "            if self.bits.load(Acquire) & CANCELLED != 0 {\n                return false;\n            }\n            self.bits.fetch_and(!QUEUED, Relaxed);\n            waker.register(cx.waker());\n            return true;\n        }\n",
         model: "foreign_cancel",

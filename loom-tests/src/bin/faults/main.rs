@@ -6,7 +6,7 @@
 //!
 //! ```sh
 //! cargo run --release -p offthread-loom-tests --bin faults
-//! cargo run --release -p offthread-loom-tests --bin faults -- oneshot.rs   # only the faults with this in their name
+//! cargo run --release -p offthread-loom-tests --bin faults -- oneshot.rs   # those with this in file, line or name
 //! cargo run --release -p offthread-loom-tests --bin faults -- --list       # what would be planted
 //! ```
 
@@ -120,8 +120,10 @@ fn plant_all(options: &Options) -> Result<bool, String> {
     let jobs = options.jobs.min(faults.len());
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let worker = |number| Worker::new(root, &target, number, cores.div_ceil(jobs), options.limit);
-    let workers: Vec<_> =
-        (0..jobs).map(worker).collect::<io::Result<_>>().map_err(|error| format!("no copy: {error}"))?;
+    let workers: Vec<_> = (0..jobs)
+        .map(worker)
+        .collect::<io::Result<_>>()
+        .map_err(|error| format!("cannot copy the workspace: {error}"))?;
 
     eprintln!("building the models, LOOM_MAX_PREEMPTIONS={}", run::preemptions());
     thread::scope(|scope| {
@@ -269,7 +271,7 @@ fn report(mut results: Vec<(&Fault, Outcome, Duration)>) -> bool {
         println!("\nallowed to survive: {fault}\n    {}", fault.allowed.unwrap_or_default());
         if !matches!(outcome, Outcome::Survived | Outcome::TimedOut(_)) {
             well = false;
-            println!("    ERROR: {outcome}: the entry in list.rs has to go");
+            println!("    ERROR: {outcome}, but list.rs says that the fault survives");
         }
     }
     let mut caught = 0;

@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
     Caught { binary: String, model: String },
     /// All models passed.
     Survived,
-    /// No model failed, and this one did not end.
+    /// This model did not end, and no model of its binary failed. The models of later binaries were not run.
     TimedOut(String),
     /// The models could not be run: the fault does not compile, for example.
     Broken(String),
@@ -73,7 +73,8 @@ pub(crate) struct Worker {
     output: PathBuf,
     /// How many threads the compiler may use.
     threads: usize,
-    /// How long all models of one binary may take together.
+    /// How long all models of one binary may take together for one fault. Without a fault: how long each model may
+    /// take.
     limit: Duration,
 }
 

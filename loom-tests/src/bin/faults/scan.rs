@@ -333,7 +333,7 @@ fn l() { a.load(Acquire); }";
     }
 
     #[test]
-    fn each_operation_is_weakened_as_far_as_is_legal() {
+    fn each_ordering_is_weakened_by_one_step() {
         let source = "fn f() {
             a.load(Ordering::SeqCst); a.store(g(1, 2), SeqCst); a.swap(1, SeqCst);
             a.compare_exchange(0, h(1, 2), AcqRel, Acquire);
