@@ -166,7 +166,7 @@ impl<T> From<Result<(), SendTimeoutError<T>>> for Sent<T> {
 
 type SendBy<T> = (&'static str, fn(&mut Sender<T>, T) -> Sent<T>);
 
-/// Every way to send that does not wait for ever.
+/// The ways to send that do not wait for ever. (`tests/jobs/waits.rs` tests `send_timeout`.)
 fn sends_that_give_up<T: 'static>() -> [SendBy<T>; 4] {
     [
         ("try_send", |sender, item| sender.try_send(item).into()),
@@ -179,7 +179,7 @@ fn sends_that_give_up<T: 'static>() -> [SendBy<T>; 4] {
     ]
 }
 
-/// Every way to send, for tests in which no send has to wait.
+/// The ways to send, except `send_timeout`, for tests in which no send has to wait.
 fn all_sends<T: 'static>() -> Vec<SendBy<T>> {
     let waiting: [SendBy<T>; 4] = [
         ("send_blocking", |sender, item| sender.send_blocking(item).into()),
@@ -244,7 +244,7 @@ fn the_one<T>(number: usize, mut items: Vec<T>) -> Received<T> {
     items.pop().into()
 }
 
-/// Every way to receive that does not wait for ever.
+/// The ways to receive that do not wait for ever. (`tests/jobs/waits.rs` tests `recv_blocking_timeout`.)
 fn receives_that_give_up<T: 'static>() -> [ReceiveBy<T>; 6] {
     [
         ("try_recv", |receiver| receiver.try_recv().into()),
@@ -262,7 +262,7 @@ fn receives_that_give_up<T: 'static>() -> [ReceiveBy<T>; 6] {
     ]
 }
 
-/// Every way to receive, for tests in which no receive has to wait.
+/// The ways to receive, except `recv_blocking_timeout`, for tests in which no receive has to wait.
 fn all_receives<T: 'static>() -> Vec<ReceiveBy<T>> {
     let waiting: [ReceiveBy<T>; 6] = [
         ("recv_blocking", |receiver| receiver.recv_blocking().into()),
@@ -611,8 +611,8 @@ fn a_channel_of_size_zero_panics() {
 }
 
 /// A `max_size` that cannot be allocated, or that the counters cannot represent, panics with a message that contains
-/// the size, and never aborts. The smaller sizes of this test can be counted, but need more bytes than there are
-/// addresses.
+/// the size, and never aborts. The smaller sizes of this test can be counted, but need more bytes than a 64-bit
+/// processor can address.
 #[test]
 fn a_size_that_cannot_be_allocated_panics_with_its_size() {
     fn check<T: 'static>(size: usize) {
@@ -831,7 +831,7 @@ fn an_items_drop_may_send() {
     }
     impl Drop for Sends {
         fn drop(&mut self) {
-            // The sender is taken out, so that the `Drop` of the refused item finds none.
+            // The refused item has an empty `back` of its own, so its `Drop` sends nothing.
             let sender = self.back.lock().unwrap().take();
             if let Some(mut sender) = sender {
                 let item = Sends { back: Arc::default(), refused: Arc::clone(&self.refused) };
@@ -1102,7 +1102,7 @@ fn the_last_waker_is_woken() {
     assert_eq!([first.kept(), second.kept(), third.kept()], [0, 0, 0]);
 }
 
-/// The channel keeps one clone of a waker, however often the waker is registered, and by whatever way to receive.
+/// The channel keeps one clone of a waker, however often and in whatever way the waker is registered.
 #[test]
 fn the_same_waker_is_kept_once() {
     let witness = Witness::default();
@@ -1425,7 +1425,8 @@ fn the_drop_of_an_ends_waker_may_use_the_other_end() {
 
 // --- two threads ----------------------------------------------------------------------------------------------------
 
-/// No sender stays blocked, for every way to block in a send: the item is given back, whenever the close comes.
+/// No sender stays blocked in `send_blocking`, `send` or `send_blocking_timeout`: the item is given back, whenever the
+/// close comes.
 #[test]
 fn a_blocked_sender_is_released_by_the_close() {
     let _watchdog = watchdog();
@@ -1451,7 +1452,7 @@ fn a_blocked_sender_is_released_by_the_close() {
     }
 }
 
-/// For every way to block in a receive, the receiver sees the end, whenever the end comes.
+/// In `recv_blocking`, `recv`, `recv_timeout` and `iter`, the receiver sees the end, whenever the end comes.
 #[test]
 fn a_blocked_receiver_is_released_by_the_close() {
     let _watchdog = watchdog();

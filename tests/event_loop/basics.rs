@@ -816,7 +816,7 @@ fn waking_twice_polls_once() {
     });
 }
 
-/// This holds also if some queued tasks are dropped before their turn.
+/// Tasks are polled in the order of their wakes, even if some queued tasks are dropped before their turn.
 #[test]
 fn many_tasks_are_polled_in_the_order_of_their_wakes() {
     const TASKS: usize = 5000;
@@ -1571,7 +1571,8 @@ fn a_loops_own_pool_has_its_size() {
             })
             .collect();
         until("three run", || running.load(Ordering::SeqCst) == 3).await;
-        // A fourth thread was started before these threads, and would run a job.
+        // If the pool had started a fourth thread, that thread would be older than the threads started here, and would
+        // run a job by now.
         for _ in 0..5 {
             elsewhere(|| ()).await;
         }

@@ -82,7 +82,7 @@ fn a_variable_has_the_value_that_was_set_last() {
     assert!(VAR.with(|value| value.is_none()));
 }
 
-/// This holds also for variables of zero-sized values, in arrays, and in leaked memory.
+/// Variables are distinct, even if their values are zero-sized, or if they are in arrays or in leaked memory.
 #[test]
 fn variables_are_distinct() {
     static ONE: ContextVar<()> = ContextVar::new();
@@ -318,7 +318,7 @@ fn a_poll_that_panics_gives_the_pollers_context_back() {
     assert_eq!(VAR.get(), Some(1));
 }
 
-/// This holds however the future ends.
+/// A wrapped future is dropped in its context, however the future ends.
 #[test]
 fn a_wrapped_future_is_dropped_in_its_context() {
     static VAR: ContextVar<u8> = ContextVar::new();
@@ -385,7 +385,7 @@ fn a_wrapped_futures_drop_may_panic() {
     assert_eq!(VAR.get(), Some(1));
 }
 
-/// This holds even if the inner future would not panic.
+/// A poll after the end panics, even if the inner future would not panic.
 #[test]
 #[should_panic = "polled again after it had given its result"]
 fn a_wrapped_future_is_not_polled_after_its_end() {
@@ -534,7 +534,7 @@ fn a_drop_may_use_any_variable() {
     assert_eq!(taken(), [None], "the thread's context is gone");
 }
 
-/// This holds also during another panic, and if several values panic.
+/// A panic in the `Drop` of a context's value is discarded, also during another panic, and if several values panic.
 #[test]
 fn a_panic_in_the_drop_of_a_contexts_value_is_discarded() {
     static BOMBS: [ContextVar<OnDrop>; 2] = [const { ContextVar::new() }; 2];

@@ -495,7 +495,8 @@ fn a_spawner_may_run_drop_or_panic() {
     assert_eq!(crate::helpers::event_loop::panic_of(|| panics.call_soon(|| ())), "no room");
 }
 
-/// Forbids: a loop that is dropped in the `Drop` of another task leaves its tasks to that drop.
+/// Forbids: a loop that is dropped inside the `Drop` of another loop's task drops its own tasks only after that `Drop`
+/// has ended.
 #[test]
 fn a_loop_dropped_in_a_drop_drops_its_tasks_at_once() {
     struct Owner(Option<EventLoop>, std::sync::mpsc::Receiver<()>);

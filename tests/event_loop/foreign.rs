@@ -109,7 +109,7 @@ fn a_foreign_executor_is_no_loop() {
     thread.join().unwrap();
 }
 
-/// Handles, and contexts with their loop, of this crate work on a foreign executor.
+/// On a foreign executor, a handle of this crate's loop works, and so does a context that contains this loop.
 #[test]
 fn a_loop_of_this_crate_can_be_used_from_a_foreign_executor() {
     static ID: ContextVar<u32> = ContextVar::new();

@@ -39,7 +39,7 @@ fn visit(new: u32) -> Option<u32> {
     before
 }
 
-/// Starts code in every way there is. Each future returns the value that the code saw.
+/// Starts jobs, tasks, callbacks and wrapped futures in many ways. Each future returns the value that the code saw.
 fn start_everything() -> Vec<(&'static str, Seen)> {
     fn boxed(seen: impl Future<Output = Option<u32>> + 'static) -> Seen {
         Box::pin(seen)

@@ -358,7 +358,7 @@ fn timers_live_on_until_the_next_call() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
     let handle = event_loop.handle();
-    // No later poll of the loop: neither can fire in this call.
+    // The call ends with the first poll of the main future, so neither timer can fire in this call.
     let (timer, called, task) = event_loop.block_on(async {
         let (timer, called) = call_later(&handle, 2 * MILLI);
         (timer, called, spawn(sleep(2 * MILLI)))

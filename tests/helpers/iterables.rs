@@ -162,8 +162,8 @@ impl Watch {
         ends.first().cloned()
     }
 
-    /// Waits until all items have been dropped, and the iterator, or the closure that would make it. Asserts that each
-    /// was dropped once.
+    /// Waits until all items have been dropped, and also the iterator (or the closure that would make it). Asserts that
+    /// each item and the iterator were dropped once.
     #[track_caller]
     pub fn wait_for_the_end(&self) {
         until("everything is dropped", || Arc::strong_count(&self.0) == 1);

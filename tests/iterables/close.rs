@@ -471,7 +471,7 @@ fn the_consumer_may_be_dropped_at_any_moment() {
                 drop(stream);
             }
             until("the iterator is dropped", || watch.end().is_some() || watch.makes() == 0);
-            // If the iterator has ended, its last `next` made no item.
+            // `take` does not call `next` for the end, so each counted call has made an item.
             watch.wait_for_the_end();
         }
     }
@@ -794,8 +794,8 @@ fn a_scope_that_was_never_polled_runs_nothing() {
     }
 }
 
-/// Forbids that a close waits for a thread whose start hook waits: before the close, or in a thread that is started for
-/// it.
+/// Forbids that a close waits for a thread that waits in its start hook: a thread that was started before the close, or
+/// one that is started for the close.
 #[test]
 fn a_close_does_not_wait_for_start_hooks_that_wait() {
     let _watchdog = watchdog();

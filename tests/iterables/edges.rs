@@ -60,7 +60,7 @@ fn a_spare_thread_takes_no_jobs() {
             crowd.leave();
         }
     };
-    // The worker takes all three jobs from the queue at once, together with the first.
+    // When the worker takes the first job, the other two move with it from `submitted` to `Ready`.
     let jobs = pool.spawn_many((0..3).map(job));
     started.pass();
     drop(stream);

@@ -465,8 +465,8 @@ fn a_panic_comes_after_the_items() {
     assert_eq!(pool.stats().panicked, 0);
 }
 
-/// Forbids that a panic in the `Drop` of a local, of a capture that never ran, or of an item that `put` gave back is
-/// lost, or ends more than its stream.
+/// Forbids that a panic in the `Drop` of a local, or of an item that `put` gave back, is lost, or ends more than its
+/// stream.
 #[test]
 fn a_panic_in_a_drop_is_not_lost() {
     let _watchdog = watchdog();

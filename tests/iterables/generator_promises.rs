@@ -1,5 +1,5 @@
-//! What generators promise: each test holds one sentence of the public documentation. What is said of iterables
-//! holds for generators too.
+//! What generators promise: each test checks one sentence of the public documentation. What the documentation says of
+//! iterables applies to generators too.
 
 use crate::helpers::event_loop::{LONG, Living};
 use crate::helpers::iterables::*;
@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
-/// Longer than anything that must happen takes.
+/// How long a test waits at most for something that must happen.
 const SOON: Duration = Duration::from_secs(20);
 
 /// How long a test watches that something does not happen.
@@ -310,7 +310,7 @@ fn closing_wakes_a_body_that_waits_in_put() {
             assert!(poll_once(&mut stream).is_pending());
             start.open();
             accepted.recv_timeout(SOON).unwrap();
-            // The pool's only thread serves others once the body waits in `put`.
+            // A spare thread runs this job once the body waits in `put`.
             pool.spawn(|| ()).wait();
             assert_eq!(end_it(stream, closes, &given_back), 1, "{kind:?}");
         }
@@ -471,7 +471,7 @@ fn a_body_that_returns_early_ends_the_stream() {
 }
 
 #[test]
-fn a_question_mark_after_put_ends_the_body_and_the_closer_hears_nothing() {
+fn a_question_mark_after_put_ends_the_body_and_close_does_not_panic() {
     let _watchdog = watchdog();
     let pool = pool(1);
     for kind in BOTH {
@@ -673,7 +673,7 @@ fn a_sync_wait_in_the_body_of_a_closed_generator_returns_cancelled() {
 }
 
 #[test]
-fn a_sync_await_in_the_body_of_a_closed_generator_unwinds_and_the_closer_hears_nothing() {
+fn a_sync_await_in_the_body_of_a_closed_generator_unwinds_and_close_does_not_panic() {
     let _watchdog = watchdog();
     let pool = pool(1);
     for kind in BOTH {
@@ -720,7 +720,7 @@ fn after_a_shutdown_or_a_drain_the_buffered_items_are_delivered_and_then_next_pa
     for drains in [false, true] {
         let pool = pool(1);
         let (mut stream, accepted) = counting(Kind::Pool, &pool, 3);
-        // Neither waits for the body, which waits in `put`.
+        // Both calls end the `put` in which the body waits, with an error.
         if drains {
             pool.drain();
         } else {
@@ -939,7 +939,7 @@ fn on_chooses_the_pool_and_name_the_separate_thread() {
 }
 
 #[test]
-fn a_separate_generator_keeps_its_thread_and_panics_in_on() {
+fn on_panics_for_a_separate_generator() {
     let _watchdog = watchdog();
     let pool = pool(1);
     panic_of(|| threaded_generator_separate(|out| out.put(1)).on(&pool));
@@ -1096,7 +1096,7 @@ fn a_next_that_is_given_up_loses_no_item() {
 }
 
 #[test]
-fn sync_call_iterates_without_a_loop_on_the_calling_thread() {
+fn sync_call_needs_no_loop_on_the_calling_thread() {
     let _watchdog = watchdog();
     for kind in BOTH {
         let pool = pool(1);

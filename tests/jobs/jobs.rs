@@ -116,7 +116,7 @@ struct Opaque(Cell<i32>);
 // --- results --------------------------------------------------------------------------------------------------------
 
 #[test]
-fn every_way_to_run_a_job_returns_the_result() {
+fn spawned_and_threaded_jobs_return_their_results() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     assert_eq!(pool.spawn(|| 1).wait(), 1);
@@ -497,7 +497,7 @@ fn a_panic_reaches_the_awaiter() {
     }
 }
 
-/// A panic does not end the pool's only thread, on which later jobs would wait for ever.
+/// A panic does not end the pool's only thread; otherwise later jobs would wait for ever.
 #[test]
 fn a_panic_does_not_kill_the_worker() {
     let _watchdog = watchdog();
@@ -1107,7 +1107,7 @@ fn a_job_may_submit_jobs() {
     assert_eq!(end.recv(), Ok(7));
 }
 
-/// The threads of a pool have its name, which debuggers show.
+/// The threads of a pool have a name, which debuggers show, even if the builder sets none.
 #[test]
 fn a_pools_threads_have_names() {
     let _watchdog = watchdog();
@@ -1126,7 +1126,7 @@ fn report_end(traced: Traced) {
     AT_THE_END.set(Some(traced));
 }
 
-/// After the last handle is dropped, the queue runs empty, and then the threads end. The drop does not wait for this.
+/// After the last handle is dropped, the queued jobs run, and then the threads end. The drop does not wait for this.
 #[test]
 fn queued_jobs_run_after_the_last_handle_is_dropped() {
     let _watchdog = watchdog();

@@ -715,7 +715,8 @@ fn check(name: &str, program: &str) -> (bool, Vec<String>) {
     (output.status.success(), lines)
 }
 
-/// Refused functions, and what the error message must contain: the function's name, if any, and what to do.
+/// Refused functions, and what the error message must contain: the function's name, if any, and what to do. A `*`
+/// stands for any text.
 const REFUSED: &[(&str, &str)] = &[
     ("threaded! { async fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),
     ("threaded! { pub const fn bad() {} }", "`fn bad` in `threaded!`: *nothing but a visibility before `fn`"),

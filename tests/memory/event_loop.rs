@@ -114,7 +114,7 @@ fn idle_loop_keeps_nothing_of_many_messages() {
     assert!(kept < LITTLE, "{kept} bytes");
 }
 
-/// Tasks that own one another, whose futures are dropped one after the other.
+/// A chain of tasks, each of which owns the one before it. Their futures are dropped one after the other.
 #[test]
 fn thread_keeps_nothing_of_a_long_chain() {
     let kept = kept_after(async || {

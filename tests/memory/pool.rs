@@ -190,7 +190,7 @@ fn an_idle_pool_keeps_nothing_of_many_jobs() {
     }
 }
 
-/// The same for iterables: started and closed, read to the end, or never read.
+/// The same for iterables: dropped without a read, dropped after one item, or closed after one item.
 #[test]
 fn an_idle_pool_keeps_nothing_of_many_iterables() {
     const ITERABLES: usize = 10_000;

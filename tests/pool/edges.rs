@@ -176,7 +176,7 @@ fn a_second_shutdown_waits_until_the_jobs_are_resolved() {
             close(&second);
             assert!(job.is_finished(), "the shutdown returned before a job was resolved");
         });
-        // The second call gets time to return too early. A test cannot see that the call waits.
+        // The second call gets time to return too early.
         (0..100).for_each(|_| std::thread::yield_now());
         gate.open();
         first.join().unwrap();

@@ -391,7 +391,7 @@ fn no_thread_stays_whenever_its_pool_is_closed() {
 
 /// Forbids that dropping the last handle waits, loses a queued job, or tells a job to stop.
 #[test]
-fn the_last_handle_lets_the_queue_run_empty() {
+fn queued_jobs_run_after_the_last_handle_was_dropped() {
     let _watchdog = watchdog();
     let threads = Threads::default();
     let pool = threads.watch(ThreadPool::builder().threads(1)).build();

@@ -346,7 +346,7 @@ fn a_waker_that_blocks_occupies_only_its_own_thread() {
         assert!(jobs.iter().all(Job::is_finished), "a job has its result before it wakes");
         let mut queued = Vec::new();
         if blocked < 4 {
-            // First as many jobs as blocked threads, submitted one by one; then many at once.
+            // First one job, then as many jobs as blocked threads, submitted one by one; then many at once.
             for count in [1, blocked] {
                 let next: Vec<_> = (0..count).map(|_| pool.spawn(|| ())).collect();
                 until("the next jobs have run", || next.iter().all(Job::is_finished));

@@ -39,7 +39,7 @@ const MILLI: Duration = Duration::from_millis(1);
 /// Longer than any test may take.
 const LONG: Duration = Duration::from_secs(1000);
 
-/// The two ways to close a pool and wait for its jobs.
+/// Two of the ways to close a pool and wait for its jobs.
 const CLOSE: [fn(&ThreadPool); 2] = [ThreadPool::drain, ThreadPool::shutdown];
 
 /// Polls a future, or a reference to one.

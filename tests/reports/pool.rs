@@ -165,7 +165,7 @@ fn a_start_hook_that_waits_starts_few_threads() {
     let (ready, is_ready) = (Mutex::new(Some(ready)), Mutex::new(Some(is_ready)));
     let hook = move || {
         if count.fetch_add(1, SeqCst) == 0 {
-            // The first thread stays in its hook until another thread has waited there, or is not coming.
+            // The first thread stays in its hook until another thread has waited there, but at most for five seconds.
             let is_ready = is_ready.lock().unwrap().take().unwrap();
             let _ = block_on(timeout(5000 * MILLI, is_ready));
         } else {
@@ -435,7 +435,7 @@ fn pools_may_be_made_and_dropped_in_jobs_of_other_pools() {
         let pool = ThreadPool::new(1);
         let jobs = pool.spawn_many((0..2).map(|_| move || nested(left - 1)));
         if left % 2 == 0 {
-            // The queue still runs empty.
+            // The queued jobs still run.
             drop(pool);
             return jobs.into_iter().map(Job::wait).sum::<u32>() + 1;
         }

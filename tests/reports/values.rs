@@ -28,7 +28,7 @@ impl Drop for Bomb {
 /// a payload whose `Drop` panics, and so on.
 #[test]
 fn a_payload_whose_drop_panics_with_such_a_payload_ends_no_thread() {
-    /// Discards a panic, but not its payload.
+    /// Catches a panic, and leaks its payload, whose `Drop` would panic.
     fn survive(code: impl FnOnce()) {
         let _ = catch_unwind(AssertUnwindSafe(code)).map_err(mem::forget);
     }
@@ -59,7 +59,7 @@ fn a_payload_whose_drop_panics_with_such_a_payload_ends_no_thread() {
     }
 }
 
-/// Forbids that dropping an iterable runs into the `Drop` of a payload that nobody asked for.
+/// No report: forbids that dropping an iterable panics because the `Drop` of its iterator's panic payload panics.
 #[test]
 fn dropping_an_iterable_discards_the_payload_of_its_iterator() {
     let _watchdog = watchdog();
@@ -76,7 +76,8 @@ fn dropping_an_iterable_discards_the_payload_of_its_iterator() {
     drop(items);
 }
 
-/// Forbids that cancelling a task runs into the `Drop` of the payload with which a value of its context panics.
+/// No report: forbids that cancelling a task panics. A value of the task's context panics in its `Drop`, with a payload
+/// whose `Drop` panics as well.
 #[test]
 fn cancelling_a_task_discards_the_payload_of_a_value_of_its_context() {
     #[derive(Clone)]

@@ -7,9 +7,9 @@
 #![forbid(unsafe_code)]
 
 use offthread::{
-    Elapsed, EventLoop, EventLoopBuilder, IteratorWrapper, Job, JoinError, LoopHandle, Outcome, Panic, Sleep,
-    SyncWaitError, Task, TaskOutcome, ThreadPool, Threaded, TimerHandle, Yielder, gather, oneshot, spsc, timeout,
-    yield_now,
+    Elapsed, EventLoop, EventLoopBuilder, GlobalPoolExists, IteratorWrapper, Job, JoinError, LoopHandle, Outcome,
+    Panic, ShutdownTimeout, Sleep, SyncWaitError, Task, TaskOutcome, ThreadPool, Threaded, TimerHandle, Yielder,
+    gather, oneshot, spsc, timeout, yield_now,
 };
 use std::cell::Cell;
 use std::error::Error;
@@ -169,6 +169,9 @@ fn every_error_is_an_error() {
     assert!(has!(oneshot::TryRecvError: Error));
     assert!(has!(oneshot::Closed: Error));
     assert!(has!(Elapsed: Error));
+    assert!(has!(GlobalPoolExists: Error));
+    assert!(has!(ShutdownTimeout: Error));
+    assert!(has!(SyncWaitError: Error));
     assert!(has!(JoinError: Error));
     assert!(has!(JoinError: Into<Box<dyn Error + Send + Sync>>));
     assert!(has!(spsc::TrySendError<Opaque>: Into<Box<dyn Error + Send + Sync>>));
@@ -278,7 +281,6 @@ fn event_loop_types_are_send_and_sync_where_their_contents_allow() {
     assert!(has!(EventLoop: Unpin) && has!(LoopHandle: Unpin) && has!(TimerHandle: Unpin) && has!(Task<Opaque>: Unpin));
     assert!(has!(Task<Cell<i32>>: Future<Output = Cell<i32>>));
     assert!(has!(SyncWaitError: Send) && has!(SyncWaitError: Sync));
-    assert!(has!(SyncWaitError: Error));
     is_send(yield_now());
     is_send(async { LoopHandle::current().spawn(std::future::ready(1)).await });
     is_send(async { LoopHandle::current().spawn(async { Cell::new(1) }).outcome().await });
