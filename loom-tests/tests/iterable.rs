@@ -57,6 +57,41 @@ fn read(mut items: IteratorWrapper<usize>) -> usize {
     seen
 }
 
+/// An iterable with a buffer for one item, whose consumer has taken the first item: the stream makes the next item, or
+/// is about to pause.
+fn started(pool: &ThreadPool, dropped: &Note) -> IteratorWrapper<usize> {
+    let mut items = IteratorWrapper::new(count(9, dropped)).on(pool).max_size(1);
+    assert_eq!(block_on(items.next()), Some(0));
+    items
+}
+
+/// Takes the remaining items, and asserts that one panic follows, and then the end.
+fn assert_cut_off(mut items: IteratorWrapper<usize>) {
+    let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
+    assert!(end.is_err());
+    assert_eq!(block_on(items.next()), None);
+}
+
+/// A flag that threads wait for in a spin loop: in a blocking call of this crate, the pool would start a spare thread.
+#[derive(Clone, Default)]
+struct Flag(Arc<AtomicUsize>);
+
+impl Flag {
+    fn set(&self) {
+        self.0.store(1, Relaxed);
+    }
+
+    /// Waits for the flag.
+    fn waiter(&self) -> impl FnOnce() + Send + use<> {
+        let flag = self.0.clone();
+        move || {
+            while flag.load(Relaxed) == 0 {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
 /// Forbids: in a buffer for one item, an item is lost, doubled or out of order; or the consumer sees the end before the
 /// iterator has been dropped.
 #[test]
@@ -123,8 +158,7 @@ fn close_pause() {
     model(|| {
         let dropped = Note::new();
         let pool = ThreadPool::new(1);
-        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
-        assert_eq!(block_on(items.next()), Some(0));
+        let mut items = started(&pool, &dropped);
         block_on(items.close());
         assert!(dropped.is_written());
         assert_eq!(block_on(items.next()), None);
@@ -137,21 +171,12 @@ fn close_pause_while_all_are_busy() {
     model(|| {
         let dropped = Note::new();
         let pool = ThreadPool::new(1);
-        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
-        assert_eq!(block_on(items.next()), Some(0));
-        let closed = Arc::new(AtomicUsize::new(0));
-        let busy = pool.spawn({
-            let closed = closed.clone();
-            move || {
-                // A spin loop: a blocking call of this crate would let the pool start a spare thread.
-                while closed.load(Relaxed) == 0 {
-                    thread::yield_now();
-                }
-            }
-        });
+        let mut items = started(&pool, &dropped);
+        let closed = Flag::default();
+        let busy = pool.spawn(closed.waiter());
         block_on(items.close());
         assert!(dropped.is_written());
-        closed.store(1, Relaxed);
+        closed.set();
         block_on(busy);
     });
 }
@@ -171,20 +196,12 @@ fn close_pause_while_start_hooks_wait() {
             }
         };
         let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
-        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
-        assert_eq!(block_on(items.next()), Some(0));
-        let closed = Arc::new(AtomicUsize::new(0));
-        let busy = pool.spawn({
-            let closed = closed.clone();
-            move || {
-                while closed.load(Relaxed) == 0 {
-                    thread::yield_now();
-                }
-            }
-        });
+        let mut items = started(&pool, &dropped);
+        let closed = Flag::default();
+        let busy = pool.spawn(closed.waiter());
         block_on(items.close());
         assert!(dropped.is_written());
-        closed.store(1, Relaxed);
+        closed.set();
         drop(opens);
         block_on(busy);
     });
@@ -197,8 +214,7 @@ fn close_resume() {
     model(|| {
         let dropped = Note::new();
         let pool = ThreadPool::new(1);
-        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
-        assert_eq!(block_on(items.next()), Some(0));
+        let mut items = started(&pool, &dropped);
         // Takes the next item, if there is one, which resumes the stream.
         let _ = common::poll_once(&mut Box::pin(items.next()));
         block_on(items.close());
@@ -254,23 +270,18 @@ fn close_queued_again() {
         let mut items = IteratorWrapper::new(|| count().inspect(|_| assert!(!is_cancelled()))).on(&pool).max_size(1);
         assert_eq!(block_on(items.next()), Some(0));
         let (started, has_started) = oneshot::channel();
-        let closed = Arc::new(AtomicUsize::new(0));
-        let busy = pool.spawn({
-            let closed = closed.clone();
-            move || {
-                started.send(()).unwrap();
-                // A spin loop: a blocking call of this crate would let the pool start a spare thread.
-                while closed.load(Relaxed) == 0 {
-                    thread::yield_now();
-                }
-            }
+        let closed = Flag::default();
+        let wait = closed.waiter();
+        let busy = pool.spawn(|| {
+            started.send(()).unwrap();
+            wait();
         });
         block_on(has_started).unwrap();
         // If the stream is paused, there is an item, and taking it resumes the stream.
         let _ = common::poll_once(&mut Box::pin(items.next()));
         block_on(items.close());
         assert!(dropped.is_written());
-        closed.store(1, Relaxed);
+        closed.set();
         block_on(busy);
         pool.drain();
     });
@@ -285,15 +296,13 @@ fn close_as_a_worker_goes_on() {
         let pool = ThreadPool::new(1);
         // While the first job runs, the second job and the turn are submitted; the worker takes both from the queue at
         // once.
-        let go = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let go = [(); 2].map(|()| Flag::default());
         let (started, has_started): (Vec<_>, Vec<_>) = [(); 2].map(|()| oneshot::channel()).into_iter().unzip();
         let mut has_started = has_started.into_iter();
-        let mut jobs = go.clone().into_iter().zip(started).map(|(go, started)| {
+        let mut jobs = go.iter().map(Flag::waiter).zip(started).map(|(wait, started)| {
             pool.spawn(move || {
                 started.send(()).unwrap();
-                while go.load(Relaxed) == 0 {
-                    thread::yield_now();
-                }
+                wait();
             })
         });
         let first = jobs.next().unwrap();
@@ -301,9 +310,9 @@ fn close_as_a_worker_goes_on() {
         let second = jobs.next().unwrap();
         let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
         let _ = common::poll_once(&mut Box::pin(items.next()));
-        go[0].store(1, Relaxed);
+        go[0].set();
         block_on(has_started.next().unwrap()).unwrap();
-        go[1].store(1, Relaxed);
+        go[1].set();
         // loom resumes a thread that has yielded only when every other thread has yielded or blocked.
         thread::yield_now();
         block_on(items.close());
@@ -342,13 +351,11 @@ fn drain_in_a_job() {
     model(|| {
         let pool = ThreadPool::new(1);
         let made = Arc::new(AtomicUsize::new(0));
-        let queued = Arc::new(AtomicUsize::new(0));
+        let queued = Flag::default();
         let job = pool.spawn({
-            let (pool, queued, made) = (pool.clone(), queued.clone(), made.clone());
+            let (pool, wait, made) = (pool.clone(), queued.waiter(), made.clone());
             move || {
-                while queued.load(Relaxed) == 0 {
-                    thread::yield_now();
-                }
+                wait();
                 pool.drain();
                 made.load(Relaxed)
             }
@@ -362,7 +369,7 @@ fn drain_in_a_job() {
         });
         items = items.on(&pool);
         let _ = common::poll_once(&mut Box::pin(items.next()));
-        queued.store(1, Relaxed);
+        queued.set();
         assert_eq!(block_on(job), 1);
     });
 }
@@ -371,8 +378,8 @@ fn drain_in_a_job() {
 /// `Drop` waits for that job.
 #[test]
 fn iterator_whose_drop_waits_for_the_next_job() {
-    /// An iterator whose `Drop` spins: a blocking call of this crate would let the pool start a spare thread.
-    struct Waits(Arc<AtomicUsize>);
+    /// An iterator whose `Drop` waits for the flag.
+    struct Waits(Flag);
     impl Iterator for Waits {
         type Item = usize;
 
@@ -382,21 +389,19 @@ fn iterator_whose_drop_waits_for_the_next_job() {
     }
     impl Drop for Waits {
         fn drop(&mut self) {
-            while self.0.load(Relaxed) == 0 {
-                thread::yield_now();
-            }
+            self.0.waiter()();
         }
     }
     model(|| {
         let pool = ThreadPool::new(2);
-        let done = Arc::new(AtomicUsize::new(0));
+        let done = Flag::default();
         let mut items = IteratorWrapper::new({
             let done = done.clone();
             move || Waits(done)
         });
         items = items.on(&pool).max_size(1);
         assert_eq!(block_on(items.next()), Some(0));
-        pool.spawn(move || done.store(1, Relaxed)).detach();
+        pool.spawn(move || done.set()).detach();
         pool.drain();
         drop(items);
     });
@@ -427,8 +432,7 @@ fn shutdown_stops() {
         block_on(has_started).unwrap();
         pool.shutdown();
         assert_eq!(made.load(Relaxed), 1);
-        let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
-        assert!(end.is_err());
+        assert_cut_off(items);
     });
 }
 
@@ -488,13 +492,10 @@ fn shutdown_pause() {
     model(|| {
         let dropped = Note::new();
         let pool = ThreadPool::new(1);
-        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
-        assert_eq!(block_on(items.next()), Some(0));
+        let items = started(&pool, &dropped);
         pool.shutdown();
         assert!(dropped.is_written());
-        let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
-        assert!(end.is_err());
-        assert_eq!(block_on(items.next()), None);
+        assert_cut_off(items);
     });
 }
 
@@ -504,8 +505,7 @@ fn two_shutdowns_pause() {
     model(|| {
         let dropped = Note::new();
         let pool = ThreadPool::new(1);
-        let mut items = IteratorWrapper::new(count(9, &dropped)).on(&pool).max_size(1);
-        assert_eq!(block_on(items.next()), Some(0));
+        let _items = started(&pool, &dropped);
         let closing = thread::spawn({
             let pool = pool.clone();
             move || pool.shutdown()
@@ -526,9 +526,9 @@ fn drain_queued() {
         let _ = common::poll_once(&mut Box::pin(items.next()));
         pool.drain();
         assert_eq!(pool.stats().threads, 0);
-        // Items made before the close are still received; then the consumer panics.
-        let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
-        assert!(end.is_err() && dropped.is_written());
+        // A paused stream ends when an item is taken.
+        assert_cut_off(items);
+        assert!(dropped.is_written());
     });
 }
 
@@ -601,7 +601,7 @@ fn separate_generator_lockstep() {
     });
 }
 
-/// Forbids: with a buffer for two items, `put` overtakes the consumer: an item is lost or out of order.
+/// Forbids: the consumer takes items from a buffer for two while `put` adds others, and an item is lost or out of order.
 #[test]
 fn put_take() {
     // With two preemptions this takes ten seconds.
@@ -670,13 +670,6 @@ fn generator_panic() {
         assert!(dropped.is_written());
         assert_eq!(block_on(items.next()), None);
     });
-}
-
-/// Takes the remaining items, and asserts that one panic follows, and then the end.
-fn assert_cut_off(mut items: IteratorWrapper<usize>) {
-    let end = catch_unwind(AssertUnwindSafe(|| while block_on(items.next()).is_some() {}));
-    assert!(end.is_err());
-    assert_eq!(block_on(items.next()), None);
 }
 
 /// Forbids: a shutdown waits for ever for a `put` that waits for room, or the consumer sees a normal end.
