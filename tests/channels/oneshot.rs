@@ -4,6 +4,7 @@
 
 use crate::helpers::common::{Witness, watchdog};
 use crate::hooks::Hooks;
+use crate::{Opaque, race};
 use offthread::block_on;
 use offthread::oneshot::{self, Closed, Receiver, Sender, TryRecvError};
 use std::error::Error;
@@ -14,7 +15,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
-use std::{hint, mem, thread};
+use std::{mem, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
@@ -47,33 +48,6 @@ impl Drop for Item {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, Ordering::SeqCst);
     }
-}
-
-/// A type that implements no trait.
-struct Opaque;
-
-/// Runs two closures at the same time, as nearly as possible.
-fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
-    let ready = AtomicUsize::new(0);
-    let start = || {
-        ready.fetch_add(1, Ordering::SeqCst);
-        for spins in 0_u32.. {
-            if ready.load(Ordering::SeqCst) == 2 {
-                break;
-            }
-            // The other thread may have no core of its own.
-            if spins > 200 { thread::yield_now() } else { hint::spin_loop() }
-        }
-    };
-    thread::scope(|scope| {
-        let a = scope.spawn(|| {
-            start();
-            a()
-        });
-        start();
-        let b = b();
-        (a.join().unwrap(), b)
-    })
 }
 
 /// How often a race is run. Each test takes a fraction of a second.

@@ -5,6 +5,7 @@
 
 use crate::helpers::common::{Witness, watchdog};
 use crate::hooks::Hooks;
+use crate::{Opaque, race};
 use offthread::spsc::{
     self, Receiver, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
@@ -20,8 +21,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{hint, thread};
 
 // --- helpers --------------------------------------------------------------------------------------------------------
 
@@ -79,33 +80,6 @@ impl Drop for Item {
             resume_unwind(Box::new("the item's panic"));
         }
     }
-}
-
-/// A type that implements no trait.
-struct Opaque;
-
-/// Runs two closures at the same time, as nearly as possible.
-fn race<A: Send, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
-    let ready = AtomicUsize::new(0);
-    let start = || {
-        ready.fetch_add(1, Ordering::SeqCst);
-        for spins in 0_u32.. {
-            if ready.load(Ordering::SeqCst) == 2 {
-                break;
-            }
-            // The other thread may have no core of its own.
-            if spins > 200 { thread::yield_now() } else { hint::spin_loop() }
-        }
-    };
-    thread::scope(|scope| {
-        let a = scope.spawn(|| {
-            start();
-            a()
-        });
-        start();
-        let b = b();
-        (a.join().unwrap(), b)
-    })
 }
 
 /// How often a race is run: each test takes a fraction of a second.

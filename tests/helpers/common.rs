@@ -1,12 +1,14 @@
 //! Helpers of the test binaries.
 
+use std::any::Any;
 use std::future::Future;
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
-use std::{io, process, thread};
+use std::{io, process};
 
 /// Aborts the process with a message if the test still runs after a minute. Dropping the returned value disarms the
 /// watchdog.
@@ -107,4 +109,39 @@ impl Gate {
     pub fn is_open(&self) -> bool {
         *self.0.0.lock().unwrap()
     }
+}
+
+/// A value that sends the id of the thread that drops it.
+pub struct Traced(mpsc::Sender<ThreadId>);
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        // The test may have ended.
+        let _ = self.0.send(thread::current().id());
+    }
+}
+
+pub fn traced() -> (Traced, mpsc::Receiver<ThreadId>) {
+    let (sender, receiver) = mpsc::channel();
+    (Traced(sender), receiver)
+}
+
+/// Runs code when it is dropped.
+pub struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(code) = self.0.take() {
+            code();
+        }
+    }
+}
+
+pub fn on_drop<F: FnOnce()>(code: F) -> OnDrop<F> {
+    OnDrop(Some(code))
+}
+
+/// The message of a panic.
+pub fn text(payload: &(dyn Any + Send)) -> &str {
+    payload.downcast_ref::<String>().map_or_else(|| payload.downcast_ref::<&str>().copied().unwrap(), String::as_str)
 }

@@ -1,9 +1,8 @@
 //! Helpers of the event loop's test binaries.
 
-pub use super::common::{Gate, until as block_until, watchdog};
+pub use super::common::{Gate, OnDrop, Traced, on_drop, text, traced, until as block_until, watchdog};
 
 use offthread::{oneshot, yield_now};
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
@@ -13,7 +12,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub const MILLI: Duration = Duration::from_millis(1);
@@ -69,21 +68,6 @@ pub fn meanwhile<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 
 // --- values and futures ---------------------------------------------------------------------------------------------
 
-/// A value that sends the id of the thread that drops it.
-pub struct Traced(mpsc::Sender<ThreadId>);
-
-impl Drop for Traced {
-    fn drop(&mut self) {
-        // The test may have ended.
-        let _ = self.0.send(thread::current().id());
-    }
-}
-
-pub fn traced() -> (Traced, mpsc::Receiver<ThreadId>) {
-    let (sender, receiver) = mpsc::channel();
-    (Traced(sender), receiver)
-}
-
 /// Counts live values, the clones of the inner `Arc`. The outer `Arc` shares the counter.
 #[derive(Clone, Default)]
 #[expect(clippy::redundant_allocation, reason = "the two counts are independent")]
@@ -97,21 +81,6 @@ impl Living {
     pub fn count(&self) -> usize {
         Arc::strong_count(&*self.0) - 1
     }
-}
-
-/// Runs code when it is dropped.
-pub struct OnDrop<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        if let Some(code) = self.0.take() {
-            code();
-        }
-    }
-}
-
-pub fn on_drop<F: FnOnce()>(code: F) -> OnDrop<F> {
-    OnDrop(Some(code))
 }
 
 /// A future that owns a value and never ends.
@@ -185,11 +154,6 @@ impl Probe {
 /// Panics without calling the panic hook, so that nothing is printed.
 pub fn quiet_panic(payload: &'static str) -> ! {
     resume_unwind(Box::new(payload))
-}
-
-/// The message of a panic.
-pub fn text(payload: &(dyn Any + Send)) -> &str {
-    payload.downcast_ref::<String>().map_or_else(|| payload.downcast_ref::<&str>().copied().unwrap(), String::as_str)
 }
 
 /// The message of the panic in `f`.

@@ -1,8 +1,7 @@
 //! Helpers of the pool's test binaries.
 
-pub use super::common::{Gate, until, watchdog};
+pub use super::common::{Gate, OnDrop, Traced, on_drop, text, traced, until, watchdog};
 use offthread::{Job, JoinError, PoolStats, ThreadPool, ThreadPoolBuilder};
-use std::any::Any;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -169,21 +168,6 @@ pub fn spawn_until_asleep<'scope, R: Send + 'scope>(
 
 // --- values ---------------------------------------------------------------------------------------------------------
 
-/// A value that sends the id of the thread that drops it.
-pub struct Traced(mpsc::Sender<ThreadId>);
-
-impl Drop for Traced {
-    fn drop(&mut self) {
-        // The test may have ended.
-        let _ = self.0.send(thread::current().id());
-    }
-}
-
-pub fn traced() -> (Traced, mpsc::Receiver<ThreadId>) {
-    let (sender, receiver) = mpsc::channel();
-    (Traced(sender), receiver)
-}
-
 /// A value whose `Drop` panics; it sends the thread's id as well.
 pub struct Bomb(Traced);
 
@@ -199,30 +183,11 @@ pub fn bomb() -> (Bomb, mpsc::Receiver<ThreadId>) {
     (Bomb(traced), dropped)
 }
 
-/// Runs code when it is dropped.
-pub struct OnDrop<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        if let Some(code) = self.0.take() {
-            code();
-        }
-    }
-}
-
-pub fn on_drop<F: FnOnce()>(code: F) -> OnDrop<F> {
-    OnDrop(Some(code))
-}
-
 /// Panics without output if the condition is false.
 pub fn quiet_assert(is_so: bool) {
     if !is_so {
         resume_unwind(Box::new("a panic that was asked for"));
     }
-}
-
-pub fn text(payload: &(dyn Any + Send)) -> &str {
-    payload.downcast_ref::<String>().map_or_else(|| payload.downcast_ref::<&str>().copied().unwrap(), String::as_str)
 }
 
 // --- the system -----------------------------------------------------------------------------------------------------
