@@ -36,5 +36,5 @@ fn main() {
     // A closed pool refuses jobs.
     let refused = pool.spawn(|| ()).outcome().wait();
     assert!(matches!(refused, Err(JoinError::Cancelled)));
-    println!("{} jobs ran", stats.succeeded);
+    println!("{} jobs succeeded, {} panicked", stats.succeeded, stats.panicked);
 }

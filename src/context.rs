@@ -203,7 +203,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
 
     /// Sets the value in the current context. Returns the old value.
     ///
-    /// The old value is cloned only if it is shared with a copy of the context.
+    /// The old value is cloned only if a copy of the context, or a [`with`](Self::with) that is running, shares it.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -224,7 +224,7 @@ impl<T: Clone + Send + Sync + 'static> ContextVar<T> {
 
     /// Takes the value out of the current context, and returns it.
     ///
-    /// The value is cloned only if it is shared with a copy of the context.
+    /// The value is cloned only if a copy of the context, or a [`with`](Self::with) that is running, shares it.
     ///
     /// ```
     /// # use offthread::ContextVar;
@@ -525,7 +525,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_context_that_is_cleared_takes_no_memory_again() {
+    fn context_takes_no_memory_once_its_last_variable_is_cleared() {
         static ONE: ContextVar<u8> = ContextVar::new();
         static OTHER: ContextVar<u8> = ContextVar::new();
         Context::default().run(|| {

@@ -205,7 +205,8 @@ macro_rules! threaded_separate {
 /// Makes the iterators of blocking functions readable by async code: each function returns an
 /// [`IteratorWrapper`](crate::IteratorWrapper).
 ///
-/// The body runs in a thread once the first item is asked for, and the iterator runs there too.
+/// The body runs in a thread of a pool once the first item is asked for. The iterator runs in that pool too, maybe on
+/// several threads in turn.
 ///
 /// ```
 /// use offthread::{ThreadPool, block_on, threaded_iterable};
@@ -533,8 +534,8 @@ macro_rules! __decorate {
 
 /// Runs some futures concurrently, and returns what they return: `gather!(a, b, c).await` is a tuple of three.
 ///
-/// Each argument is something that can be awaited; the arguments may be of different types. Otherwise the macro does
-/// the same as [`gather`](crate::gather()), which takes any number of futures of one type.
+/// Each argument is something that can be awaited; the arguments may be of different types. Apart from that, the macro
+/// does the same as [`gather`](crate::gather()), which takes any number of futures of one type.
 ///
 /// ```
 /// use offthread::{block_on, gather, sleep, threaded};

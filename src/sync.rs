@@ -1,8 +1,8 @@
 //! std's synchronisation, or loom's. Only this file knows which.
 //!
-//! Every other file takes its atomics, cells, locks and threads from here, so that the models of `loom-tests/` check
-//! the very source that users run. `cfg(offthread_loom)` is set by the build script of that unpublished package alone;
-//! in a user's build this file is a list of re-exports and a few thin wrappers:
+//! Every other file takes its atomics, `UnsafeCell`s, locks and threads from here, so that the models of `loom-tests/`
+//! check the very source that users run. `cfg(offthread_loom)` is set by the build script of that unpublished package
+//! alone; in a user's build this file is a list of re-exports and a few thin wrappers:
 //!
 //! * [`UnsafeCell`] gives access through closures, which is how loom notices two accesses at once;
 //! * [`Mutex`] does not poison: no user code ever runs under it, so a panic cannot leave a half-done change behind;

@@ -324,8 +324,8 @@ impl LoopHandle {
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> TimerHandle {
         let once = Arc::new(Once(AtomicBool::new(false)));
         let mut sleep = sleep(delay);
-        // On a loop of this crate only the timer wakes the task. Another runtime polls the task at once; the task
-        // sleeps.
+        // On a loop of this crate only the timer wakes the task. Another runtime polls the task at once, and this first
+        // poll adds the timer.
         let is_external = self.0.external.is_some();
         let task = NewTask::new(self.0.clone(), is_external);
         if !is_external {

@@ -20,7 +20,7 @@ fn model(check: impl Fn() + Send + Sync + 'static) {
     model_with(2, check);
 }
 
-/// Counts from 0 to `end`; its `Drop` writes the note.
+/// Yields `0..end`; its `Drop` writes the note.
 struct Count {
     next: usize,
     end: usize,
@@ -57,8 +57,8 @@ fn read(mut items: IteratorWrapper<usize>) -> usize {
     seen
 }
 
-/// An iterable with a buffer for one item, whose consumer has taken the first item: the stream makes the next item, or
-/// is about to pause.
+/// An iterable with a buffer for one item, whose consumer has taken the first item: the stream makes the next item, is
+/// about to pause, or has paused.
 fn started(pool: &ThreadPool, dropped: &Note) -> IteratorWrapper<usize> {
     let mut items = IteratorWrapper::new(count(9, dropped)).on(pool).max_size(1);
     assert_eq!(block_on(items.next()), Some(0));
@@ -569,7 +569,7 @@ fn separate_drop() {
     });
 }
 
-/// A body that puts the numbers from 0 to `end`. A local of the body writes the note when it is dropped.
+/// A body that puts the numbers `0..end`. A local of the body writes the note when it is dropped.
 fn put(
     end: usize,
     dropped: &Note,

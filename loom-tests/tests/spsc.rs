@@ -192,7 +192,7 @@ fn close_wakes_sender() {
     });
 }
 
-/// Forbids: the same for a dropped receiver; or the items in the ring are leaked.
+/// Forbids: the receiver is dropped, and a sender that waits for room sleeps on, or the items in the ring are leaked.
 #[test]
 fn send_drop() {
     for max_size in [1, 2] {

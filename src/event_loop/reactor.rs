@@ -24,7 +24,8 @@
 //! 4. Where another runtime is the loop, messages go to that runtime, and nothing waits here.
 //!
 //! # Synchronisation edges
-//! There are none but those of the two locks and of the [`parker`](crate::primitives::parker).
+//! There are none but those of the locks (of the inbox, the timers and the default pool) and of the
+//! [`parker`](crate::primitives::parker).
 //!
 //! # What can go wrong
 //! * A message comes, or the main future is woken, between the last look and the sleep: `wake_as_it_falls_asleep`,

@@ -210,7 +210,8 @@ impl<R> Task<R> {
     /// On the loop's own thread the future has been dropped when this returns, except in two cases. If a task cancels
     /// itself, its future is dropped after the poll. If this is called in the `Drop` of a future, an output, a job or a
     /// context's value, the task's future is dropped right after that one. On any other thread, this tells the loop to
-    /// drop the future, since a future does not leave the loop's thread.
+    /// drop the future, since a future does not leave the loop's thread. If another runtime is the loop, this tells the
+    /// runtime to drop the future, on whichever thread this is called.
     ///
     /// False: the task has finished, or was cancelled before.
     pub fn cancel(&self) -> bool {

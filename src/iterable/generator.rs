@@ -74,9 +74,9 @@ use crate::threaded::Place;
 /// ```
 ///
 /// # Its end
-/// The stream ends when `body` returns. An error that `body` returns is dropped, since the error of `put` only says
-/// that nobody wants more items. A panic of `body` is resumed in [`next`](IteratorWrapper::next), after the items that
-/// were put before.
+/// The stream ends when `body` returns. An error that `body` returns is dropped, since `put` fails only if nobody wants
+/// more items, or if the pool was closed. In the second case [`next`](IteratorWrapper::next) panics. A panic of `body`
+/// is resumed in `next`, after the items that were put before.
 ///
 /// # Blocking
 /// `body` holds its thread until it returns, also while it waits for room: unlike an iterator, it cannot be paused. In

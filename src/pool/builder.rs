@@ -56,7 +56,7 @@ pub struct ThreadPoolBuilder {
     pub(super) timed: bool,
 }
 
-/// The hooks are only called.
+/// The hooks can be called, but not accessed in any other way.
 impl UnwindSafe for ThreadPoolBuilder {}
 impl RefUnwindSafe for ThreadPoolBuilder {}
 

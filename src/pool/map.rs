@@ -234,8 +234,8 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
         let this = &mut *self;
         ready!(this.budget.poll_ready(cx));
-        // Waits until a quarter of the room is free, since several jobs at once are cheaper to submit. But before
-        // the consumer waits, it fills all the room (below).
+        // Calls `fill` only if at least a quarter of the room is free, since several jobs at once are cheaper to
+        // submit. But before this returns `Pending`, `fill` uses all the room (below).
         if this.max_size.saturating_sub(this.in_flight()) >= this.max_size.div_ceil(4) {
             this.fill();
         }

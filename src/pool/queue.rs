@@ -141,7 +141,7 @@ impl Queue {
     }
 }
 
-/// Claims and takes the first entry that is not stale. Drops the stale entries before, which runs no user code.
+/// Claims and takes the first entry that is not stale. Drops the stale entries before it, which runs no user code.
 fn pop(entries: &mut VecDeque<Queued>) -> Option<Started> {
     iter::from_fn(|| entries.pop_front()).find_map(Queued::claim)
 }

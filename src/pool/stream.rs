@@ -111,7 +111,7 @@ struct Parts {
     source: Box<dyn Source + Send>,
     context: Context,
     end: oneshot::Sender<End>,
-    /// The stream's waker in the pool's `Stop`: the end of the pool wakes the stream.
+    /// The stream's waker in the pool's `Stop`: a shutdown of the pool wakes the stream.
     watch: Key,
 }
 

@@ -5,7 +5,7 @@
 //!              v                                                            |      sleeps
 //! start ---> look --- a job waits, and there is no surplus -------------> run it <-----------> blocked
 //!            ^  |  \                                                              wakes up
-//!      woken |  |   +--- the pool is closed, or has more than `size` workers ----------------+
+//!      woken |  |   +--- the pool is closed, or more than `size` are active or idle ---------+
 //!            |  v                                                                            v
 //!            idle ------------ not woken for `keep_alive` ---------------------------------> end
 //! ```

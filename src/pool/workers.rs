@@ -8,7 +8,7 @@
 //! | Active | runs a job, or is looking at the queue under the locks | Searching, Blocked, Exempt, Idle, Ended |
 //! | Searching | has run a job, or found none, and will soon look at the queue | Active, Finishing |
 //! | Finishing | runs user code after a job: a waker, or the `Drop` of a result | Active, Blocked, Exempt |
-//! | Blocked | sleeps in a blocking call of this crate, in a job | Active, Exempt |
+//! | Blocked | sleeps in a blocking call of this crate, in a job or in user code after it | Active, Exempt |
 //! | Exempt | runs user code that waits, or has waited, for the pool to finish | Searching, Active |
 //! | Idle | waits on its condvar | Woken; Ended, after `keep_alive` |
 //! | Woken | has been woken, and is about to look at the queue | Active |

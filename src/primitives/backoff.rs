@@ -23,7 +23,7 @@ use crate::sync::{self, MAX_YIELDS, thread};
 pub const PAUSES: u32 = 16;
 /// The length of one pause, for [`sync::pause`].
 const PAUSE: u32 = 2;
-/// About the cost of a sleep and a wake.
+/// Somewhat more than a sleep and a wake cost.
 const SHORT: Duration = Duration::from_micros(50);
 
 /// How many yields one thread makes before it sleeps.

@@ -1,8 +1,8 @@
 //! Whether the job that the current code runs in was cancelled, and how to wait for that.
 //!
 //! # What it promises
-//! [`is_cancelled`] tells the code of a job, or of an iterable, that nobody wants its result any more. A
-//! [`CancelWatch`] is ready once [`is_cancelled`] is true, and its waker is woken at that moment.
+//! [`is_cancelled`] tells the code of a job, or of an iterable, to end early: nobody wants its result any more, or its
+//! pool was shut down. A [`CancelWatch`] is ready once [`is_cancelled`] is true, and its waker is woken at that moment.
 //!
 //! # State machine
 //! ```text

@@ -5,8 +5,9 @@
 //! `drop_flat` only queues its value; the outermost one drops the queued values before it returns, the last one first.
 //! So a chain of any length needs the stack of two drops. Each value is dropped, also if the drops of others panic.
 //!
-//! Code in a `Drop` may wait for the effect of another drop. So a `block_on` inside a `Drop`, a job that runs inline
-//! there, and a pool that begins to refuse entries there leave no values to the outer `drop_flat`: see [`Apart`].
+//! Code in a `Drop` may wait for the effect of another drop. So some code inside a `Drop` leaves no values to the outer
+//! `drop_flat`: a `block_on`, the drop of an `EventLoop`, a job that runs inline, and a pool that begins to refuse
+//! entries. See [`Apart`].
 //!
 //! # Who may touch what
 //! 1. A thread's queue exists while an outermost `drop_flat` runs on this thread. Only this thread touches it.

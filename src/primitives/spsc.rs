@@ -924,7 +924,7 @@ mod tests {
         assert_eq!(receiver.try_recv(), Ok(1));
     }
 
-    /// A receiver that hands slots back by halves does so at each half, and before it waits.
+    /// A receiver that hands slots back by halves does so when half of the buffer is free, and before it waits.
     #[test]
     fn slots_come_back_by_halves() {
         for max_size in 1..10 {

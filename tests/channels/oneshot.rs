@@ -112,7 +112,7 @@ fn a_value_that_was_sent_to_a_waiting_receiver_is_received() {
 }
 
 #[test]
-fn a_dropped_sender_is_closed() {
+fn dropping_the_sender_closes_the_channel() {
     check_every_way_to_receive(|| (oneshot::channel().0, oneshot::channel().1), Err(Closed));
     let ends = || {
         let (sender, mut receiver) = oneshot::channel();
@@ -164,7 +164,7 @@ fn dropping_the_sender_after_the_close_changes_nothing() {
 }
 
 #[test]
-fn closing_gives_the_value_back() {
+fn a_send_after_the_close_gives_the_value_back() {
     let (sender, mut receiver) = oneshot::channel();
     receiver.close();
     assert!(sender.is_closed());
@@ -184,7 +184,7 @@ fn closing_twice_is_closing_once() {
 }
 
 #[test]
-fn dropping_the_receiver_gives_the_value_back() {
+fn a_send_after_the_receiver_was_dropped_gives_the_value_back() {
     let (sender, receiver) = oneshot::channel();
     drop(receiver);
     assert!(sender.is_closed());
@@ -225,7 +225,7 @@ fn a_blocking_receiver_is_woken_by_the_value() {
 }
 
 #[test]
-fn a_blocking_receiver_is_woken_by_the_end() {
+fn a_blocking_receiver_is_woken_by_the_drop_of_the_sender() {
     let _watchdog = watchdog();
     let (sender, receiver) = oneshot::channel::<i32>();
     let other = thread::spawn(move || receiver.recv_blocking());
@@ -466,7 +466,7 @@ fn a_sender_may_send_after_its_closed_future_was_dropped() {
     assert_eq!((asked.kept(), waiting.kept()), (0, 0));
 }
 
-/// Both ends wait for each other; the end of one wakes only the other's waker.
+/// Both ends wait for each other; dropping one wakes only the other's waker.
 #[test]
 fn both_ends_may_wait_at_once() {
     let (left, right) = (Witness::default(), Witness::default());

@@ -747,9 +747,9 @@ fn an_item_whose_drop_panics_is_dropped_once_and_so_are_the_others() {
     }
 }
 
-/// The same when the sender was dropped before, so that the receiver's `Drop` frees the channel.
+/// The same when the sender was dropped before, so that the receiver is the last end.
 #[test]
-fn an_item_whose_drop_panics_does_not_keep_the_channel() {
+fn an_item_whose_drop_panics_keeps_no_item_alive() {
     let drops = Drops::default();
     let token = Arc::new(());
     let (mut sender, receiver) = spsc::channel(3);

@@ -8,6 +8,7 @@
 #![allow(clippy::waker_clone_wake, reason = "each way to wake is tried")]
 
 use crate::helpers::event_loop::*;
+use crate::helpers::pool::Threads;
 use offthread::{
     EventLoop, JoinError, LoopHandle, Task, ThreadPool, block_on, oneshot, sleep, spawn, threaded, threaded_separate,
     timeout, yield_now,
@@ -1357,15 +1358,17 @@ fn code_submitted_while_the_loop_ends_runs_or_is_dropped() {
     }
 }
 
-/// A loop is not kept alive by handles in its own tasks.
+/// A loop is not kept alive by handles in its own tasks: the values of the tasks are dropped, and the loop's pool closes.
 #[test]
 fn a_loop_is_not_kept_by_its_own_tasks() {
     let _watchdog = watchdog();
     let living = Living::default();
-    let pool = named_pool("kept");
+    let threads = Threads::default();
+    let pool = threads.watch(ThreadPool::builder().threads(1)).build();
+    pool.spawn(|| ()).wait();
     block_on(async {
         let handle = LoopHandle::current();
-        handle.set_default_pool(pool.clone());
+        handle.set_default_pool(pool);
         let (first, second, third) = (handle.clone(), handle.clone(), living.one());
         spawn(async move {
             let task = first.spawn(pending::<()>());
@@ -1377,6 +1380,7 @@ fn a_loop_is_not_kept_by_its_own_tasks() {
         turns().await;
     });
     assert_eq!(living.count(), 0);
+    threads.wait_for_all_to_stop();
 }
 
 // --- the current loop -----------------------------------------------------------------------------------------------

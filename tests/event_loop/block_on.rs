@@ -286,8 +286,17 @@ fn foreign_unparks_are_ignored() {
         for round in 0..200 {
             let (sender, receiver) = oneshot::channel();
             scope.spawn(move || sender.send(round));
-            let result = if round % 2 == 0 { block_on(receiver) } else { receiver.recv_blocking() };
-            assert_eq!(result, Ok(round));
+            if round % 2 == 0 {
+                let (mut receiver, mut polls) = (receiver, 0);
+                let result = block_on(poll_fn(|cx| {
+                    polls += 1;
+                    Pin::new(&mut receiver).poll(cx)
+                }));
+                assert_eq!(result, Ok(round));
+                assert!(polls <= 2, "polled {polls} times");
+            } else {
+                assert_eq!(receiver.recv_blocking(), Ok(round));
+            }
         }
         stop.store(true, Ordering::SeqCst);
     });
@@ -428,8 +437,9 @@ fn an_inner_wake_up_does_not_wake_the_outer_future() {
     for round in 0..100 {
         let (to_outer, outer) = oneshot::channel();
         let mut outer = pin!(outer);
-        let mut to_outer = Some(to_outer);
+        let (mut to_outer, mut polls) = (Some(to_outer), 0);
         let result = block_on(poll_fn(|cx| {
+            polls += 1;
             let polled = outer.as_mut().poll(cx);
             let (sender, receiver) = oneshot::channel();
             let to_outer = to_outer.take();
@@ -443,7 +453,7 @@ fn an_inner_wake_up_does_not_wake_the_outer_future() {
             }
             polled
         }));
-        assert_eq!(result, Ok(round));
+        assert_eq!((result, polls), (Ok(round), 2));
     }
 }
 
@@ -623,7 +633,7 @@ fn nested_blocking_costs_no_allocation() {
             other_to.send_blocking(number + 1).unwrap();
         }
     });
-    // The first wait at each depth allocates. `there_and_back` may not have to wait, so it cannot warm up.
+    // The first wait at each depth allocates. `there_and_back` may not have to wait, so this code waits at each depth.
     block_on(async {
         wakes_itself(1).await;
         let (mut full, _receiver) = spsc::channel(1);

@@ -362,9 +362,9 @@ fn sync_wait_on_the_runtimes_own_thread_would_deadlock() {
     foreign.close();
 }
 
-/// No lock is held while the spawner runs: the spawner may poll the future, use the handle, or start a loop.
+/// No lock is held while the spawner runs: the spawner may poll the future, start a loop, or submit to another loop.
 #[test]
-fn a_spawner_may_poll_use_the_handle_or_start_a_loop() {
+fn a_spawner_may_poll_start_a_loop_or_submit_to_another_loop() {
     let _watchdog = watchdog();
     // Polls to the end in the call.
     let inline = LoopHandle::from_spawner(block_on);

@@ -345,7 +345,8 @@ async fn loops_thread() -> ThreadId {
     LoopHandle::current().spawn(async { thread::current().id() }).await
 }
 
-/// A context that runs on another thread has its own loop current there; afterwards the former loop is current again.
+/// Code that runs in a context on another thread finds the context's loop current there. Afterwards the former loop, if
+/// there was one, is current again.
 #[test]
 fn the_current_loop_travels_in_the_context() {
     let _watchdog = watchdog();

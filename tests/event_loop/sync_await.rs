@@ -526,7 +526,7 @@ fn a_cancel_while_the_future_ends_leaks_nothing() {
 
 /// Cancelling a job ends neither the wait of another job nor the wait of a thread without a job.
 #[test]
-fn only_the_waiting_job_is_cancelled() {
+fn cancelling_a_job_does_not_end_other_waits() {
     let _watchdog = watchdog();
     block_on(async {
         let handle = LoopHandle::current();
@@ -539,13 +539,13 @@ fn only_the_waiting_job_is_cancelled() {
         let kept = threaded(|| sync_await(future)).async_call();
         let (_second, future, second_started) = waits();
         let lost = threaded(|| is_cut_short(|| sync_await(future))).async_call();
-        first_started.await.unwrap();
-        second_started.await.unwrap();
-        lost.cancel();
-        assert!(lost.await);
         let (third, future, third_started) = waits();
         let no_job = thread::spawn(move || handle.sync_wait(future).unwrap());
-        third_started.await.unwrap();
+        for started in [first_started, second_started, third_started] {
+            started.await.unwrap();
+        }
+        lost.cancel();
+        assert!(lost.await);
         first.send(1).unwrap();
         third.send(3).unwrap();
         assert_eq!(kept.await, 1);
@@ -617,9 +617,9 @@ fn without_a_loop_a_cancelled_job_waits_no_longer() {
 
 // --- errors ---------------------------------------------------------------------------------------------------------
 
-/// Each error's message names the reason.
+/// The messages of `LoopClosed` and `Panicked` name the reason; that of `WouldDeadlock` says to await instead.
 #[test]
-fn error_messages_name_the_reason() {
+fn error_messages_name_the_reason_or_the_remedy() {
     let _watchdog = watchdog();
     let handle = EventLoop::new().handle();
     let closed = handle.sync_wait(ready(1)).unwrap_err();

@@ -67,7 +67,8 @@ pub fn own_name() -> String {
     thread::current().name().unwrap_or_default().to_owned()
 }
 
-/// How many jobs run now. `PoolStats` has no such counter, but the sum of its counters gives the number.
+/// How many jobs run now. `PoolStats` has no such counter: the number is `submitted` minus the jobs that are queued or
+/// have ended.
 #[track_caller]
 pub fn running_now(stats: &PoolStats) -> u64 {
     let others = stats.queued as u64 + stats.succeeded + stats.panicked + stats.cancelled;

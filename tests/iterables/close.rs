@@ -471,7 +471,7 @@ fn the_consumer_may_be_dropped_at_any_moment() {
                 drop(stream);
             }
             until("the iterator is dropped", || watch.end().is_some() || watch.makes() == 0);
-            // `take` does not call `next` for the end, so each counted call has made an item.
+            // `Iterator::take` does not call `next` after its last item, so each counted call has made an item.
             watch.wait_for_the_end();
         }
     }

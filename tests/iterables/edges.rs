@@ -364,7 +364,7 @@ fn drain_probe() {
     println!("the probe has passed");
 }
 
-/// Forbids that a job drains its pool, and is not woken when the last queued turn is withdrawn.
+/// Forbids that a job that drains its pool is not woken when the last queued turn is withdrawn.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_drain_is_woken_when_a_turn_is_withdrawn() {

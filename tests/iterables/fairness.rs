@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const ITEMS: usize = 1000;
-/// After this many items in a row, an awaiting end gives way.
+/// After this many items in a row, a reader or a sender that awaits gives way.
 const IN_A_ROW: usize = 128;
 
 /// Polls a future until it is ready, and returns how often it was pending. Asserts that each time the future had
@@ -126,9 +126,9 @@ fn each_awaiting_form_gives_way() {
     }
 }
 
-/// Forbids: the count of items in a row survives a wait, so that an end that waits now and then gives way needlessly.
+/// Forbids: the count of items in a row survives a wait, so that a reader that waits now and then gives way needlessly.
 #[test]
-fn an_end_that_waits_in_between_does_not_give_way() {
+fn a_reader_that_waits_in_between_does_not_give_way() {
     let (mut sender, mut receiver) = spsc::channel(IN_A_ROW);
     for round in 0..5 {
         (0..IN_A_ROW).for_each(|item| sender.try_send(item).unwrap());

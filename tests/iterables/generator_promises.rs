@@ -521,7 +521,7 @@ fn the_body_has_a_copy_of_the_context() {
                 out.put(NUMBER.get())?;
                 NUMBER.set(2);
                 out.put(NUMBER.get())?;
-                // The consumer has set the variable in the meantime.
+                // The consumer may have set the variable by now.
                 out.put(NUMBER.get())?;
                 out.put(NUMBER.get())
             });

@@ -17,7 +17,7 @@ use std::fmt::{Debug, Display};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Reads the stream that `call` returns in every way, and asserts the same items each time.
+/// Calls `call` once for each way to read the stream, and asserts that the items are the same each time.
 #[track_caller]
 fn each_way<T: Debug + PartialEq + Send + 'static>(call: impl Fn() -> IteratorWrapper<T>, expected: &[T]) {
     assert_eq!(take_all(&mut call()), expected, "awaited");

@@ -135,7 +135,7 @@ fn a_busy_stream_gives_way() {
     }
 }
 
-/// Forbids that one of two busy streams starves in a pool of one thread.
+/// Forbids that one of two busy streams in a pool of one thread hangs or loses an item.
 #[test]
 fn two_busy_streams_share_a_thread() {
     let _watchdog = watchdog();

@@ -160,7 +160,7 @@ fn each_task_that_a_closed_loop_drops_spawns_the_next() {
     });
 }
 
-/// Forbids: the stack overflows when tasks that own one another are cancelled, or their outputs are dropped.
+/// Forbids: the stack overflows when tasks that own one another are cancelled, or when the last of them is awaited.
 #[test]
 fn tasks_that_own_one_another_are_dropped() {
     on_a_small_stack(|| {

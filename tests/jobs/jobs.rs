@@ -771,7 +771,7 @@ fn the_result_of_a_finished_job_is_dropped_by_its_handle() {
 }
 
 #[test]
-fn is_cancelled_is_false_elsewhere() {
+fn is_cancelled_is_false_outside_a_cancelled_job() {
     let _watchdog = watchdog();
     assert!(!is_cancelled());
     assert!(!block_on(async { is_cancelled() }));
@@ -993,8 +993,8 @@ fn a_pool_of_zero_threads_panics() {
     assert!(text(&*panic).contains("threads"), "{}", text(&*panic));
 }
 
-/// Threads are started lazily: the size is only a limit. No system has the time, the memory or the threads for a cost
-/// that grows with the largest size.
+/// Threads are started lazily: the size is only a limit. The sizes are so large that the test could not end if each
+/// thread that may start cost time or memory in advance.
 #[test]
 fn a_pool_costs_nothing_for_each_thread_it_may_have() {
     let _watchdog = watchdog();
@@ -1318,7 +1318,7 @@ fn probe(setting: Option<&str>, expected: usize) -> Result<(), String> {
 }
 
 #[test]
-fn the_global_pool_has_the_size_of_the_machine() {
+fn without_a_setting_the_global_pool_has_the_default_size() {
     assert_eq!(probe(None, default_size()), Ok(()));
     assert_eq!(probe(Some(""), default_size()), Ok(()));
 }

@@ -156,7 +156,7 @@ impl Shape for Square {
     const SIDES: usize = 4;
 }
 
-/// Bounds with constants in angle brackets.
+/// For bounds with constants in angle brackets, like the two traits below.
 struct Sizes<const N: i32>;
 
 trait Allowed {}
@@ -328,7 +328,7 @@ fn arguments_may_be_patterns() {
     each_way(|| argument(1, 2), &1);
 }
 
-/// The values that have been dropped, with the thread of each drop.
+/// The values that were used or dropped, in order, each with the thread on which this happened.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<(&'static str, ThreadId)>>>);
 

@@ -254,6 +254,7 @@ fn a_drain_gives_the_stacks_of_ended_threads_back() {
             std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
         pages * 4096
     }
+    let (_alone, _watchdog) = (alone(), watchdog());
     let before = address_space();
     let pool = ThreadPool::builder().threads(1).stack_size(STACK).build();
     // Each job blocks, so a spare thread is started for the next one.

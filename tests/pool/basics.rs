@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 // --- the builder and the threads ------------------------------------------------------------------------------------
 
-/// Forbids a pool without threads, and a panic that does not name the wrong argument.
+/// Forbids a pool of zero threads, and a panic whose message does not name the argument `threads`.
 #[test]
 fn a_pool_of_zero_threads_panics() {
     let makers: [fn() -> ThreadPool; 2] = [|| ThreadPool::new(0), || ThreadPool::builder().threads(0).build()];

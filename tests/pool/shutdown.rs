@@ -71,8 +71,8 @@ fn drain_runs_all_queued_jobs() {
     }
 }
 
-/// Forbids that a shutdown runs a queued job or leaks its closure, or does not tell a running job to stop or wait for
-/// it.
+/// Forbids that a shutdown runs a queued job or leaks its closure, does not tell a running job to stop, or does not
+/// wait for a running job.
 #[test]
 fn shutdown_cancels_queued_jobs_and_waits_for_running_ones() {
     let _watchdog = watchdog();
@@ -443,7 +443,7 @@ fn the_last_handle_may_be_dropped_in_a_job() {
         drop(pool);
         release(held);
         assert!(after.into_iter().map(Job::wait).eq(0..10));
-        // The canceller has run, although the other job may have run before.
+        // Waits until the canceller has run. The job that it cancels may have run before.
         canceller.wait();
         threads.wait_for_all_to_stop();
         assert_eq!(threads.started(), 2);
@@ -564,7 +564,7 @@ fn jobs_and_other_threads_may_close_the_pool_at_once() {
 
 /// Forbids that a job that closes its pool waits for a job that has closed it before, and still runs.
 #[test]
-fn a_job_is_exempt_until_it_ends() {
+fn a_closing_job_does_not_wait_for_a_job_that_closed_before() {
     let _watchdog = watchdog();
     for (first, second) in [(WAYS[0], WAYS[1]), (WAYS[1], WAYS[0]), (WAYS[1], WAYS[1]), (WAYS[0], WAYS[2])] {
         let pool = ThreadPool::new(2);

@@ -1,9 +1,9 @@
-//! Random programs, each compared with a simple model.
+//! Random programs, each compared with a simple model; and the tests of `examples/http.rs`, which have no model.
 
 #[path = "../helpers/mod.rs"]
 mod helpers;
 
-// The module that the private source in `timers.rs` imports.
+// `src/event_loop/timers.rs`, which the `timers.rs` of this folder includes, imports this module.
 #[allow(dead_code, reason = "this test does not use all of it")]
 #[path = "../../src/primitives/waker_map.rs"]
 mod waker_map;

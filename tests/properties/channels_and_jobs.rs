@@ -695,7 +695,7 @@ fn yields(times: usize) -> impl Future<Output = ()> {
     })
 }
 
-/// The future of a branch, which sends to the branch before it at its end.
+/// The future of a branch. At its end it sends to the preceding branch.
 async fn run(
     branch: Branch,
     item: Item,

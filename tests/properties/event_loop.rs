@@ -1,5 +1,5 @@
-//! Random programs on an event loop, compared with simple models: tasks with the operations on them, timers with a
-//! sorted list, contexts with a map.
+//! Random programs on an event loop, compared with simple models: tasks with a record of what happened to each, timers
+//! with a sorted list, contexts with a map.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
@@ -221,7 +221,7 @@ impl Program {
                 let task = match way {
                     Way::Local => spawn(body),
                     Way::Handle => handle.spawn(body),
-                    // On that thread no loop is current, so the task itself must make it current.
+                    // On that thread no loop is current, so the task itself must make its loop current.
                     Way::Elsewhere => meanwhile(|| handle.spawn(body)),
                 };
                 assert_eq!(record.polls.load(Ordering::SeqCst), 0, "the task was polled inside `spawn`");

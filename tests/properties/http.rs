@@ -485,7 +485,7 @@ fn requests_may_come_in_any_pieces() {
 }
 
 #[test]
-fn many_clients_are_served_at_once() {
+fn clients_that_come_at_once_are_all_served() {
     let _watchdog = watchdog();
     for limit in ["1", "3", "64"] {
         let server = Server::with(Tree::new(), &["--connections", limit]);

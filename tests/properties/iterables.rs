@@ -111,7 +111,7 @@ struct Program {
     taken: usize,
     /// The end or the panic has been seen, or the stream was closed.
     over: bool,
-    /// The end or the panic was seen before the stream was closed.
+    /// The end was seen before the stream was closed, or the panic was seen (before that or after it).
     seen: bool,
     /// A `close` was dropped while it waited.
     given_up: bool,

@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The records of one job, from inside and outside.
+/// What is counted for one job.
 #[derive(Default)]
 struct Record {
     runs: AtomicUsize,

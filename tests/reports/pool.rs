@@ -221,8 +221,8 @@ fn a_thread_out_of_its_start_hook_takes_the_job() {
     assert!(starts <= 2, "{starts} threads for one job in a pool of one");
 }
 
-/// A worker that joins itself: forbids that a hook drops the last handle of its pool, and a job or the other hook does
-/// not run.
+/// A worker that joins itself: forbids that a job or the other hook does not run when a hook drops the last handle of
+/// its pool.
 #[test]
 fn hooks_may_drop_the_last_handle() {
     let _watchdog = watchdog();
@@ -424,8 +424,8 @@ fn a_shutdown_right_after_a_cancelled_job_does_not_hang() {
     }
 }
 
-/// rayon 449, rayon 819, rayon 446: forbids that pools that jobs of other pools make and drop hang, or lose their
-/// queues.
+/// rayon 449, rayon 819, rayon 446: forbids that a pool hangs, or loses its queued jobs, when a job of another pool
+/// makes and drops it.
 #[test]
 fn pools_may_be_made_and_dropped_in_jobs_of_other_pools() {
     fn nested(left: u32) -> u32 {

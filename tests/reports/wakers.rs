@@ -178,7 +178,7 @@ fn a_loop_survives_a_waker_that_panics() {
     });
 }
 
-/// No report: forbids that a thread counts as the runtime's for ever after the runtime's waker has panicked.
+/// No report: forbids that a thread counts as a thread of the runtime for ever after the runtime's waker has panicked.
 #[test]
 fn a_runtime_survives_a_waker_that_cannot_be_cloned() {
     let _watchdog = watchdog();

@@ -136,7 +136,8 @@ fn errors_of_channels_are_send_and_sync_where_their_items_are() {
     assert_eq!(threads!(spsc::SendTimeoutError<Local>), NONE);
 }
 
-/// A panic's payload need not be `Sync`; `Panic` is `Sync` nevertheless, so `?` works with any error box.
+/// A panic's payload need not be `Sync`. `Panic` is `Sync` nevertheless, so a `JoinError` is too, and `?` converts it
+/// into any error box.
 #[test]
 fn types_without_user_values_are_send_and_sync() {
     assert_eq!(threads!(spsc::TryRecvError), ALL);
@@ -159,7 +160,7 @@ fn a_threaded_call_is_send_and_sync_where_its_function_is() {
 
 /// The undelivered value in an error need not be `Debug` or `Send`.
 #[test]
-fn every_error_is_an_error() {
+fn every_error_type_implements_error() {
     assert!(has!(spsc::SendError<Opaque>: Error));
     assert!(has!(spsc::TrySendError<Opaque>: Error));
     assert!(has!(spsc::SendTimeoutError<Opaque>: Error));

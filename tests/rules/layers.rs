@@ -123,7 +123,7 @@ fn examples_fit_their_pages() {
     let mut checked = 0;
     for (path, text) in pages.chain(docs) {
         let blocks = text.split("```").skip(1).step_by(2);
-        // Diagrams are in the heads of private files.
+        // Skips the diagrams (`text` blocks): they are in the heads of private files, which have no rendered page.
         for block in blocks.filter(|block| !block.starts_with("text")) {
             // Skips the rest of the line with the fence, and the lines that rustdoc hides.
             for line in block.lines().skip(1).filter(|line| !line.starts_with("# ")) {

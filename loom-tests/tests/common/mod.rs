@@ -19,7 +19,7 @@ pub fn model_with(preemptions: usize, check: impl Fn() + Send + Sync + 'static) 
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     let nothing_leaked = || assert_eq!(BIG_ONES.get(), 0, "memory with a `Counted` in it was leaked, or freed twice");
     builder.check(move || {
-        // Checks the previous execution: loom may free a thread's closure only after the thread has been joined.
+        // Checks the previous execution. At the end of `check`, loom may not have freed all closures of joined threads.
         nothing_leaked();
         check();
     });

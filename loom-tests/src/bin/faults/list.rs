@@ -1,10 +1,11 @@
 //! The hand-written faults in the logic, and the weakened orderings that no model can catch.
 //!
-//! Weakened orderings are not listed here: `scan.rs` finds every one of them in the source.
+//! No other weakened ordering is listed here: `scan.rs` finds each ordering in the source, and weakens it.
 //!
-//! To add a logic fault, copy the source text that the fault changes to `find`. It may span lines, and must occur exactly
-//! once in the file. Write a plausible mistake into `replace`; it must compile, but may cause warnings. In `model`, name
-//! the model that should fail. The run stops if a `find` does not occur exactly once, or if a `model` does not exist.
+//! To add a logic fault, copy into `find` the source text that the fault changes. The text may span lines, and must
+//! occur exactly once in the file. Write a plausible mistake into `replace`; it must compile, but may cause warnings.
+//! In `model`, name the model that should fail. The run stops if a `find` does not occur exactly once, or if a `model`
+//! does not exist.
 //!
 //! ```text
 //! Logic {
@@ -59,7 +60,7 @@ pub(crate) struct Allowed {
     pub(crate) why: &'static str,
 }
 
-/// The logic faults, by file.
+/// The logic faults. Those of one file may stand in several places.
 pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/primitives/waker_slot.rs",
@@ -140,7 +141,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "advance does not wake the peer",
+        name: "`notify` does not wake the peer",
         find: "        if before.is_waiting() {\n            self.wake();\n        }",
         replace: "        let _ = before;",
         model: "both_sleep_in_turn",
@@ -210,7 +211,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/primitives/spsc.rs",
-        name: "items in the ring are leaked",
+        name: "a dropped receiver neither closes the channel nor drops the items in it",
         find: "        drain.drain();\n    }",
         replace: "        let _ = std::mem::ManuallyDrop::new(drain);\n    }",
         model: "send_drop",
@@ -843,7 +844,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "a surplus thread takes a job from the queue",
         find: "            state.pause_surplus(&mut ready);\n            if let Some(job)",
         replace: "            ready.paused = false;\n            if let Some(job)",
-        model: "shutdown_queued",
+        model: "surplus_thread_takes_no_job",
     },
     Logic {
         file: "src/pool/closing.rs",
@@ -1302,7 +1303,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/event_loop/tasks.rs",
-        name: "a task that is woken before the loop has added it is not queued",
+        name: "a new task is not queued when the loop adds it, although a poll is due",
         find: "        is_queued.then_some(place)\n",
         replace: "        None\n",
         model: "timer_from_a_thread",
