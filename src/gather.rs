@@ -98,7 +98,7 @@ where
     let mut failed = None;
     poll_woken(all, all, |branch, cx| match (branches[branch].poll(cx), &branches[branch]) {
         (true, Branch::Done(Err(_))) => {
-            failed.get_or_insert(branch);
+            failed = Some(branch);
             all
         }
         (finished, _) => finished.into(),
@@ -130,7 +130,8 @@ impl<T> Either<T, T> {
 }
 
 /// Runs two futures concurrently, and returns the output of the first that is ready. The other future is dropped, and
-/// so cancelled, before this returns. If both are ready, this returns the output of `a`.
+/// so cancelled, before this returns. If both are ready, this returns the output of `a`, and does not poll `b`: so the
+/// race of two `recv` or `next` loses no item.
 ///
 /// Both are polled as in [`gather`]: each one only when it was woken, and in its own copy of the context.
 ///
@@ -177,8 +178,14 @@ pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usi
     poll_fn(|cx| {
         // Register, then look.
         woken.parent.register(cx.waker());
-        for branch in woken.take() {
+        let mut branches = woken.take();
+        // Of two branches that are ready, the first wins a race. The other one is not polled, so it takes no item.
+        branches.sort_unstable();
+        for branch in branches {
             finished += poll(branch, &mut task::Context::from_waker(&wakers[branch]));
+            if finished >= enough {
+                break;
+            }
         }
         if finished >= enough { Poll::Ready(()) } else { Poll::Pending }
     })

@@ -57,6 +57,7 @@ pub fn sync_await<F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'stat
     let mut watch = (!cfg!(panic = "abort") && !thread::panicking()).then(CancelWatch::default);
     let result = match LoopHandle::try_current() {
         Some(handle) => handle.wait_for(future, watch),
+        None if watch.is_some() && is_cancelled() => Err(SyncWaitError::Cancelled),
         None => block_on(async {
             let mut future = pin!(future.into_future());
             poll_fn(|cx| poll_unless_cancelled(future.as_mut(), &mut watch, cx)).await

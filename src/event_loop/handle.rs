@@ -47,6 +47,9 @@ pub struct LoopHandle(pub(crate) Arc<Reactor>);
 impl LoopHandle {
     /// The current loop: the loop that runs this code, or the loop from which this code's job was started.
     ///
+    /// The current loop belongs to the [context](crate::Context). In [`Context::run`](crate::Context::run) and
+    /// [`Context::wrap`](crate::Context::wrap) it is the loop that was current where the context was copied.
+    ///
     /// # Panics
     /// If there is none.
     #[track_caller]
@@ -230,7 +233,10 @@ impl LoopHandle {
     /// [`sync_wait`](Self::sync_wait) and [`sync_await`](crate::sync_await()) then run on that runtime. A task that the
     /// runtime drops before it has finished counts as cancelled. Such a loop never counts as closed. Until a task has
     /// ended or is detached, its handle keeps the waker of the runtime's last poll. This waker may keep the runtime's
-    /// task alive.
+    /// task alive. A panic of `spawn` comes out of the call that starts the task.
+    ///
+    /// Only in the tasks that it starts does this crate know that the thread is the runtime's. In other code on the
+    /// runtime's only thread, `sync_wait` and `sync_await` wait for ever.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, sync_await};

@@ -263,7 +263,8 @@ impl<T> IteratorWrapper<T> {
     /// The next item. If there is none yet, the waker is woken later. `None`: the end. The signature is that of the
     /// `Stream` trait of the crate `futures`.
     ///
-    /// If several calls were pending, the waker of the last call is woken. Panics as [`next`](Self::next).
+    /// If several calls were pending, the waker of the last call is woken; if that was a [`next`](Self::next) that was
+    /// dropped, none is. Panics as [`next`](Self::next).
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         self.start();
         let Stage::Running { items, .. } = &mut self.stage else { return Poll::Ready(None) };

@@ -75,7 +75,7 @@ impl Default for ThreadPoolBuilder {
 }
 
 impl ThreadPoolBuilder {
-    /// How many jobs run at once. Default: as in the [global](ThreadPool::global) pool.
+    /// How many jobs run at once: see [`ThreadPool::new`]. Default: as in the [global](ThreadPool::global) pool.
     ///
     /// # Panics
     /// If `threads` is 0.
@@ -112,6 +112,8 @@ impl ThreadPoolBuilder {
     }
 
     /// Runs on each thread before its first job. A panic of the hook is caught; only the panic hook reports it.
+    ///
+    /// A hook must not wait for the pool's jobs: each thread that the pool starts for them runs the hook, too.
     pub fn on_thread_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_thread_start = Some(Box::new(hook));
         self

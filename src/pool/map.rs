@@ -32,7 +32,7 @@ use crate::pool::{Shared, ThreadPool};
 use crate::primitives::attempt::{Attempt, Watch};
 use crate::primitives::budget::Budget;
 use crate::primitives::job::{Job, Outcome};
-use crate::primitives::join_error::{JoinError, catch_and_discard};
+use crate::primitives::join_error::{JoinError, catch_and_discard, is_cancellation};
 use crate::primitives::parker;
 use crate::primitives::waker_slot::WakerSlot;
 use crate::sync::Mutex;
@@ -137,7 +137,7 @@ impl<I, F, R> Map<I, F, R> {
     /// Gives the results as the jobs finish, not in the order of the items.
     ///
     /// # Panics
-    /// If the map has been asked for a result.
+    /// If a job has been submitted: call this before the map is asked for a result.
     #[track_caller]
     pub fn unordered(mut self) -> Self {
         match Arc::get_mut(&mut self.work) {
@@ -188,28 +188,28 @@ impl<I, F, R> Watch for Map<I, F, R> {
 
 impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'static, R: Send + 'static> Map<I, F, R> {
     /// Submits jobs while there is room for their results, in batches: one job first, then each time as many jobs as
-    /// have been submitted so far. So a slow iterator does not hold up the first jobs.
+    /// have been submitted so far. So a slow iterator does not hold up the first jobs. If the iterator panics, a job
+    /// resumes the panic: so the panic comes at its place among the results.
     fn fill(&mut self) {
         let pool = self.pool.shared();
-        let (mut batch, mut submitted, mut asked) = (Vec::new(), 0, Ok(()));
+        let (mut batch, mut submitted) = (Vec::new(), 0);
         while self.in_flight() < self.max_size {
             let item = match catch_unwind(AssertUnwindSafe(|| self.items.as_mut().and_then(Iterator::next))) {
-                Ok(Some(item)) => item,
+                Ok(Some(item)) => Ok(item),
                 Ok(None) => {
                     self.items = None;
                     break;
                 }
-                Err(payload) => {
-                    asked = Err(payload);
-                    break;
-                }
+                // The job that polls this map was cancelled, and unwinds.
+                Err(payload) if is_cancellation(&*payload) => resume_unwind(payload),
+                Err(payload) => Err(payload),
             };
             let number = self.free.pop().unwrap_or_else(|| {
                 self.jobs.push(None);
                 self.jobs.len() - 1
             });
             let call = Call { work: self.work.clone(), number };
-            let (queued, job) = Shared::job(pool, move || call.run(item));
+            let (queued, job) = Shared::job(pool, move || call.run(item.unwrap_or_else(|panic| resume_unwind(panic))));
             self.jobs[number] = Some(job.outcome());
             if self.work.ordered {
                 self.next.push_back(number);
@@ -223,14 +223,14 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
         if !batch.is_empty() {
             Shared::submit(pool, batch.drain(..));
         }
-        asked.unwrap_or_else(|payload| resume_unwind(payload));
     }
 
     /// The next result. If there is none yet, the waker is woken later. `None`: the end. The signature is that of the
     /// `Stream` trait of the crate `futures`.
     ///
-    /// If several calls were pending, the waker of the last call is woken. Panics as [`next`](Self::next). After 128
-    /// results in a row this yields: it wakes the waker and is pending once.
+    /// If several calls were pending, the waker of the last call is woken; if that was a [`next`](Self::next) that was
+    /// dropped, none is. Panics as [`next`](Self::next). After 128 results in a row this yields: it wakes the waker and
+    /// is pending once.
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
         let this = &mut *self;
         ready!(this.budget.poll_ready(cx));
@@ -250,8 +250,9 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
     /// The next result; waits until it has been computed. `None`: the end.
     ///
     /// # Panics
-    /// If the function panicked for this item, with its panic; and if the job did not run, since the pool was closed or
-    /// had no thread. The next call goes on with the other items.
+    /// If the function panicked for this item, or the items' iterator panicked in place of this item, with the panic;
+    /// and if the job did not run, since the pool was closed or had no thread. The next call goes on with the other
+    /// items.
     ///
     /// # Cancellation
     /// Dropping the future loses nothing: no result is taken before the future is ready.

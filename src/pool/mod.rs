@@ -145,6 +145,9 @@ static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
 impl ThreadPool {
     /// A pool that runs at most `threads` jobs at once.
     ///
+    /// A job that sleeps in a blocking call of this crate does not count. While it sleeps, another job may start; when
+    /// it wakes up, both run. Then no further job starts until at most `threads` run.
+    ///
     /// # Panics
     /// If `threads` is 0.
     #[track_caller]
@@ -164,7 +167,7 @@ impl ThreadPool {
     /// `OFFTHREAD_POOL_SIZE` overrides this. An empty value counts as unset.
     ///
     /// # Panics
-    /// At the first call, if `OFFTHREAD_POOL_SIZE` is set and is not a positive number.
+    /// If `OFFTHREAD_POOL_SIZE` is set and is not a positive number, and there is no global pool yet.
     pub fn global() -> &'static Self {
         GLOBAL.get_or_init(|| Self::builder().build())
     }

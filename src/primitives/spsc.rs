@@ -29,6 +29,9 @@
 //! | `try_send` | `Ok` | `Err(Full(item))` | `Err(Closed(item))` |
 //! | `recv` | `Some(item)` | waits | what is left, then `None` |
 //! | `try_recv` | `Ok(item)` | `Err(Empty)` | what is left, then `Err(Closed)` |
+//!
+//! A call that wakes the other end panics if that end's waker does: a send has then sent its item, and a receive has
+//! lost the item.
 // The five parts of the head, for maintainers; the text above is the module's public documentation.
 //
 // # What it promises
@@ -784,6 +787,9 @@ impl<T> Receiver<T> {
 }
 
 /// Blocks for each item, until the channel is closed and nothing is left.
+///
+/// # Blocking
+/// As [`recv_blocking`](Receiver::recv_blocking).
 #[derive(Debug)]
 pub struct IntoIter<T>(Receiver<T>);
 

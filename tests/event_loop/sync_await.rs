@@ -6,8 +6,8 @@
 
 use crate::helpers::event_loop::*;
 use offthread::{
-    Elapsed, EventLoop, LoopHandle, SyncWaitError, ThreadPool, block_on, oneshot, sleep, spawn, sync_await, threaded,
-    threaded_separate, timeout, yield_now,
+    Elapsed, EventLoop, JoinError, LoopHandle, SyncWaitError, ThreadPool, block_on, is_cancelled, oneshot, sleep,
+    spawn, sync_await, threaded, threaded_separate, timeout, yield_now,
 };
 use std::cell::Cell;
 use std::error::Error;
@@ -604,6 +604,18 @@ fn without_a_loop_a_cancelled_job_waits_no_longer() {
             assert_eq!((dropped.recv(), ran_on), (Ok(jobs_thread), jobs_thread));
         }
     }
+    // A job that was cancelled before does not start to wait, even if the future is ready.
+    let (start, started) = oneshot::channel();
+    let job = pool.spawn(move || {
+        start.send(()).unwrap();
+        while !is_cancelled() {
+            thread::yield_now();
+        }
+        sync_await(async {});
+    });
+    started.recv_blocking().unwrap();
+    assert!(!job.cancel());
+    assert!(matches!(job.outcome().wait(), Err(JoinError::Cancelled)));
     // The future is still polled when it is woken.
     let mut polls = 0;
     let future = poll_fn(move |cx| {

@@ -253,6 +253,39 @@ fn the_first_branch_wins_if_both_are_ready() {
     });
 }
 
+/// Forbids: the branch that loses a `race`, or comes after an error of a `try_gather`, is polled in the same turn, and so
+/// loses an item.
+#[test]
+fn the_other_branch_takes_no_item() {
+    let _watchdog = watchdog();
+    block_on(async {
+        let (mut sender, mut receiver) = spsc::channel(3);
+        let (first, is_first) = oneshot::channel();
+        (0..3).for_each(|item| sender.try_send(item).unwrap());
+        assert_eq!(race(ready(()), receiver.recv()).await, Either::Left(()));
+        assert_eq!(receiver.recv().await, Some(0));
+        // Both are woken in one turn, the second one first.
+        assert_eq!((receiver.recv().await, receiver.recv().await), (Some(1), Some(2)));
+        let racing = spawn(async move { (race(is_first, receiver.recv()).await, receiver) });
+        yield_now().await;
+        sender.try_send(3).unwrap();
+        first.send("first").unwrap();
+        let (winner, mut receiver) = racing.await;
+        assert_eq!(winner, Either::Left(Ok("first")));
+        assert_eq!(receiver.recv().await, Some(3));
+
+        let was_polled = Cell::new([false; 2]);
+        let branches = [0, 1].map(async |branch| {
+            let mut polled = was_polled.get();
+            polled[branch] = true;
+            was_polled.set(polled);
+            Err::<(), _>(branch)
+        });
+        assert_eq!(try_gather(branches).await, Err(0));
+        assert_eq!(was_polled.get(), [true, false]);
+    });
+}
+
 /// Forbids: the branches of a `race` or a `try_gather` share a context.
 #[test]
 fn branches_have_their_own_contexts() {

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use crate::helpers::iterables::*;
-use offthread::{ContextVar, Map, ThreadPool, block_on, is_cancelled, timeout, yield_now};
+use offthread::{
+    ContextVar, JoinError, Map, ThreadPool, block_on, is_cancelled, oneshot, sync_await, timeout, yield_now,
+};
 use std::collections::HashSet;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -351,8 +353,13 @@ fn items_before_a_panic_are_not_lost() {
         if unordered {
             map = map.unordered();
         }
-        assert!(catch_unwind(AssertUnwindSafe(|| block_on(map.next()))).is_err());
-        let mut rest: Vec<_> = map.wait().collect();
+        let mut answers: Vec<_> = (0..9).map(|_| catch_unwind(AssertUnwindSafe(|| block_on(map.next())))).collect();
+        assert_eq!(block_on(map.next()), None);
+        if !unordered {
+            assert!(answers[5].is_err());
+        }
+        answers.retain(Result::is_ok);
+        let mut rest: Vec<_> = answers.into_iter().filter_map(Result::unwrap).collect();
         if unordered {
             rest.sort_unstable();
         }
@@ -360,23 +367,43 @@ fn items_before_a_panic_are_not_lost() {
     }
 }
 
-/// Forbids: a job whose item came right before the iterator's panic is not submitted, but counts as cancelled.
+/// Forbids: an iterator that panics in each call keeps the results before its first panic from the consumer.
 #[test]
-fn the_items_before_a_panic_are_submitted() {
+fn results_come_before_the_panics_of_an_iterator_that_always_panics() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
-    // Jobs are submitted in batches: the third would wait for a fourth.
-    let items = (1..=4_u8).inspect(|n| {
-        if *n == 4 {
+    let items = (0..).inspect(|n| {
+        if *n >= 3 {
             quiet_panic("on purpose")
         }
     });
     let mut map = pool.map(items, |n| n);
-    assert!(catch_unwind(AssertUnwindSafe(|| block_on(map.next()))).is_err());
-    drop(map);
-    pool.drain();
-    let stats = pool.stats();
-    assert_eq!((stats.submitted, stats.succeeded + stats.cancelled, stats.queued), (3, 3, 0), "{stats:?}");
+    let answers = [(); 6].map(|()| catch_unwind(AssertUnwindSafe(|| block_on(map.next()))).ok().flatten());
+    assert_eq!(answers, [Some(0), Some(1), Some(2), None, None, None]);
+}
+
+/// Forbids: a map whose iterator waits in a job that is cancelled does not let the job unwind.
+#[test]
+fn a_cancelled_iterator_unwinds_its_job() {
+    let _watchdog = watchdog();
+    let pool = ThreadPool::new(2);
+    let (started, has_started) = oneshot::channel();
+    let job = pool.spawn({
+        let pool = pool.clone();
+        move || {
+            let mut started = Some(started);
+            let items = (0..2).inspect(move |n| {
+                if *n == 1 {
+                    started.take().unwrap().send(()).unwrap();
+                    sync_await(pending::<()>());
+                }
+            });
+            pool.map(items, |n| n).wait().count()
+        }
+    });
+    block_on(has_started).unwrap();
+    assert!(!job.cancel());
+    assert!(matches!(block_on(job.outcome()), Err(JoinError::Cancelled)));
 }
 
 /// Forbids: a consumer waits although the map has room for another job, and the awaited job waits for that job.

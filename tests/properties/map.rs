@@ -90,9 +90,9 @@ thread_local! {
 #[derive(Default)]
 struct Record {
     max_size: usize,
-    /// How many items the iterator has given.
+    /// How many items the iterator has given, or has panicked in place of.
     given: AtomicUsize,
-    /// How many jobs have started.
+    /// How many jobs have started. The job of a missing item counts as soon as the iterator panics.
     started: AtomicUsize,
     /// How many results have been taken.
     taken: AtomicUsize,
@@ -137,16 +137,18 @@ impl Iterator for Items {
         };
         let number = self.number;
         self.number += 1;
-        if fate == Fate::NoItem {
-            resume_unwind(Box::new(NoItem));
-        }
         record.given.fetch_add(1, SeqCst);
+        if fate == Fate::NoItem {
+            record.started.fetch_add(1, SeqCst);
+            resume_unwind(Box::new(NoItem(number)));
+        }
         Some(Item { number, fate, record: record.clone() })
     }
 }
 
-/// The payload of the iterator's panic. The payload of the function's panic is the item's number.
-struct NoItem;
+/// The payload of the iterator's panic, with the number of the missing item. The payload of the function's panic is the
+/// item's number.
+struct NoItem(usize);
 
 fn function(item: Item) -> Item {
     let record = &item.record;
@@ -176,8 +178,6 @@ struct Expected {
     record: Arc<Record>,
     /// The numbers and fates of the items whose results should still come, in order.
     results: Vec<(usize, Fate)>,
-    /// How many panics of the iterator should still come.
-    no_items: usize,
     /// The pool has been shut down: jobs may be cancelled.
     closed: bool,
     /// In an unordered map: how many of the `results` will not come, because their jobs were cancelled.
@@ -187,10 +187,8 @@ struct Expected {
 
 impl Expected {
     fn new(fates: &[Fate], unordered: bool, record: &Arc<Record>) -> Self {
-        let (no_items, results): (Vec<_>, _) =
-            fates.iter().copied().enumerate().partition(|(_, fate)| *fate == Fate::NoItem);
-        let no_items = no_items.len();
-        Self { unordered, record: record.clone(), results, no_items, closed: false, cancelled: 0, is_over: false }
+        let results = fates.iter().copied().enumerate().collect();
+        Self { unordered, record: record.clone(), results, closed: false, cancelled: 0, is_over: false }
     }
 
     /// Compares an answer. Returns false if the answer is `Pending`.
@@ -201,15 +199,14 @@ impl Expected {
                 return Ok(false);
             }
             Ok(Poll::Ready(None)) => {
-                prop_assert_eq!((self.results.len(), self.no_items), (self.cancelled, 0));
+                prop_assert_eq!(self.results.len(), self.cancelled);
                 self.is_over = true;
             }
-            Ok(Poll::Ready(Some(item))) => self.check_result(item.number, false)?,
+            Ok(Poll::Ready(Some(item))) => self.check_result(item.number, &[Fate::Value, Fate::Slow])?,
             Err(panic) if panic.is::<NoItem>() => {
-                prop_assert!(self.no_items > 0);
-                self.no_items -= 1;
+                self.check_result(panic.downcast::<NoItem>().unwrap().0, &[Fate::NoItem])?;
             }
-            Err(panic) if panic.is::<usize>() => self.check_result(*panic.downcast().unwrap(), true)?,
+            Err(panic) if panic.is::<usize>() => self.check_result(*panic.downcast().unwrap(), &[Fate::Panic])?,
             // A job was cancelled. An unordered map does not tell which.
             Err(panic) => {
                 prop_assert!(self.closed && !self.results.is_empty(), "{}", text(&*panic));
@@ -224,8 +221,8 @@ impl Expected {
         Ok(true)
     }
 
-    /// The function has returned, or has panicked, for the item of this number.
-    fn check_result(&mut self, number: usize, panicked: bool) -> Result<(), TestCaseError> {
+    /// The result for the item of this number, or the panic in its place, has come. `fates`: those with such an answer.
+    fn check_result(&mut self, number: usize, fates: &[Fate]) -> Result<(), TestCaseError> {
         // The jobs in flight are the first entries of `results`.
         let in_flight = self.record.in_flight(&self.record.given);
         let first = if self.unordered { in_flight + self.cancelled } else { 1 };
@@ -234,7 +231,7 @@ impl Expected {
             return Err(TestCaseError::fail(format!("{number} came twice, or at the wrong place")));
         };
         let (_, fate) = self.results.remove(at);
-        prop_assert_eq!(fate == Fate::Panic, panicked);
+        prop_assert!(fates.contains(&fate));
         self.record.taken.fetch_add(1, SeqCst);
         Ok(())
     }
