@@ -154,4 +154,5 @@ pub mod internals {
     pub use crate::primitives::parker::{Blocking, Parker, block_on, poll_until, set_blocking_hook};
     pub use crate::primitives::waker_slot::WakerSlot;
     pub use crate::sync::ThreadHandle;
+    pub use crate::time::TimerThread;
 }

@@ -17,6 +17,8 @@
 //!
 //! # What can go wrong
 //! * A call is cancelled as its timer fires, and `cancel` reports the wrong result: `cancel_as_it_fires`.
+//! * A timer comes whose deadline is before the one that the timer thread sleeps for: `earlier_timer`.
+//! * A timer comes as the timer thread ends: `timer_as_the_thread_ends`.
 #![forbid(unsafe_code)]
 
 use std::future::{Future, IntoFuture, poll_fn};
@@ -40,7 +42,8 @@ use crate::sync::{Mutex, OnceLock, thread};
 const LINGER: Duration = Duration::from_secs(10);
 
 /// The thread that wakes sleeps outside of this crate's loops.
-struct TimerThread {
+#[allow(missing_debug_implementations, reason = "only the models see it")]
+pub struct TimerThread {
     state: Mutex<State>,
     /// The thread waits here for the earliest deadline to change.
     changed: WakerSlot,
@@ -54,14 +57,17 @@ struct State {
 impl TimerThread {
     fn get() -> &'static Self {
         static THREAD: OnceLock<TimerThread> = OnceLock::new();
-        THREAD.get_or_init(|| Self {
-            state: Mutex::new(State { timers: Timers::new(Instant::now()), running: false }),
-            changed: WakerSlot::default(),
-        })
+        THREAD.get_or_init(|| Self::new(Instant::now()))
+    }
+
+    /// No deadline is before `beginning`.
+    pub fn new(beginning: Instant) -> Self {
+        let state = State { timers: Timers::new(beginning), running: false };
+        Self { state: Mutex::new(state), changed: WakerSlot::default() }
     }
 
     /// Lends the timers, then starts or wakes the timer thread if needed.
-    fn with_timers<R>(&'static self, f: impl FnOnce(&mut Timers) -> R) -> R {
+    pub fn with_timers<R>(&'static self, f: impl FnOnce(&mut Timers) -> R) -> R {
         let mut state = self.state.lock();
         let before = state.timers.earliest();
         let result = f(&mut state.timers);

@@ -8,16 +8,20 @@ use std::future::{pending, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use common::{Drops, Note, model_with, poll_once};
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread::{self, JoinHandle};
-use offthread::internals::{ThreadHandle, block_on as parker_block_on};
-use offthread::{EventLoop, JoinError, LoopHandle, SyncWaitError, Task, block_on, gather, spawn, threaded_separate};
+use offthread::internals::{ThreadHandle, TimerThread, block_on as parker_block_on};
+use offthread::{
+    EventLoop, JoinError, LoopHandle, SyncWaitError, Task, block_on, gather, oneshot, spawn, threaded_separate,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// These models have many steps: with three preemptions they take minutes.
 fn model(check: impl Fn() + Send + Sync + 'static) {
@@ -508,6 +512,53 @@ fn timer_from_a_thread() {
             assert_eq!(receiver.await, Ok(7));
             thread.join().unwrap();
         });
+    });
+}
+
+/// A timer thread that has not started, and a deadline that has passed.
+fn timer_thread() -> (&'static TimerThread, Instant) {
+    let now = Instant::now();
+    (Box::leak(Box::new(TimerThread::new(now))), now)
+}
+
+/// Adds a timer, and waits until the timer thread wakes it. Returns the handle of that thread.
+fn wake_at(timers: &'static TimerThread, deadline: Instant) -> ThreadHandle {
+    /// Sends the handle of the thread that wakes it.
+    struct Sends(std::sync::Mutex<Option<oneshot::Sender<ThreadHandle>>>);
+    impl Wake for Sends {
+        fn wake(self: std::sync::Arc<Self>) {
+            let sender = self.0.lock().unwrap().take();
+            sender.unwrap().send(ThreadHandle::current()).unwrap();
+        }
+    }
+    let (sender, receiver) = oneshot::channel();
+    let waker = std::sync::Arc::new(Sends(std::sync::Mutex::new(Some(sender)))).into();
+    timers.with_timers(|timers| timers.add(deadline, waker));
+    parker_block_on(receiver).unwrap()
+}
+
+/// Forbids: the timer thread sleeps until its earliest deadline, or is about to, and a timer with an earlier deadline
+/// does not wake the thread.
+#[test]
+fn earlier_timer() {
+    model(|| {
+        let (timers, now) = timer_thread();
+        let later = timers.with_timers(|timers| timers.add(now + HOUR, Waker::noop().clone()));
+        let thread = wake_at(timers, now);
+        timers.with_timers(|timers| timers.remove(later));
+        // The thread ends.
+        thread.time_out();
+    });
+}
+
+/// Forbids: a timer is added as the timer thread ends, since there has been none for long, and nothing wakes the timer.
+#[test]
+fn timer_as_the_thread_ends() {
+    model(|| {
+        let (timers, now) = timer_thread();
+        for _ in 0..2 {
+            wake_at(timers, now).time_out();
+        }
     });
 }
 
