@@ -41,6 +41,6 @@ fn main() {
         }
         drop(sender);
         assert_eq!(sum.await, 10);
-        println!("{} items came, and a thread summed up 10", items.len());
+        println!("{} items came, and a thread computed the sum 10", items.len());
     });
 }

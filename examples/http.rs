@@ -96,8 +96,8 @@ async fn run(options: Options) -> Result<(), String> {
     let mut connections = accept(listener);
     let mut end = threaded_separate(|| drop(io::copy(&mut io::stdin(), &mut io::sink()))).name("stdin").async_call();
 
-    // If `end` wins the race, the server stops. A connection that `next` has taken in the same poll is dropped, as are
-    // those in the buffer.
+    // If `end` wins the race, the server stops, and the connections in the buffer are dropped. `race` does not poll the
+    // second future then, so no connection is taken.
     while let Either::Right(Some(stream)) = race(&mut end, async {
         fewer_than(limit, &mut in_flight).await;
         connections.next().await

@@ -10,7 +10,7 @@
 //! cargo run --release --example wc -- -j 8 /usr/include
 //! ```
 //!
-//! The numbers are those of coreutils' `wc` in the C locale. There are two rules for words: see [`NEXT`].
+//! The numbers are those of coreutils' `wc` in the C locale. For words, coreutils has had two rules: see [`NEXT`].
 
 #![forbid(unsafe_code)]
 
