@@ -170,7 +170,7 @@ mod imp {
     pub(crate) use loom::sync::{Arc, MutexGuard, atomic};
     pub(crate) use loom::{cell::UnsafeCell, thread};
 
-    /// loom's macro of this name, which does not accept `const { … }`.
+    /// `thread_local!` for loom: loom's own macro does not accept `const { … }`.
     macro_rules! const_thread_local {
         ($($(#[$attribute:meta])* static $name:ident: $type:ty = const $init:block;)+) => {
             ::loom::thread_local! { $($(#[$attribute])* static $name: $type = $init;)+ }

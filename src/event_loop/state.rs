@@ -15,7 +15,7 @@
 //! ```
 //!
 //! # Who may touch what
-//! 1. Places are written and read on the loop's thread alone.
+//! 1. A task's [`Place`] is written and read on the loop's thread alone.
 //! 2. The scheduler alone calls `begin` and `end`.
 //! 3. If another runtime polls the task, the runtime's waker is kept for one purpose: to cancel the task. Such a waker
 //!    may keep the runtime's task alive. So it is dropped when the task has ended or is detached.

@@ -136,8 +136,8 @@ struct State {
     counters: Counters,
 }
 
-/// How often a submitter yields to workers that are finishing, before it wakes or starts another worker. So many yields
-/// take about as long as a waker that makes a system call.
+/// How often a submitter yields to workers that are finishing, before it wakes or starts another worker. This number of
+/// yields takes about as long as a waker that makes a system call.
 const MAX_RECHECKS: u32 = 48;
 
 static GLOBAL: OnceLock<ThreadPool> = OnceLock::new();
@@ -146,7 +146,7 @@ impl ThreadPool {
     /// A pool that runs at most `threads` jobs at once.
     ///
     /// A job that sleeps in a blocking call of this crate does not count. While it sleeps, another job may start; when
-    /// it wakes up, both run. Then no further job starts until at most `threads` run.
+    /// it wakes up, both run. Then no further job starts until fewer than `threads` run.
     ///
     /// # Panics
     /// If `threads` is 0.

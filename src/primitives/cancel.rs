@@ -51,7 +51,8 @@ pub struct Stop {
 /// The address of a [`Running`], or [`STREAMS`].
 pub type JobId = u64;
 
-/// Stands for all streams that wait for the end of their pool. A stream waits also while none of its code runs.
+/// The number under which each stream of a pool registers a waker. So a shutdown wakes a stream also while none of its
+/// code runs.
 pub const STREAMS: JobId = 0;
 
 impl Stop {
@@ -99,7 +100,8 @@ pub trait Running {
 }
 
 impl dyn Running {
-    /// No other running job or stream has the same id. A generator that waits for room has the id of its pool.
+    /// No other running job or stream has the same id. While generators of a pool wait for room, all of them have one
+    /// id: that of the pool.
     pub fn id(&self) -> JobId {
         ptr::from_ref(self).addr() as JobId
     }
@@ -138,7 +140,8 @@ pub fn is_cancelled() -> bool {
 /// Sleeps for `timeout`, or until the job that this code runs in is cancelled. True: the job was cancelled.
 ///
 /// For blocking code that waits between two pieces of work, and is to end soon after its cancellation. [`is_cancelled`]
-/// says what counts as cancelled. Outside of a job this only sleeps, and returns false. [`Duration::MAX`] is for ever.
+/// says what counts as cancelled. Outside of jobs and iterables this only sleeps, and returns false. [`Duration::MAX`]
+/// is for ever.
 ///
 /// ```
 /// use offthread::{threaded_separate, wait_cancelled};

@@ -31,7 +31,7 @@
 //! | `try_recv` | `Ok(item)` | `Err(Empty)` | what is left, then `Err(Closed)` |
 //!
 //! A call that wakes the other end panics if that end's waker does: a send has then sent its item, and a receive has
-//! lost the item.
+//! lost the item. (The items of `recv_many` are in `buf` even then.)
 // The five parts of the head, for maintainers; the text above is the module's public documentation.
 //
 // # What it promises
@@ -96,8 +96,7 @@
 // * A cancelled `recv` or `send` leaves its waker; `Attempt` withdraws it: `cancelled_attempts_leave_no_waker`.
 // * The counters wrap: `tests::channel_works_when_counters_wrap`.
 //
-// The copy of the other side's counter is from FastForward (Giacomoni et al., 2008) and MCRingBuffer (Lee et al.,
-// 2009).
+// The copy of the other side's counter is from MCRingBuffer (Lee et al., 2009).
 
 use std::future::poll_fn;
 use std::iter;
