@@ -789,7 +789,6 @@ impl<T> Receiver<T> {
 ///
 /// # Blocking
 /// As [`recv_blocking`](Receiver::recv_blocking).
-#[derive(Debug)]
 pub struct IntoIter<T>(Receiver<T>);
 
 impl<T> Iterator for IntoIter<T> {
@@ -888,6 +887,7 @@ impl_error!(RecvTimeoutError: Self::Timeout => "{SILENT}", Self::Closed => "{DRA
 impl_debug!(Sender<T>, len(), max_size(), is_closed());
 
 impl_debug!(Receiver<T>, len(), max_size(), is_closed());
+impl_debug!(IntoIter<T>);
 
 #[cfg(test)]
 mod tests {

@@ -612,9 +612,10 @@ fn a_dropped_closed_leaves_no_waker_behind() {
     assert_eq!(witness.kept(), 0);
 }
 
-/// A waker may be woken on another thread after both ends were dropped.
+/// Neither the receiver's drop nor a failed `send` wakes the receiver's waker, and no clone is kept: the first wake-up
+/// is the test's own, on another thread.
 #[test]
-fn a_late_wake_up_is_harmless() {
+fn ends_that_are_gone_neither_wake_nor_keep_the_waker() {
     let (sender, mut receiver) = oneshot::channel();
     let hooks = Arc::<Hooks>::default();
     let (give, take) = mpsc::channel();

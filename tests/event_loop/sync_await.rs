@@ -5,6 +5,7 @@
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 
 use crate::helpers::event_loop::*;
+use crate::helpers::pool::spawn_until_asleep;
 use offthread::{
     Elapsed, EventLoop, JoinError, LoopHandle, SyncWaitError, ThreadPool, block_on, is_cancelled, oneshot, sleep,
     spawn, sync_await, threaded, threaded_separate, timeout, yield_now,
@@ -300,10 +301,14 @@ fn a_loop_that_ends_releases_waiting_threads() {
 fn a_loop_between_two_calls_is_waited_for() {
     let _watchdog = watchdog();
     let mut event_loop = EventLoop::new();
+    event_loop.block_on(turns());
     let handle = event_loop.handle();
-    let other = thread::spawn(move || handle.sync_wait(async { yield_now().await }));
-    event_loop.block_on(until("the other thread has ended", || other.is_finished()));
-    assert!(other.join().unwrap().is_ok());
+    thread::scope(|scope| {
+        let other = spawn_until_asleep(scope, move || handle.sync_wait(async { yield_now().await }));
+        assert!(!other.is_finished(), "the thread does not wait for a loop that is not running");
+        event_loop.block_on(until("the other thread has ended", || other.is_finished()));
+        assert!(other.join().unwrap().is_ok());
+    });
 }
 
 /// The loop closes just after a thread has found it open and is about to submit a future. The thread gets a value or an

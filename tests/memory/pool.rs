@@ -70,8 +70,8 @@ fn jobs_cancelled_later_keep_no_memory() {
                 drop(jobs[order(number)].take().unwrap());
             }
         });
-        // The queue may keep its capacity, which is a pointer or two for each job.
-        assert!(left < 6 * MEGABYTE, "{left} bytes are left of the jobs");
+        // Some stale entries may wait for the next purge, which also frees the queue's capacity.
+        assert!(left < MEGABYTE / 4, "{left} bytes are left of the jobs");
         assert_eq!((pool.stats().queued, pool.stats().cancelled), (1, JOBS as u64));
         release(held);
         assert_eq!(last.into_inner().unwrap().unwrap().wait(), 5);

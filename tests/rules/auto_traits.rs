@@ -139,7 +139,7 @@ fn errors_of_channels_are_send_and_sync_where_their_items_are() {
 /// A panic's payload need not be `Sync`. `Panic` is `Sync` nevertheless, so a `JoinError` is too, and `?` converts it
 /// into any error box.
 #[test]
-fn types_without_user_values_are_send_and_sync() {
+fn types_without_parameters_are_send_and_sync() {
     assert_eq!(threads!(spsc::TryRecvError), ALL);
     assert_eq!(threads!(spsc::RecvTimeoutError), ALL);
     assert_eq!(threads!(oneshot::TryRecvError), ALL);
@@ -178,9 +178,9 @@ fn every_error_type_implements_error() {
     assert!(has!(spsc::TrySendError<Opaque>: Into<Box<dyn Error + Send + Sync>>));
 }
 
-/// Public types are `Debug` even if their contents are not.
+/// Handles and errors are `Debug` even if their contents are not.
 #[test]
-fn public_types_are_debug_for_any_contents() {
+fn handles_and_errors_are_debug_for_any_contents() {
     assert!(has!(oneshot::Sender<Opaque>: Debug));
     assert!(has!(oneshot::Receiver<Opaque>: Debug));
     assert!(has!(oneshot::Closed: Debug));
@@ -197,6 +197,7 @@ fn public_types_are_debug_for_any_contents() {
     assert!(has!(JoinError: Debug));
     assert!(has!(Panic: Debug));
     assert!(has!(Threaded<Opaque>: Debug));
+    assert!(has!(spsc::IntoIter<Opaque>: Debug));
     assert!(has!(ThreadPool: Debug));
     assert!(has!(Sleep: Debug));
     assert!(has!(Elapsed: Debug));
@@ -317,6 +318,7 @@ fn every_handle_is_unwind_safe() {
         ("ContextVar", unwinds!(offthread::ContextVar<Unsafe>)),
         ("IteratorWrapper", unwinds!(IteratorWrapper<Unsafe>)),
         ("Yielder", unwinds!(Yielder<Unsafe>)),
+        ("Map", unwinds!(offthread::Map<Unsafe, Unsafe, Unsafe>)),
         ("spsc::Sender", unwinds!(spsc::Sender<Unsafe>)),
         ("spsc::Receiver", unwinds!(spsc::Receiver<Unsafe>)),
         ("oneshot::Sender", unwinds!(oneshot::Sender<Unsafe>)),
