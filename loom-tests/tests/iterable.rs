@@ -624,8 +624,8 @@ fn put_close() {
     });
 }
 
-/// Forbids: the consumer is dropped while `put` waits for room, and `put` keeps waiting, or an item is leaked or
-/// dropped twice.
+/// Forbids: the consumer is dropped while `put` waits for room, and `put` keeps waiting, or not as many items are
+/// dropped as were made.
 #[test]
 #[allow(clippy::result_large_err, reason = "counted values are large")]
 fn put_drop() {

@@ -105,7 +105,8 @@ fn map_panic() {
     });
 }
 
-/// Forbids: a `next` is dropped as a result comes, and loses the result, or leaves its waker behind.
+/// Forbids: a `next` is dropped as a result comes, and loses the result; or a `next` that is ready at its first poll
+/// leaves its waker behind.
 #[test]
 fn map_next_dropped() {
     both(|unordered| {

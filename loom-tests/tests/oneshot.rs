@@ -1,4 +1,4 @@
-//! Models of `src/primitives/oneshot.rs`: every way to end one side, combined with every way to end the other.
+//! Models of `src/primitives/oneshot.rs`: the ways to end one side, combined with the ways to end the other.
 //!
 //! Every model also forbids an access to memory that the other side has freed. A model with a `Counted` value forbids
 //! that the value is dropped, or its memory is freed, twice or never: `common::model` counts the allocations.
@@ -247,6 +247,20 @@ fn drop_close() {
     sides(
         drop_sender,
         |mut receiver| {
+            receiver.close();
+            assert_eq!(tried(&mut receiver), Err(TryRecvError::Closed));
+        },
+        drop,
+    );
+}
+
+/// Forbids: the same for a receiver that has been polled.
+#[test]
+fn drop_poll_close() {
+    sides(
+        drop_sender,
+        |mut receiver| {
+            drop(poll_once(&mut receiver));
             receiver.close();
             assert_eq!(tried(&mut receiver), Err(TryRecvError::Closed));
         },

