@@ -1,6 +1,6 @@
 //! `oneshot`: every combination of operations of the two ends, the wakers, and races of the ends.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 
 use crate::helpers::common::{Witness, watchdog};
 use crate::hooks::Hooks;

@@ -1,6 +1,6 @@
 //! `spsc`: every combination of operations of the two ends, the size, the items, the wakers, and races of the ends.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 #![allow(clippy::similar_names, reason = "`sender`, `sends` and `sent` are distinct enough")]
 
 use crate::helpers::common::{Witness, watchdog};

@@ -2,7 +2,7 @@
 //! pool.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 #![allow(clippy::no_effect_underscore_binding, reason = "a captured value is dropped with its closure")]
 #![allow(clippy::waker_clone_wake, reason = "each way to wake is tried")]

@@ -1,7 +1,7 @@
 //! `block_on` and every other call that blocks a thread: no wake-up is lost, calls nest, and a wait costs few
 //! allocations and little CPU time.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 
 use crate::helpers::common::watchdog;
 use offthread::{ThreadPool, block_on, oneshot, spsc, threaded};

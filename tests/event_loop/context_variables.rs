@@ -1,7 +1,7 @@
 //! Context variables: a value that is set in a context is seen in that context only.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 
 use offthread::{Context, ContextVar, WithContext, block_on};
 use std::cell::Cell;

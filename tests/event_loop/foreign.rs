@@ -2,7 +2,7 @@
 //! `LoopHandle::from_spawner`, which makes such an executor the loop.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 #![allow(clippy::no_effect_underscore_binding, reason = "a captured value is dropped with its closure")]
 
 use crate::helpers::event_loop::*;

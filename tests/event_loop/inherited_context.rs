@@ -2,7 +2,7 @@
 //! current loop is part of the context. `context_variables.rs` tests the variables themselves.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 
 use crate::helpers::event_loop::*;

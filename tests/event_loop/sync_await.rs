@@ -1,7 +1,7 @@
 //! `sync_await` and `sync_wait`: a thread runs a future on a loop and blocks until it has a result or an error.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 
 use crate::helpers::event_loop::*;

@@ -1,7 +1,7 @@
 //! `sleep`, `sleep_until` and `timeout`: they never end early, never overflow, and leave nothing behind.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 
 use crate::helpers::common::{Witness, watchdog};
 use offthread::{

@@ -158,7 +158,7 @@ fn max_size_holds_at_any_moment() {
                     // Counted before the item is taken, so that the iterator never sees too small a number.
                     taken.fetch_add(1, Ordering::SeqCst);
                     let Some(ahead) = stream.next().await else { break };
-                    assert!(ahead <= max_size, "{ahead} of {max_size}");
+                    assert!(ahead < max_size, "{ahead} of {max_size}");
                 }
             });
             assert_eq!(taken.load(Ordering::SeqCst), 2001);
@@ -657,8 +657,8 @@ fn the_iterator_has_its_starters_current_loop() {
     }
 }
 
-/// Forbids that a `sync_await` in `make` or `next` waits on after the stream was closed or dropped; with a loop and
-/// without.
+/// Forbids that the code of an iterator waits on after the stream was closed or dropped: in `sync_wait`, in `make` or
+/// `next`, with a loop; in `sync_await`, in the `next` of a dropped stream, without a loop.
 #[test]
 fn sync_await_in_a_closed_stream_is_cancelled() {
     let _watchdog = watchdog();

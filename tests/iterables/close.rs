@@ -442,8 +442,10 @@ fn an_iterator_is_not_cancelled_before_the_close() {
         };
         let mut stream = kind.stream(&pool, make).max_size(4);
         assert_eq!(take_all(&mut stream), [false; 100]);
-        // Nor for the next job on that thread after the close.
-        drop(stream);
+        // Nor for the next job on a pool's thread after a close.
+        let mut stream = kind.stream(&pool, || 0..).max_size(4);
+        assert_eq!(take(&mut stream), Some(0));
+        block_on(stream.close());
         assert!(!pool.spawn(is_cancelled).wait());
     }
 }

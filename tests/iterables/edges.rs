@@ -77,15 +77,18 @@ fn a_spare_thread_takes_no_jobs() {
 fn during_a_shutdown_an_iterators_drop_may_wait_for_a_queued_job() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
-    let slot = Arc::new(Mutex::new(None::<Job<()>>));
-    let inside = Arc::clone(&slot);
+    let (slot, done) = (Arc::new(Mutex::new(None::<Job<()>>)), Gate::default());
+    let (inside, end) = (Arc::clone(&slot), done.clone());
     let _stream = paused(&pool, move || {
         let job = inside.lock().unwrap().take();
         assert_cancelled(job.expect("the job"));
+        // A panic in this closure is discarded with the stream.
+        end.open();
     });
     let held = hold(&pool, 1);
     *slot.lock().unwrap() = Some(pool.spawn(|| ()));
     assert!(pool.shutdown_timeout(Duration::ZERO).is_err());
+    assert!(done.is_open(), "the iterator's `Drop` has not run to its end");
     release(held);
 }
 
@@ -94,17 +97,20 @@ fn during_a_shutdown_an_iterators_drop_may_wait_for_a_queued_job() {
 fn during_a_shutdown_an_iterators_drop_may_close_a_queued_stream() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
-    let slot = Arc::new(Mutex::new(None::<IteratorWrapper<u32>>));
-    let inside = Arc::clone(&slot);
+    let (slot, done) = (Arc::new(Mutex::new(None::<IteratorWrapper<u32>>)), Gate::default());
+    let (inside, end) = (Arc::clone(&slot), done.clone());
     let _stream = paused(&pool, move || {
         let stream = inside.lock().unwrap().take();
         block_on(stream.expect("the stream").close());
+        // As above.
+        end.open();
     });
     let held = hold(&pool, 1);
     let mut queued = IteratorWrapper::new(|| 0..5).on(&pool);
     assert!(poll_once(&mut queued).is_pending());
     *slot.lock().unwrap() = Some(queued);
     assert!(pool.shutdown_timeout(Duration::ZERO).is_err());
+    assert!(done.is_open(), "the iterator's `Drop` has not run to its end");
     release(held);
 }
 
@@ -135,7 +141,7 @@ fn during_a_shutdown_an_iterators_drop_may_wait_for_a_job_in_sync_await() {
 /// Forbids that a stream whose consumer takes each item at once keeps its thread for more than `max_size` items,
 /// although a job is queued.
 #[test]
-fn a_quick_consumer_delays_no_queued_job() {
+fn a_quick_consumer_delays_a_queued_job_by_at_most_max_size_items() {
     let _watchdog = watchdog();
     for max_size in [1, 2, 4] {
         let pool = ThreadPool::new(1);
@@ -270,13 +276,16 @@ fn an_armed_item_does_not_cut_the_close_short() {
         assert!(poll_once(&mut stream).is_pending());
         polled.open();
         entered.pass();
-        let closing = thread::spawn(move || {
-            let closed = catch_unwind(AssertUnwindSafe(|| block_on(stream.close())));
-            assert!(watch.end().is_some());
-            closed.is_err()
+        thread::scope(|scope| {
+            // The close waits for the iterator, or has returned too early.
+            let closing = spawn_until_asleep(scope, || {
+                let closed = catch_unwind(AssertUnwindSafe(|| block_on(stream.close())));
+                assert!(watch.end().is_some());
+                closed.is_err()
+            });
+            go.open();
+            assert!(closing.join().unwrap());
         });
-        go.open();
-        assert!(closing.join().unwrap());
     }
 }
 
@@ -340,7 +349,7 @@ fn many_closes_start_few_threads() {
 }
 
 #[test]
-#[ignore = "run by `a_drain_is_woken_when_a_turn_is_withdrawn`, in a process whose memory is limited"]
+#[ignore = "run by `a_drain_in_a_job_refuses_a_turn_that_no_thread_can_run`, in a process whose memory is limited"]
 fn drain_probe() {
     let _watchdog = watchdog();
     // There is no memory for a second stack of this size, so no thread can run the turn while the job waits.
@@ -358,16 +367,15 @@ fn drain_probe() {
     let mut stream = IteratorWrapper::new(|| 0..5).on(&pool);
     assert!(poll_once(&mut stream).is_pending());
     go.open();
-    until("the pool is closed", || pool.is_closed());
-    drop(stream);
     drainer.wait();
+    assert_says(&assert_panics_once(&mut stream), "thread");
     println!("the probe has passed");
 }
 
-/// Forbids that a job that drains its pool is not woken when the last queued turn is withdrawn.
+/// Forbids that a job that drains its pool waits for a queued turn that no thread can run.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_drain_is_woken_when_a_turn_is_withdrawn() {
+fn a_drain_in_a_job_refuses_a_turn_that_no_thread_can_run() {
     let output = confined_child("drain_probe", 1000, 4);
     assert!(output.as_ref().is_ok_and(|text| text.contains("the probe has passed")), "{output:?}");
 }

@@ -38,7 +38,7 @@ fn full_channel() -> (spsc::Sender<usize>, spsc::Receiver<usize>) {
     (sender, receiver)
 }
 
-/// A stream whose items are all in its buffer.
+/// A stream whose first item was taken, and whose other items are all in its buffer.
 fn full_stream(kind: Kind, pool: &offthread::ThreadPool) -> IteratorWrapper<usize> {
     let (done, is_done) = mpsc::channel();
     let mut stream = kind
@@ -91,6 +91,22 @@ fn each_awaiting_form_gives_way() {
     let sent = async {
         for item in 0..ITEMS {
             sender.send(item).await.unwrap();
+        }
+    };
+    assert_eq!(times_given_way(sent), expected);
+
+    let (_sender, mut receiver) = full_channel();
+    let received = async {
+        for item in 0..ITEMS {
+            assert_eq!(receiver.recv_timeout(Duration::MAX).await, Ok(item));
+        }
+    };
+    assert_eq!(times_given_way(received), expected);
+
+    let (mut sender, _receiver) = spsc::channel(ITEMS);
+    let sent = async {
+        for item in 0..ITEMS {
+            sender.send_timeout(item, Duration::MAX).await.unwrap();
         }
     };
     assert_eq!(times_given_way(sent), expected);

@@ -109,8 +109,8 @@ fn nothing_runs_before_the_first_poll() {
                 assert_eq!(take(&mut stream).map(|item| item.number), None);
             }
             drop(stream);
-            assert_eq!(watch.makes(), 0);
             watch.wait_for_the_end();
+            assert_eq!(watch.makes(), 0);
         }
     }
 }
@@ -309,7 +309,7 @@ fn a_body_runs_in_the_context_of_the_first_poll() {
     }
 }
 
-/// Forbids that a body in a pool cannot run futures on the loop that asked for its items.
+/// Forbids that a body cannot run futures, or runs them on another loop than the one that asked for its items.
 #[test]
 fn a_body_may_await() {
     let _watchdog = watchdog();
@@ -319,7 +319,7 @@ fn a_body_may_await() {
             (0..5).try_for_each(|n| {
                 let item = sync_await(async move {
                     sleep(Duration::ZERO).await;
-                    n
+                    (n, thread::current().id())
                 });
                 out.put(item)
             })
@@ -327,7 +327,7 @@ fn a_body_may_await() {
         let mut stream = kind.generator(&pool, body).max_size(1);
         block_on(async {
             for n in 0..5 {
-                assert_eq!(stream.next().await, Some(n));
+                assert_eq!(stream.next().await, Some((n, thread::current().id())));
             }
             assert_eq!(stream.next().await, None);
         });
@@ -484,9 +484,12 @@ fn a_panic_in_a_drop_is_not_lost() {
 
         let watch = Watch::default();
         let inside = watch.clone();
-        let mut stream = kind.generator(&pool, move |out| inside.numbers().try_for_each(|item| out.put(item.armed())));
+        let arm = |item: Item| if item.number == 2 { item.armed() } else { item };
+        let mut stream = kind.generator(&pool, move |out| inside.numbers().try_for_each(|item| out.put(arm(item))));
         stream = stream.max_size(1);
-        std::mem::forget(take(&mut stream));
+        assert_eq!(take(&mut stream).unwrap().number, 0);
+        // Item 1 is in the buffer, and `put` gives item 2 back.
+        until("the body puts item 2", || watch.calls() == 3);
         assert_says(&panic_of(|| block_on(stream.close())), "the item's end");
     }
     assert_eq!(pool.spawn(|| 1).wait(), 1);
@@ -538,7 +541,7 @@ fn the_end_of_the_pool_ends_a_put_that_waits() {
     }
 }
 
-/// Forbids that `shutdown_timeout` waits for a body that blocks elsewhere, or does not count it.
+/// Forbids that `shutdown_timeout` waits for a body that blocks without the crate's knowledge, or does not count it.
 #[test]
 fn shutdown_timeout_counts_a_running_body() {
     let _watchdog = watchdog();
@@ -610,7 +613,16 @@ fn a_drain_waits_for_a_short_generator() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
-    let mut queued = threaded_generator(|out| (0..4).try_for_each(|n| out.put(n))).on(&pool).max_size(4);
+    let ended = Gate::default();
+    let inside = ended.clone();
+    let body = move |out: &mut Yielder<_>| {
+        let put = (0..4).try_for_each(|n| out.put(n));
+        // Gives a wrong drain time to return.
+        thread::sleep(Duration::from_millis(10));
+        inside.open();
+        put
+    };
+    let mut queued = threaded_generator(body).on(&pool).max_size(4);
     assert!(poll_once(&mut queued).is_pending());
     thread::scope(|scope| {
         let closer = scope.spawn(|| pool.drain());
@@ -618,6 +630,7 @@ fn a_drain_waits_for_a_short_generator() {
         release(held);
         closer.join().unwrap();
     });
+    assert!(ended.is_open(), "the drain has returned before the body");
     assert_eq!(take_all(&mut queued), [0, 1, 2, 3]);
 }
 

@@ -301,7 +301,7 @@ fn closing_wakes_a_body_that_waits_in_put() {
                 .generator(&pool, move |out| {
                     inside.pass();
                     out.put(0)?;
-                    accept.send(()).unwrap();
+                    accept.send(ThisThread::new()).unwrap();
                     let SendError(item) = out.put(1).unwrap_err();
                     back.send(item).unwrap();
                     Err(SendError(item))
@@ -309,9 +309,8 @@ fn closing_wakes_a_body_that_waits_in_put() {
                 .max_size(1);
             assert!(poll_once(&mut stream).is_pending());
             start.open();
-            accepted.recv_timeout(SOON).unwrap();
-            // A spare thread runs this job once the body waits in `put`.
-            pool.spawn(|| ()).wait();
+            // The body sleeps once it waits in `put`.
+            accepted.recv_timeout(SOON).unwrap().wait_until_asleep();
             assert_eq!(end_it(stream, closes, &given_back), 1, "{kind:?}");
         }
     }
@@ -781,7 +780,7 @@ fn a_shutdown_cancels_the_body_and_waits_for_it() {
 }
 
 #[test]
-fn a_body_that_had_ended_before_the_shutdown_ends_without_a_panic() {
+fn a_stream_whose_body_had_ended_before_the_shutdown_ends_without_a_panic() {
     let _watchdog = watchdog();
     let pool = pool(1);
     let (end, ended) = mpsc::channel();

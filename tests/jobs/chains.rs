@@ -1,4 +1,4 @@
-//! Chains of 100 000 values, each of which owns the next, on a stack of 2 MiB. The chains are cancelled, dropped,
+//! Chains of up to 100 000 values, each of which owns the next, on a stack of 2 MiB. The chains are cancelled, dropped,
 //! refused, awaited, or waited for.
 
 #![forbid(unsafe_code)]
@@ -251,10 +251,12 @@ fn iterables_that_own_one_another_are_closed() {
 /// Forbids: the stack overflows when a pool refuses closures whose `Drop` shuts the pool down again.
 #[test]
 fn each_refused_job_shuts_the_pool_down() {
-    struct ShutsDown(ThreadPool);
+    struct ShutsDown(ThreadPool, Arc<AtomicUsize>);
     impl Drop for ShutsDown {
         fn drop(&mut self) {
             assert!(self.0.shutdown_timeout(Duration::ZERO).is_err(), "a job still runs");
+            // A panic is discarded.
+            self.1.fetch_add(1, SeqCst);
         }
     }
     on_a_small_stack(|| {
@@ -266,11 +268,13 @@ fn each_refused_job_shuts_the_pool_down() {
             let _ = stopped.recv();
         });
         begun.recv().unwrap();
+        let count = Arc::<AtomicUsize>::default();
         for _ in 0..LENGTH / 10 {
-            let shuts_down = ShutsDown(pool.clone());
+            let shuts_down = ShutsDown(pool.clone(), count.clone());
             pool.spawn(move || drop(shuts_down)).detach();
         }
         assert!(pool.shutdown_timeout(Duration::ZERO).is_err(), "a job still runs");
+        assert_eq!(count.load(SeqCst), LENGTH / 10);
         drop(stop);
         busy.wait();
     });

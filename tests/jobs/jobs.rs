@@ -2,7 +2,7 @@
 //! threads.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 
 use crate::helpers::common::{Witness, watchdog};
 use offthread::{Job, JoinError, Outcome, ThreadPool, block_on, gather, is_cancelled, oneshot, threaded, timeout};
@@ -261,7 +261,8 @@ fn the_last_waker_of_a_moved_handle_is_woken() {
     assert_eq!((second.kept(), second.wakes()), (0, 0));
 }
 
-/// A waker is dropped when it has been woken, and when the handle is dropped: it would keep a whole task alive.
+/// A waker is dropped when it has been woken, and when the handle is dropped. A waker that is kept would keep a whole
+/// task alive.
 #[test]
 fn no_waker_outlives_its_use() {
     let _watchdog = watchdog();
@@ -385,7 +386,7 @@ fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     for end in ways {
         for panics in [false, true] {
             let (result, dropped) = traced();
-            // The job must still run; otherwise the result would be dropped here.
+            // The job must still be running; otherwise this thread would drop the result.
             let running = running(&pool, move || if panics { resume_unwind(Box::new(result)) } else { result });
             end(running.job);
             running.stop.send(()).unwrap();
@@ -394,8 +395,8 @@ fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     }
 }
 
-/// Closures and results of different sizes and alignments, or of size zero, are each dropped once, however the job
-/// ends.
+/// Closures and results of different sizes and alignments, or of size zero, are each dropped once, whether the job is
+/// awaited, cancelled or detached.
 #[test]
 fn closures_and_results_of_all_shapes_are_dropped_once() {
     #[derive(Clone, Copy)]
@@ -528,7 +529,7 @@ fn a_panic_in_a_drop_does_not_kill_the_worker() {
     for end in ways {
         for panics in [false, true] {
             let (result, dropped) = bomb();
-            // The job must still run; otherwise the result would be dropped here.
+            // The job must still be running; otherwise this thread would drop the result.
             let running = running(&pool, move || if panics { resume_unwind(Box::new(result)) } else { result });
             end(running.job);
             running.stop.send(()).unwrap();
@@ -566,8 +567,8 @@ fn the_drop_of_a_cancelled_closure_may_panic() {
             let _captured = &captured;
             1
         });
-        // It is unspecified whether the panic comes out here.
-        let _ = catch_unwind(AssertUnwindSafe(|| cancel(job)));
+        // The panic comes out of the call that cancels the job.
+        assert!(catch_unwind(AssertUnwindSafe(|| cancel(job))).is_err());
         assert_eq!(dropped.recv(), Ok(thread::current().id()));
         assert_eq!(dropped.recv(), Err(mpsc::RecvError), "dropped twice");
         let later = busy.pool.spawn(|| thread::current().id());
@@ -947,20 +948,22 @@ fn each_job_runs_at_most_once_under_random_operations() {
     for threads in [1, 3] {
         let pool = ThreadPool::new(threads);
         let alive = Arc::new(());
+        let (detached, ran) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
         thread::scope(|scope| {
             for submitter in 0..4_u32 {
-                let (pool, alive) = (&pool, &alive);
+                let (pool, alive, detached, ran) = (&pool, &alive, &detached, &ran);
                 scope.spawn(move || {
                     let mut random = submitter + 1;
                     for number in 0..400_u32 {
                         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                         let (runs, token) = (Arc::new(AtomicUsize::new(0)), Arc::clone(alive));
-                        let inside = Arc::clone(&runs);
+                        let (way, inside, ran) = ((random >> 16) % 6, Arc::clone(&runs), Arc::clone(ran));
                         let job = pool.spawn(move || {
                             inside.fetch_add(1, Ordering::SeqCst);
+                            ran.fetch_add(usize::from(way == 3), Ordering::SeqCst);
                             (token, number)
                         });
-                        match (random >> 16) % 6 {
+                        match way {
                             0 => assert_eq!(job.wait().1, number),
                             1 => assert_eq!(block_on(job).1, number),
                             2 => {
@@ -968,7 +971,10 @@ fn each_job_runs_at_most_once_under_random_operations() {
                                 assert_eq!(job.outcome().wait().is_err(), cancelled);
                                 assert_eq!(runs.load(Ordering::SeqCst), usize::from(!cancelled));
                             }
-                            3 => job.detach(),
+                            3 => {
+                                detached.fetch_add(1, Ordering::SeqCst);
+                                job.detach();
+                            }
                             4 => drop(job),
                             _ => assert_eq!(block_on(job.outcome()).unwrap().1, number),
                         }
@@ -982,6 +988,7 @@ fn each_job_runs_at_most_once_under_random_operations() {
         while Arc::strong_count(&alive) > 1 {
             thread::yield_now();
         }
+        assert_eq!(ran.load(Ordering::SeqCst), detached.load(Ordering::SeqCst));
     }
 }
 

@@ -2,7 +2,7 @@
 //! and the error messages for other functions.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 #![allow(
     clippy::multiple_bound_locations,
     clippy::needless_arbitrary_self_type,

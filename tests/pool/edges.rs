@@ -1,7 +1,7 @@
 //! The pool when user code runs in unusual places: in the `Drop` of jobs that never ran, and in thread hooks.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 
 use crate::helpers::pool::*;
 use offthread::ThreadPool;

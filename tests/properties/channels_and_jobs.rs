@@ -1,7 +1,7 @@
 //! Random sequences of operations, cancellations, drops and panics, each compared with a simple sequential model.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 
 use crate::helpers::common::{Witness, watchdog};
 use offthread::{Job, JoinError, ThreadPool, block_on, gather, oneshot, sleep_until, spsc};

@@ -4,7 +4,7 @@
 //! forbids. "No report" marks a variant of another test.
 
 #![deny(unsafe_code)]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests run on std, beside the crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]
 #![allow(clippy::async_yields_async, reason = "a test often returns a handle from its future")]
 
 #[path = "../helpers/mod.rs"]
