@@ -241,7 +241,12 @@ fn the_first_branch_wins_if_both_are_ready() {
             count.set(count.get() + 1);
             std::pin::Pin::new(&mut a).poll(cx)
         });
-        let racing = spawn(race(counted, b));
+        // The second branch wakes itself once: the race is polled again, but not its first branch.
+        let second_branch = async move {
+            yield_now().await;
+            b.await
+        };
+        let racing = spawn(race(counted, second_branch));
         yield_now().await;
         assert_eq!(polls.get(), 1);
         yield_now().await;
@@ -264,8 +269,8 @@ fn the_other_branch_takes_no_item() {
         (0..3).for_each(|item| sender.try_send(item).unwrap());
         assert_eq!(race(ready(()), receiver.recv()).await, Either::Left(()));
         assert_eq!(receiver.recv().await, Some(0));
-        // Both are woken in one turn, the second one first.
         assert_eq!((receiver.recv().await, receiver.recv().await), (Some(1), Some(2)));
+        // Both branches are woken in one turn, the second branch first.
         let racing = spawn(async move { (race(is_first, receiver.recv()).await, receiver) });
         yield_now().await;
         sender.try_send(3).unwrap();

@@ -225,26 +225,29 @@ fn hooks_are_paired_and_run_on_their_thread() {
     };
     let pool = ThreadPool::builder().threads(2).on_thread_start(record("start")).on_thread_stop(record("stop")).build();
     let barrier = Arc::new(Barrier::new(2));
-    let jobs: Vec<_> = (0..2)
-        .map(|number| {
-            let (barrier, run) = (Arc::clone(&barrier), record("job"));
-            pool.spawn(move || {
-                barrier.wait();
-                run();
-                if number == 1 {
-                    resume_unwind(Box::new("a panic"));
-                }
+    for _ in 0..2 {
+        let jobs: Vec<_> = (0..2)
+            .map(|number| {
+                let (barrier, run) = (Arc::clone(&barrier), record("job"));
+                pool.spawn(move || {
+                    barrier.wait();
+                    run();
+                    if number == 1 {
+                        resume_unwind(Box::new("a panic"));
+                    }
+                })
             })
-        })
-        .collect();
-    assert_eq!(jobs.into_iter().map(|job| job.outcome().wait()).filter(Result::is_err).count(), 1);
+            .collect();
+        assert_eq!(jobs.into_iter().map(|job| job.outcome().wait()).filter(Result::is_err).count(), 1);
+    }
     pool.drain();
-    until("both have stopped", || events.lock().unwrap().len() == 6);
+    until("both have stopped", || events.lock().unwrap().len() == 8);
     let events = events.lock().unwrap();
     let ids: HashSet<_> = events.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids.len(), 2);
     for id in ids {
-        assert!(events.iter().filter(|event| event.0 == id).map(|event| event.1).eq(["start", "job", "stop"]));
+        let events = events.iter().filter(|event| event.0 == id).map(|event| event.1);
+        assert!(events.eq(["start", "job", "job", "stop"]));
     }
 }
 

@@ -103,21 +103,23 @@ fn a_start_hook_may_use_its_pool() {
     let _watchdog = watchdog();
     for close in [|_: &ThreadPool| {}, ThreadPool::shutdown, ThreadPool::drain] {
         let own: Arc<OnceLock<ThreadPool>> = Arc::default();
-        let (inside, ran) = (own.clone(), Arc::new(AtomicBool::new(false)));
-        let has_run = ran.clone();
+        let (inside, ran, ended) = (own.clone(), AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+        let has_ended = ended.clone();
         let hook = move || {
             if !ran.swap(true, SeqCst) {
                 let pool = inside.get().unwrap();
                 assert_eq!(offthread::block_on(pool.spawn(|| 1)), 1);
                 assert_eq!(pool.spawn(|| 2).wait(), 2);
                 close(pool);
+                // A panic of the hook is discarded.
+                ended.store(true, SeqCst);
             }
         };
         let pool = ThreadPool::builder().threads(1).on_thread_start(hook).build();
         assert!(own.set(pool.clone()).is_ok());
         // The job is cancelled if the hook shuts the pool down first.
         let _ = pool.spawn(|| ()).outcome().wait();
-        assert!(has_run.load(SeqCst));
+        until("the hook has run to its end", || has_ended.load(SeqCst));
         pool.drain();
         assert_at_rest(&pool);
     }
@@ -266,11 +268,19 @@ fn values_may_be_large_aligned_or_zero_sized() {
     let pool = ThreadPool::new(2);
     for number in 0..100 {
         let (page, nothing) = (Page(number), Nothing);
-        assert_eq!(pool.spawn(move || Page(page.0 + 1)).wait(), Page(number + 1));
-        assert_eq!(pool.spawn(move || nothing).wait(), Nothing);
+        let next = pool.spawn(move || {
+            assert!((&raw const page).is_aligned());
+            Page(page.0 + 1)
+        });
+        let next = next.wait();
+        assert!((&raw const next).is_aligned());
+        assert_eq!(next, Page(number + 1));
+        let nothing = pool.spawn(move || nothing).wait();
+        assert!((&raw const nothing).is_aligned());
         let page = Page(number);
         pool.spawn(move || page).cancel();
     }
+    until("no job runs", || running_now(&pool.stats()) == 0);
     assert_at_rest(&pool);
 }
 

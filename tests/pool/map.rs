@@ -270,6 +270,17 @@ fn many_jobs_may_be_in_flight() {
         }
         let reads = async { while endless.next().await.is_some() {} };
         assert!(block_on(timeout(Duration::from_millis(20), reads)).is_err());
+
+        // All results are there, so the reader never has to wait.
+        let ready = ThreadPool::new(2);
+        let mut full = ready.map(0..1000_u32, |n| n).max_size(1000);
+        if unordered {
+            full = full.unordered();
+        }
+        let first = usize::from(poll_now(&mut full).is_ready());
+        until("all jobs have ended", || ready.stats().succeeded == 1000);
+        let in_a_row = std::iter::repeat_with(|| poll_now(&mut full)).take_while(Poll::is_ready).count();
+        assert!(first + in_a_row <= 128, "{in_a_row} results in a row");
     }
 }
 
@@ -382,9 +393,9 @@ fn results_come_before_the_panics_of_an_iterator_that_always_panics() {
     assert_eq!(answers, [Some(0), Some(1), Some(2), None, None, None]);
 }
 
-/// Forbids: a map whose iterator waits in a job that is cancelled does not let the job unwind.
+/// Forbids: a job whose map's iterator waits in `sync_await` does not unwind when the job is cancelled.
 #[test]
-fn a_cancelled_iterator_unwinds_its_job() {
+fn a_cancelled_job_unwinds_out_of_the_iterator_of_its_map() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let (started, has_started) = oneshot::channel();
@@ -450,21 +461,25 @@ fn max_size_may_become_smaller_while_jobs_are_in_flight() {
     }
 }
 
-/// Forbids: the process aborts when two results of a map that is dropped panic in `Drop`.
+/// Forbids: the process aborts when two results of a map that is dropped panic in `Drop`; or a result is not dropped.
 #[test]
 fn results_whose_drop_panics_are_dropped_with_the_map() {
-    struct Bomb;
+    struct Bomb(Arc<AtomicUsize>);
     impl Drop for Bomb {
         fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
             quiet_panic("in drop");
         }
     }
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let held = hold(&pool, 1);
-    let mut map = pool.map(0..3, |_| Bomb).max_size(3);
+    let dropped = Arc::<AtomicUsize>::default();
+    let count = dropped.clone();
+    let mut map = pool.map(0..3, move |_| Bomb(count.clone())).max_size(3);
     assert!(Pin::new(&mut map).poll_next(&mut Context::from_waker(Waker::noop())).map(std::mem::forget).is_pending());
     release(held);
     until("all jobs have ended", || pool.stats().succeeded == 4);
     drop(map);
+    assert_eq!(dropped.load(SeqCst), 3);
 }

@@ -734,7 +734,11 @@ fn a_panic_after_the_close_does_not_delay_the_end() {
             resume_unwind(Box::new(1));
         });
         let (result, dropped) = bomb();
-        let bombing = running(&pool, move || result);
+        let inside = pool.clone();
+        let bombing = running(&pool, move || {
+            until("the pool is closed", || inside.is_closed());
+            result
+        });
         panicking.stop.open();
         bombing.job.detach();
         bombing.stop.open();

@@ -329,7 +329,7 @@ fn wake_at_the_end(pool: &ThreadPool, jobs: usize, code: impl Fn() + Send + Sync
     held.into_iter().map(|running| running.job).collect()
 }
 
-/// Forbids that the waker of a job's handle blocks without the crate's knowledge, and delays other jobs although
+/// Forbids that the waker of a job's handle, if it blocks without the crate's knowledge, delays other jobs although
 /// threads are free.
 #[test]
 fn a_waker_that_blocks_occupies_only_its_own_thread() {
@@ -552,9 +552,10 @@ fn panics_of_blocked_jobs_leave_the_pool_as_it_was() {
     threads.wait_for_all_to_stop();
 }
 
-/// Forbids that blocked jobs, or the jobs that they wait for, are lost when their pool ends.
+/// Forbids that a job that blocks in a closed pool, or the job that it waits for, is lost; or that a queued job runs
+/// after a shutdown.
 #[test]
-fn no_job_is_lost_if_the_pool_ends_while_jobs_are_blocked() {
+fn no_job_is_lost_if_jobs_block_in_a_closed_pool() {
     let _watchdog = watchdog();
     for way in 0..3 {
         let (pool, threads) = pool_of(1);

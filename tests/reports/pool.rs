@@ -228,11 +228,13 @@ fn hooks_may_drop_the_last_handle() {
     let _watchdog = watchdog();
     for in_start in [true, false] {
         let own = Arc::new(Mutex::new(None::<ThreadPool>));
-        let ended = Arc::new(AtomicUsize::new(0));
+        let (ended, test_handle_gone) = (Arc::new(AtomicUsize::new(0)), Gate::default());
         let hook = |drops: bool| {
-            let (own, ended) = (own.clone(), ended.clone());
+            let (own, ended, gone) = (own.clone(), ended.clone(), test_handle_gone.clone());
             move || {
                 if drops {
+                    // Waits until the hook's handle is the last one.
+                    gone.pass();
                     let pool = own.lock().unwrap().take();
                     drop(pool);
                 }
@@ -244,6 +246,7 @@ fn hooks_may_drop_the_last_handle() {
         *own.lock().unwrap() = Some(pool.clone());
         let job = pool.spawn(|| 1);
         drop(pool);
+        test_handle_gone.open();
         assert_eq!(job.wait(), 1);
         until("both hooks have ended", || ended.load(SeqCst) == 2);
     }

@@ -29,7 +29,6 @@ fn everything_may_be_dropped_in_a_thread_local() {
         let mut event_loop = EventLoop::builder().pool(pool.clone()).build();
         let (inside, dropped) = (pool.clone(), dropped.clone());
         let guard = on_drop(move || {
-            dropped.fetch_add(1, SeqCst);
             VAR.get();
             VAR.set("b".into());
             VAR.clear();
@@ -40,6 +39,8 @@ fn everything_may_be_dropped_in_a_thread_local() {
             let _ = poll(sleep(MILLI), Waker::noop());
             let _ = poll(threaded(|| ()).into_future(), Waker::noop());
             drop(threaded_iterable(|| 0..3));
+            // This comes last, since the loop discards a panic of this closure.
+            dropped.fetch_add(1, SeqCst);
         });
         let (mut sender, mut receiver) = spsc::channel(1);
         event_loop.block_on(async move {
