@@ -209,7 +209,13 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
                 self.jobs.len() - 1
             });
             let call = Call { work: self.work.clone(), number };
-            let (queued, job) = Shared::job(pool, move || call.run(item.unwrap_or_else(|panic| resume_unwind(panic))));
+            let (queued, job) = match item {
+                Ok(item) => Shared::job(pool, move || call.run(item)),
+                Err(payload) => Shared::job(pool, move || {
+                    let _call = call;
+                    resume_unwind(payload)
+                }),
+            };
             self.jobs[number] = Some(job.outcome());
             if self.work.ordered {
                 self.next.push_back(number);

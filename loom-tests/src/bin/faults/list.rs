@@ -1101,8 +1101,8 @@ pub(crate) const LOGIC: &[Logic] = &[
     Logic {
         file: "src/pool/map.rs",
         name: "a job of an unordered map that is dropped before it runs does not report",
-        find: "            let (queued, job) = Shared::job(pool, move || call.run(",
-        replace: "            let call = mem::ManuallyDrop::new(call);\n            let (queued, job) = Shared::job(pool, move || mem::ManuallyDrop::into_inner(call).run(",
+        find: "                Ok(item) => Shared::job(pool, move || call.run(item)),\n",
+        replace: "                Ok(item) => {\n                    let call = mem::ManuallyDrop::new(call);\n                    Shared::job(pool, move || mem::ManuallyDrop::into_inner(call).run(item))\n                }\n",
         model: "map_shutdown",
     },
     Logic {
