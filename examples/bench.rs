@@ -325,8 +325,8 @@ mod ours {
     }
 }
 
-/// std's side: the code that one would write without offthread, or a lower bound (see the head). For a single value,
-/// `sync_channel(1)` is the cheapest of std's channels; for the answers of the pool, `channel` is.
+/// std's side: the code that one would write without offthread, or a lower bound (see the head). A single value goes
+/// through `sync_channel(1)`, the cheapest of std's channels for it, except in `many_jobs`, where `channel` is cheaper.
 mod std_alone {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;

@@ -60,7 +60,8 @@ const MAX_REQUESTS: usize = 100;
 /// How much of a file is read and sent at a time.
 const CHUNK: u64 = 64 * 1024;
 
-/// How long to wait before another attempt after the system has refused something.
+/// How long to wait before another attempt after `accept` has failed, and between two attempts to end the blocked
+/// `accept`; also the time-out of such an attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -402,7 +403,8 @@ fn split_target(target: &str) -> Option<(&str, &str)> {
     Some((if path.is_empty() { "/" } else { path }, query))
 }
 
-/// The decoded name of one file or directory. Refuses names with a `/`, `..`, drives like `C:`, and invalid UTF-8.
+/// The decoded name of one file or directory. Refuses empty names, `.`, `..`, names with a `/` or a zero byte, and
+/// invalid UTF-8; on Windows also names with a `:` or a `\`, such as drives.
 fn decode_name(encoded: &str) -> Result<String, Status> {
     let mut name = Vec::new();
     let mut bytes = encoded.bytes();

@@ -6,7 +6,8 @@
 //! * needs one allocation for closure, claim, result and context together;
 //! * claims with one atomic operation (its *State machine*), not with a lock;
 //! * also resolves a job that is dropped with its queue (*What it promises*), so no handle waits for ever;
-//! * runs the job on the thread that waits for it, if no worker has started it (`run_inline`);
+//! * runs a job that has not started on the thread that waits for it, if this is a thread of the same pool
+//!   (`run_inline`);
 //! * passes a panic on as a value, and lets async code await the result.
 
 #![forbid(unsafe_code)]

@@ -285,7 +285,7 @@ impl Report {
     }
 
     fn show(&mut self) {
-        // If this fails, the next write of a result fails too, and reports the error.
+        // If this fails, the rest stays in the buffer. The next flush writes it, or fails and returns the error.
         if self.out.flush().is_ok() {
             self.progress.draw(self.files, self.total.bytes);
         }

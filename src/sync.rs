@@ -222,7 +222,8 @@ mod imp {
         static TOKEN: ThreadHandle = const { ThreadHandle::default() };
     }
 
-    /// As std's, above, and for models. The `Arc` is std's, since loom drops a thread's locals in no fixed order.
+    /// The same as in the std build, above, and also for models. The `Arc` is std's, since loom drops a thread's locals
+    /// in no fixed order.
     #[derive(Clone, Debug, Default)]
     pub struct ThreadHandle(std::sync::Arc<(locks::Mutex<ParkToken>, locks::Condvar)>);
 

@@ -120,8 +120,8 @@ impl<F> Threaded<F> {
         self
     }
 
-    /// Submits the job now, or starts its thread, and returns its handle. Never waits for a job, or for a thread to be
-    /// free.
+    /// Submits the job now, or starts its thread, and returns its handle. Does not block: at most it yields the CPU 48
+    /// times, while threads of the pool are about to be free.
     ///
     /// If the system refuses a separate thread, or a thread for a pool that has none, the job resolves with
     /// [`JoinError::NoThread`](crate::JoinError::NoThread).

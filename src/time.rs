@@ -41,7 +41,7 @@ use crate::sync::{Mutex, OnceLock, thread};
 /// How long the timer thread stays when there is no timer.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The thread that wakes sleeps outside of this crate's loops.
+/// The thread that wakes each [`Sleep`] that is polled outside of this crate's loops.
 #[allow(missing_debug_implementations, reason = "only the models see it")]
 pub struct TimerThread {
     state: Mutex<State>,
@@ -60,7 +60,7 @@ impl TimerThread {
         THREAD.get_or_init(|| Self::new(Instant::now()))
     }
 
-    /// No deadline is before `beginning`.
+    /// A deadline before `beginning` counts as `beginning`.
     pub fn new(beginning: Instant) -> Self {
         let state = State { timers: Timers::new(beginning), running: false };
         Self { state: Mutex::new(state), changed: WakerSlot::default() }

@@ -552,7 +552,8 @@ fn earlier_timer() {
     });
 }
 
-/// Forbids: a timer is added as the timer thread ends, since there has been none for long, and nothing wakes the timer.
+/// Forbids: the timer thread ends, because it has had no timer for some time; a timer is added meanwhile; and nothing
+/// wakes this timer.
 #[test]
 fn timer_as_the_thread_ends() {
     model(|| {

@@ -235,9 +235,9 @@ impl LoopHandle {
     /// ended or is detached, its handle keeps the waker of the runtime's last poll. This waker may keep the runtime's
     /// task alive. A panic of `spawn` comes out of the call that starts the task.
     ///
-    /// This crate knows that a thread is the runtime's only while the thread polls or drops a task that was started
-    /// through this handle or a clone of it. In other code on the runtime's only thread, `sync_wait` and `sync_await`
-    /// wait for ever.
+    /// This crate knows that a thread belongs to the runtime only while the thread polls or drops a task that was
+    /// started through this handle or a clone of it. In other code on the runtime's only thread, `sync_wait` and
+    /// `sync_await` wait for ever.
     ///
     /// ```
     /// use offthread::{LoopHandle, block_on, sync_await};

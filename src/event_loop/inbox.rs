@@ -25,7 +25,8 @@
 //!
 //! # What can go wrong
 //! * A message is sent while the loop falls asleep: `wake_as_it_falls_asleep`, `call_soon_wakes`.
-//! * A message is sent while the loop closes: `call_soon_close`, `spawn_as_the_loop_closes`.
+//! * A message is sent while the loop closes: `call_soon_close`.
+//! * A `Drop` on the loop's thread spawns a task while the loop closes: `spawn_as_the_loop_closes`.
 #![forbid(unsafe_code)]
 
 use std::mem;

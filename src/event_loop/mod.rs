@@ -73,8 +73,8 @@ use crate::primitives::parker::Parker;
 /// closed, and the tasks that are left are dropped on this thread.
 ///
 /// Any future will do, whatever wakes it. The loop is made when something needs it: a future that only waits for other
-/// threads costs no allocation, except in the first call on a thread, and in the first that waits. A waker may take a
-/// lock or free memory: in a signal handler, call it only if both are allowed there.
+/// threads costs no allocation, except in the first call on each thread, and in the first call of the program that
+/// waits. A waker may take a lock or free memory: in a signal handler, call it only if both are allowed there.
 ///
 /// ```
 /// let (sender, receiver) = offthread::oneshot::channel();

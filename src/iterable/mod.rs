@@ -32,8 +32,8 @@ use crate::threaded::Place;
 
 /// Makes a blocking iterator readable by async code: it runs in a thread, some items ahead of its consumer.
 ///
-/// `make` is called on a thread of a pool. The iterator runs in that pool too, maybe on several threads in turn. Nothing
-/// runs before the first item is asked for.
+/// `make` is called on a thread of a pool. The iterator runs in that pool too, maybe on several threads in turn.
+/// Nothing runs before the first item is asked for.
 ///
 /// ```
 /// use offthread::{block_on, threaded_iterable};
@@ -106,9 +106,9 @@ const MAX_SIZE: usize = 1024;
 /// # Where it runs
 /// With [`new`](Self::new), in a pool: by default the same one as for [`threaded`](crate::threaded()). While the buffer
 /// is full, the iterator uses no thread; it goes on, maybe on another thread, when half of the buffer is free. After
-/// each `max_size` items it lets other jobs run. The wrapper counts as a handle of its pool if the pool was named or is
-/// the loop's default. If the pool is that of the job that started the iterator, the wrapper does not count as a
-/// handle.
+/// each `max_size` items it lets other jobs run. The wrapper counts as a handle of its pool if the pool was given with
+/// [`on`](Self::on), or is the loop's default. If the pool is that of the job that started the iterator, the wrapper
+/// does not count as a handle.
 ///
 /// With [`separate`](Self::separate), on a thread of its own, which blocks while the buffer is full. Either way the
 /// iterator has a copy of the context of the first call that asked for an item.
@@ -264,7 +264,8 @@ impl<T> IteratorWrapper<T> {
     /// `Stream` trait of the crate `futures`.
     ///
     /// If several calls were pending, the waker of the last call is woken; if that was a [`next`](Self::next) that was
-    /// dropped, none is. Panics as [`next`](Self::next).
+    /// dropped, none is. Panics as [`next`](Self::next). After 128 items in a row this yields: it wakes the waker and
+    /// is pending once.
     pub fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         self.start();
         let Stage::Running { items, .. } = &mut self.stage else { return Poll::Ready(None) };

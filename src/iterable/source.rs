@@ -129,7 +129,8 @@ pub enum Producer {
     Pooled {
         stream: Arc<Stream>,
         end: oneshot::Receiver<End>,
-        /// If a pool was named, or is the loop's default, this has a handle of the pool: so the pool stays open.
+        /// If the pool was given with `on`, or is the loop's default, this has a handle of the pool: so the pool stays
+        /// open.
         _place: Place,
     },
     Separate(Outcome<()>),

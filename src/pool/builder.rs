@@ -113,8 +113,8 @@ impl ThreadPoolBuilder {
 
     /// Runs on each thread before its first job. A panic of the hook is caught; only the panic hook reports it.
     ///
-    /// A hook that waits for a job of the pool may wait for ever: each thread that the pool starts for this job runs the
-    /// hook, too.
+    /// A hook that waits for a job of the pool may wait for ever: each thread that the pool starts for this job runs
+    /// the hook, too.
     pub fn on_thread_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_thread_start = Some(Box::new(hook));
         self

@@ -25,7 +25,9 @@
 //!
 //! # What can go wrong
 //! * A job is submitted as the only worker goes idle, or as its idle time ends: `submit_idle`, `submit_timeout`.
-//! * Two submitters see the same idle worker, or the same room for a thread: `two_submitters`, `two_jobs_two_threads`.
+//! * Two submitters see the same idle worker, or the same room for a thread: `two_submitters`.
+//! * Two jobs are submitted while one worker is idle or searching, and this worker counts for both:
+//!   `two_jobs_two_threads`.
 //! * A woken worker wakes no other, and takes a job that waits for the next job: `woken_worker_wakes_the_next`.
 //! * User code waits for a job while its worker counts as searching, or as starting: `waker_that_waits`,
 //!   `start_hook_that_waits`.
@@ -508,7 +510,8 @@ impl JobOwner for Arc<Shared> {
     }
 }
 
-/// For the code of a generator, which is to end when the pool is closed in any way, also by `drain`.
+/// For a generator's `put` while it waits for room: this wait is to end when the pool is closed in any way, also by
+/// `drain`.
 impl Running for Shared {
     fn is_cancelled(&self) -> bool {
         self.state.lock().closing.closed

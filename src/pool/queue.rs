@@ -31,8 +31,8 @@ pub struct Ready {
     /// Reported only: how many jobs, and how many turns, have been taken out to run.
     pub started: u64,
     pub turns_started: u64,
-    /// Nothing may be taken from here: the pool was shut down, or too many workers are active, since blocked ones have
-    /// woken up.
+    /// Nothing may be taken from here, since the pool was shut down, or since more workers are active than may be (see
+    /// `Workers::has_surplus`).
     pub paused: bool,
 }
 

@@ -116,7 +116,7 @@ impl Workers {
     }
 
     /// Whether a worker that finds nothing to do is to end: more than `size` are active or idle, since some were
-    /// started in place of blocked ones.
+    /// started in place of blocked or held ones, or for a turn with priority.
     pub fn is_spare(&self) -> bool {
         self.active() + self.count(Stage::Idle) > self.size
     }

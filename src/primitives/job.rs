@@ -277,7 +277,7 @@ impl<F: FnOnce() -> R + Send + 'static, R: Send + 'static, O: JobOwner> Joinable
     }
 }
 
-/// A stream: it runs in turns on the threads of a pool. Between two turns it is in no queue.
+/// A stream: it runs in turns on the threads of a pool. While it is paused, it is in no queue.
 pub trait Turns: Send + Sync + 'static {
     /// Claims the turn that was queued, to run it or to refuse it. False: the turn was claimed before.
     #[must_use = "a turn that is claimed must be run or refused"]
@@ -458,6 +458,9 @@ impl<R> Job<R> {
     /// offthread::threaded(move || sender.send("it has run")).async_call().detach();
     /// assert_eq!(receiver.recv(), Ok("it has run"));
     /// ```
+    ///
+    /// # Panics
+    /// If the job has finished, and the `Drop` of its result panics.
     pub fn detach(mut self) {
         if let Some((job, (result, waker))) = self.0.0.give_up() {
             drop(waker);

@@ -28,8 +28,9 @@ use std::{error, fmt, io, mem};
 pub enum JoinError {
     /// The closure, or the future, panicked.
     Panicked(Panic),
-    /// A job: it was cancelled before it started, or while it waited in [`sync_await`](crate::sync_await()), or its
-    /// pool was closed. A task: it was cancelled before it had finished, or its event loop was closed.
+    /// A job: it was cancelled before it started, or [`sync_await`](crate::sync_await()) ended it after it was
+    /// cancelled, or its pool was closed. A task: it was cancelled before it had finished, or its event loop was
+    /// closed.
     Cancelled,
     /// The system refused to start a thread, and there was no other thread that could have run the job.
     NoThread(io::Error),

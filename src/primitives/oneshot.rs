@@ -444,7 +444,7 @@ impl<T> Pointer<T> for ChannelPtr<T> {
 }
 
 impl<T> Drop for ChannelPtr<T> {
-    // Not inlined, so that the destructors of the two ends are.
+    // Not inlined, so that the compiler can inline the destructors of the two ends.
     #[inline(never)]
     fn drop(&mut self) {
         let state = &self.core.state;

@@ -72,7 +72,8 @@ impl Unparker {
 
     /// Owner only: consumes a notification. False: there is none.
     fn consume(&self) -> bool {
-        // ORDERING: Relaxed: a hint that the exchange is worth trying; nothing is read because of it.
+        // ORDERING: Relaxed: only the owner ends NOTIFIED, so the swap below finds NOTIFIED too. The swap acquires, and
+        // nothing is read before it.
         self.state.load(Relaxed) == NOTIFIED && {
             // ORDERING: Acquire [P1]: pairs with `notify`; all that came before the wake is seen.
             self.state.swap(EMPTY, Acquire);

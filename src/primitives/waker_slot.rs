@@ -79,8 +79,9 @@ impl WakerSlot {
     /// same time, one is woken at once.
     pub fn register(&self, waker: &Waker) {
         let mut waker = Some(waker.clone());
-        // ORDERING: Acquire [W2]: pairs with the unlock in `take`; the cell is ours, as that thread left it, and its
-        // event is seen. On failure, Relaxed: nothing is read because of it.
+        // ORDERING: Acquire [W1, W2, W3, W4]: pairs with the unlock of the thread that had the cell before, and with a
+        // mark; the cell is ours, as that thread left it, and a taker's event is seen. On failure, Relaxed: nothing is
+        // read because of it.
         if self.state.compare_exchange(IDLE, REGISTERING, Acquire, Relaxed).is_err() {
             // A taker is taking an earlier waker. Its event may be an old one, so the caller's second look may see
             // nothing: waking the caller makes it look once more, and no thread waits for the taker. The taker may have
@@ -91,13 +92,14 @@ impl WakerSlot {
         }
         // SAFETY: rule 1: this thread has just gone from IDLE to REGISTERING.
         self.waker.with_mut(|cell| mem::swap(unsafe { &mut *cell }, &mut waker));
-        // ORDERING: Release [W1]: pairs with the lock in `take`; hands over the cell. On failure nothing is read yet.
+        // ORDERING: Release [W1]: pairs with the lock of the next `take` or `register`; hands over the cell. On failure
+        // nothing is read yet.
         if self.state.compare_exchange(REGISTERING, IDLE, Release, Relaxed).is_err() {
             // SAFETY: rule 1: a taker has left its mark and gone (rule 2); the cell is still this thread's.
             let own = self.waker.with_mut(|cell| unsafe { &mut *cell }.take());
-            // ORDERING: Release [W4]: pairs with the lock of the next `take`, which finds the cell empty. The mark's
-            // event is seen by the next registration [W3]: its lock acquires, and this exchange passes on what the mark
-            // released.
+            // ORDERING: Release [W4]: pairs with the lock of the next `take` or `register`, which finds the cell empty.
+            // The mark's event is seen by the next registration [W3]: its lock acquires, and this exchange passes on
+            // what the mark released.
             self.state.swap(IDLE, Release);
             wake(own);
         }

@@ -1267,7 +1267,7 @@ fn call_soon_may_panic() {
                 }
             });
         }
-        // A captured value whose `Drop` panics.
+        // A local value of the callback, whose `Drop` panics.
         handle.call_soon(move || {
             let _bomb = on_drop(|| quiet_panic("a bomb"));
         });
@@ -1370,7 +1370,8 @@ fn code_submitted_while_the_loop_ends_runs_or_is_dropped() {
     }
 }
 
-/// A loop is not kept alive by handles in its own tasks: the values of the tasks are dropped, and the loop's pool closes.
+/// A loop is not kept alive by handles in its own tasks: the values of the tasks are dropped, and the loop's pool
+/// closes.
 #[test]
 fn a_loop_is_not_kept_by_its_own_tasks() {
     let _watchdog = watchdog();
@@ -1526,7 +1527,8 @@ fn jobs_go_to_the_loops_default_pool() {
     assert_eq!(third.stats().submitted, before);
 }
 
-/// Without a loop, the jobs that a job starts go to the job's own pool; or to the global pool, if that pool is closed.
+/// Without a loop, the jobs that a job starts go to the job's own pool; or to the global pool, if the job's own pool is
+/// closed.
 #[test]
 fn without_a_loop_jobs_stay_in_their_pool() {
     let _watchdog = watchdog();

@@ -568,7 +568,7 @@ fn a_ready_future_costs_no_allocation() {
     }
 }
 
-/// Only the first wait of a thread allocates: it makes the thread's waker.
+/// Only the first call of a thread allocates: it makes the thread's waker. In later calls, a wait costs no allocation.
 #[test]
 fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
     let _watchdog = watchdog();
@@ -632,7 +632,7 @@ fn nested_blocking_costs_no_allocation() {
             other_to.send_blocking(number + 1).unwrap();
         }
     });
-    // The first wait at each depth allocates. `there_and_back` may not have to wait, so this code waits at each depth.
+    // The first call at each depth allocates: it makes a parker. So this code makes calls at each depth first.
     block_on(async {
         wakes_itself(1).await;
         let (mut full, _receiver) = spsc::channel(1);

@@ -206,8 +206,8 @@ fn handles_work_as_on_a_loop_of_this_crate() {
     foreign.close();
 }
 
-/// Callbacks run on the executor in its order, and not early. A callback that panics stops neither the executor nor the
-/// others.
+/// Callbacks run on the executor, in the order in which the executor got them, and not early. A callback that panics
+/// stops neither the executor nor the others.
 #[test]
 fn calls_run_on_the_other_runtime() {
     let _watchdog = watchdog();
@@ -307,7 +307,7 @@ fn a_cancelled_job_stops_waiting_for_a_foreign_loop() {
 
 /// If the runtime drops a future, waiters get `LoopClosed`, and a task is cancelled.
 #[test]
-fn a_runtime_that_drops_the_future_is_a_closed_loop() {
+fn a_future_that_the_runtime_drops_is_cancelled_and_its_waiters_get_loop_closed() {
     let _watchdog = watchdog();
     // At once.
     let handle = LoopHandle::from_spawner(drop);

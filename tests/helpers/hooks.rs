@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-/// The hooks of a waker. Each hook runs once, at the first clone, wake or drop.
+/// The hooks of a waker. The code of a hook runs once: at the first clone, wake or drop after the code was set.
 #[derive(Default)]
 pub struct Hooks {
     pub clone: Hook,

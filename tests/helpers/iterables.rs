@@ -105,7 +105,8 @@ pub fn all_are_idle(pool: &ThreadPool) -> bool {
 
 // --- watched iterators ----------------------------------------------------------------------------------------------
 
-/// Watches an iterator: whether it was made, how many items it made, where it was dropped, and which items were dropped.
+/// Watches an iterator: whether it was made, how many items it made, where it was dropped, and which items were
+/// dropped.
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Seen>);
 

@@ -219,8 +219,8 @@ fn next_is_cancel_safe() {
     }
 }
 
-/// Forbids that `next_many` takes more than its limit, returns 0 before the end, or changes the items already in the
-/// vector.
+/// Forbids that `next_many` takes more than its limit, returns 0 before the end although the limit is positive, or
+/// changes the items already in the vector.
 #[test]
 fn next_many_takes_the_available_items() {
     let _watchdog = watchdog();
@@ -657,10 +657,10 @@ fn the_iterator_has_its_starters_current_loop() {
     }
 }
 
-/// Forbids that the code of an iterator waits on after the stream was closed or dropped: in `sync_wait`, in `make` or
-/// `next`, with a loop; in `sync_await`, in the `next` of a dropped stream, without a loop.
+/// Forbids that an iterator whose stream was closed or dropped goes on waiting. With a loop, `make` or `next` waits in
+/// `sync_wait`. Without a loop, `next` waits in `sync_await`, and the stream is dropped.
 #[test]
-fn sync_await_in_a_closed_stream_is_cancelled() {
+fn sync_wait_and_sync_await_in_a_closed_stream_are_cancelled() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {
@@ -697,10 +697,12 @@ fn sync_await_in_a_closed_stream_is_cancelled() {
                 assert_eq!(told, Some(true));
             });
         }
-        // Without a loop, the `sync_await` unwinds, and the thread goes on.
-        let gate = Gate::default();
-        let begin = gate.clone();
+        // Without a loop, the `sync_await` unwinds, and the pool still works.
+        let (gate, unwound) = (Gate::default(), Gate::default());
+        let (begin, end) = (gate.clone(), unwound.clone());
         let wait = move || {
+            let end = end.clone();
+            let _end = on_drop(move || end.open());
             begin.open();
             sync_await(pending::<()>());
         };
@@ -708,6 +710,7 @@ fn sync_await_in_a_closed_stream_is_cancelled() {
         assert!(poll_once(&mut stream).is_pending());
         gate.pass();
         drop(stream);
+        unwound.pass();
         assert_eq!(pool.spawn(|| 1).wait(), 1);
     }
 }

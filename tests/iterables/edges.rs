@@ -44,7 +44,7 @@ fn wait_for_a_job(pool: &ThreadPool) {
 
 /// Forbids that a spare thread that dropped an iterator goes on with jobs, so that more jobs run than the pool may run.
 #[test]
-fn a_spare_thread_takes_no_jobs() {
+fn a_spare_thread_that_dropped_an_iterator_takes_no_jobs() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let (stream, watch) = filled(Kind::Pool, &pool, 2);

@@ -193,8 +193,8 @@ fn an_error_before_the_first_item_is_not_lost() {
     }
 }
 
-/// Forbids that an error which the body itself made ends the stream in another way than `Ok`, or that the error's item
-/// arrives or leaks.
+/// Forbids that the stream of a body that returns an error of its own ends differently from that of a body that
+/// returns `Ok`, or that the error's item arrives or leaks.
 #[test]
 fn an_error_of_the_body_ends_the_stream() {
     let _watchdog = watchdog();

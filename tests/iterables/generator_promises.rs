@@ -842,7 +842,7 @@ fn a_generator_of_a_closed_pool_panics_once() {
 // --- a pool of one thread ----------------------------------------------------------------------------------
 
 #[test]
-fn a_pool_of_one_thread_gets_through_any_number_of_generators_in_lockstep() {
+fn a_pool_of_one_thread_gets_through_sixty_generators_in_lockstep() {
     let _watchdog = watchdog();
     let pool = pool(1);
     let mut streams: Vec<_> = (0..60_usize)

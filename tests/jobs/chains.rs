@@ -255,7 +255,7 @@ fn each_refused_job_shuts_the_pool_down() {
     impl Drop for ShutsDown {
         fn drop(&mut self) {
             assert!(self.0.shutdown_timeout(Duration::ZERO).is_err(), "a job still runs");
-            // A panic is discarded.
+            // The count comes last: a panic of the assertion above is discarded, so only the count shows it.
             self.1.fetch_add(1, SeqCst);
         }
     }

@@ -804,7 +804,7 @@ fn a_detached_job_runs() {
     busy.pool.spawn(move || sender.send(is_cancelled()).unwrap()).detach();
     let (pool, _) = busy.free();
     assert_eq!(receiver.recv(), Ok(false));
-    // Also while the job runs.
+    // Nor is it cancelled if the handle is detached while the job runs.
     let (report, reported) = mpsc::channel();
     let running = running(&pool, move || report.send(is_cancelled()).unwrap());
     running.job.detach();

@@ -258,8 +258,8 @@ fn the_first_branch_wins_if_both_are_ready() {
     });
 }
 
-/// Forbids: the branch that loses a `race`, or comes after an error of a `try_gather`, is polled in the same turn, and so
-/// loses an item.
+/// Forbids: the branch that loses a `race`, or comes after an error of a `try_gather`, is polled in the same turn, and
+/// so loses an item.
 #[test]
 fn the_other_branch_takes_no_item() {
     let _watchdog = watchdog();

@@ -86,7 +86,7 @@ fn a_loop_of_awaited_jobs_needs_one_thread() {
 /// Forbids that two jobs are left to one idle thread, because the count of idle threads is stale or wrong; also if the
 /// thread ends at that moment.
 #[test]
-fn no_idle_thread_serves_two_jobs() {
+fn two_waiting_jobs_are_not_left_to_one_idle_thread() {
     let _watchdog = watchdog();
     for keep_alive in [Duration::from_secs(10), Duration::from_micros(50), Duration::ZERO] {
         let pool = ThreadPool::builder().threads(3).keep_alive(keep_alive).build();

@@ -1,4 +1,5 @@
-//! The pool when user code runs in unusual places: in the `Drop` of jobs that never ran, and in thread hooks.
+//! The pool at its edges: user code in unusual places (the `Drop` of jobs that never ran, thread hooks, wakers), jobs
+//! that are resolved at unusual moments, values of unusual kinds, and long queues.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "the tests use std's types, not the crate's")]

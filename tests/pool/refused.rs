@@ -203,7 +203,7 @@ fn with_one_thread_the_job_stays_queued() {
 #[ignore = "run by `a_separate_thread_may_be_refused`, in a process whose memory is limited"]
 fn separate_probe() {
     let _watchdog = watchdog();
-    // There is memory for one stack of this size: that of this test's own thread.
+    // There is memory for one stack of the default size, which `confined_child` sets: that of this test's own thread.
     for round in 0..3 {
         let (captured, dropped) = traced();
         let job = match round {

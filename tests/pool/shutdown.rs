@@ -888,7 +888,7 @@ fn a_shutdown_in_a_drop_drops_the_closures_that_it_refuses() {
     struct ShutsDown(ThreadPool, mpsc::Receiver<()>);
     impl Drop for ShutsDown {
         fn drop(&mut self) {
-            assert!(self.0.shutdown_timeout(Duration::ZERO).is_err(), "the first job still runs");
+            assert!(self.0.shutdown_timeout(Duration::ZERO).is_err(), "the busy job still runs");
             assert_eq!(self.1.recv(), Err(mpsc::RecvError), "the other closure is gone");
         }
     }

@@ -653,11 +653,11 @@ proptest! {
 /// The work of a branch of `gather` before it returns its number.
 #[derive(Debug, Clone)]
 enum Branch {
-    /// Wakes itself so many times.
+    /// Wakes itself this many times.
     Yields(usize),
     /// Waits for a job.
     Job,
-    /// Sleeps for so many microseconds.
+    /// Sleeps for this many microseconds.
     Sleeps(u64),
     /// Waits for the next branch, if there is one.
     Waits,

@@ -17,7 +17,8 @@ use std::time::Duration;
 enum Work {
     Value,
     Panic,
-    /// Submits another job to its pool and waits for that job, so many levels deep.
+    /// Submits another job to its pool and waits for that job, this many levels deep. The innermost job submits one
+    /// more job, and drops its handle.
     Nested(u8),
     /// The same, and each of these jobs panics, the innermost first.
     NestedPanic(u8),

@@ -10,7 +10,7 @@
 #[path = "../helpers/mod.rs"]
 mod helpers;
 #[path = "../helpers/hooks.rs"]
-#[allow(unsafe_code, reason = "std has no safe way to make a waker whose clone or drop runs code")]
+#[allow(unsafe_code, reason = "std has no safe way to make a waker that runs code at each clone, or at each drop")]
 mod hooks;
 
 mod channels;

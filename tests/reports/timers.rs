@@ -141,7 +141,7 @@ fn a_cancelled_task_stays_cancelled_although_its_time_is_up() {
                 flag.store(true, SeqCst);
             });
             yield_now().await;
-            // This blocks the loop: the time is up afterwards, but no task has been woken.
+            // This blocks the loop. A time-out of a millisecond is over afterwards, but has not woken its task.
             thread::sleep(3 * MILLI);
             assert!(task.cancel());
             assert!(matches!(task.outcome().await, Err(JoinError::Cancelled)));

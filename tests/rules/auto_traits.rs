@@ -139,7 +139,7 @@ fn errors_of_channels_are_send_and_sync_where_their_items_are() {
 /// A panic's payload need not be `Sync`. `Panic` is `Sync` nevertheless, so a `JoinError` is too, and `?` converts it
 /// into any error box.
 #[test]
-fn types_without_parameters_are_send_and_sync() {
+fn errors_without_parameters_and_sleeps_and_pools_are_send_and_sync() {
     assert_eq!(threads!(spsc::TryRecvError), ALL);
     assert_eq!(threads!(spsc::RecvTimeoutError), ALL);
     assert_eq!(threads!(oneshot::TryRecvError), ALL);
@@ -205,7 +205,7 @@ fn handles_and_errors_are_debug_for_any_contents() {
 
 /// No handle stores its contents inline, so the contents need not be `Unpin`.
 #[test]
-fn public_types_are_unpin_for_any_contents() {
+fn handles_are_unpin_for_any_contents() {
     type Pinned = std::marker::PhantomPinned;
     assert!(has!(oneshot::Sender<Pinned>: Unpin));
     assert!(has!(oneshot::Receiver<Pinned>: Unpin));
@@ -222,7 +222,7 @@ fn public_types_are_unpin_for_any_contents() {
 }
 
 #[test]
-fn ends_and_handles_are_not_clone_but_a_pool_is() {
+fn ends_and_jobs_are_not_clone_but_a_pool_is() {
     assert!(has!(ThreadPool: Clone));
     assert!(!has!(oneshot::Sender<Shared>: Clone));
     assert!(!has!(oneshot::Receiver<Shared>: Clone));

@@ -953,7 +953,7 @@ pub(crate) const LOGIC: &[Logic] = &[
     },
     Logic {
         file: "src/pool/worker.rs",
-        name: "a woken worker stays counted as idle",
+        name: "a woken worker does not note that it was woken",
         find: "        self.stage.set(Stage::Woken);\n",
         replace: "        self.stage.set(Stage::Idle);\n",
         model: "two_jobs_two_threads",

@@ -238,7 +238,7 @@ pub(crate) fn preemptions() -> String {
     env::var("LOOM_MAX_PREEMPTIONS").unwrap_or("2".to_owned())
 }
 
-/// Whether a binary has the models of a source file: the binary has the name of the file, or of the file's folder.
+/// Whether a binary has the name of a source file, or of the file's folder: then it usually has the file's models.
 pub(crate) fn is_own(file: &str, binary: &Binary) -> bool {
     file.trim_end_matches(".rs").rsplit('/').take(2).any(|name| name == binary.name)
 }

@@ -113,8 +113,8 @@ pub(crate) fn logic(entry: &'static Logic, source: &str) -> Result<Fault, String
     })
 }
 
-/// The source with everything that is not code of the library replaced by spaces, so that offsets stay valid: comments,
-/// literals, `use` items, and items under `#[cfg(test)]`. Relies on rustfmt's layout.
+/// The source, in which all that is not code of the library (comments, literals, `use` items, and items under
+/// `#[cfg(test)]`) is replaced by spaces. So offsets stay valid. Relies on rustfmt's layout.
 fn code(source: &str) -> String {
     let mut code = String::with_capacity(source.len());
     let mut rest = source;
@@ -169,7 +169,7 @@ fn comment_or_literal(rest: &str) -> usize {
     let mut chars = rest[quote..].chars();
     match (chars.next(), hashes) {
         (Some('"'), Some(hashes)) => until(quote + 1, &format!("\"{}", "#".repeat(hashes))),
-        // Another `'` starts a lifetime.
+        // Any other `'` starts a lifetime.
         (Some(c), None) if c == '"' || c == '\'' && (chars.next() == Some('\\') || chars.next() == Some('\'')) => {
             let mut escaped = false;
             let end = rest[quote + 1..].find(|next| {
