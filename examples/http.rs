@@ -497,8 +497,8 @@ fn http_date(time: SystemTime) -> String {
     const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
     const WEEKDAYS: [&str; 7] = ["Wed", "Thu", "Fri", "Sat", "Sun", "Mon", "Tue"];
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // The days since 1 March of the year 0. If years start in March, a leap day is the last day of a year, of four
-    // years, and of four centuries.
+    // The days since 1 March of the year 0. If years start in March, a leap day is the last day of its year, and of its
+    // cycle of four years. The leap day of a year that 400 divides is also the last day of its cycle of 400 years.
     let days = seconds / 86400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;

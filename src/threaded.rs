@@ -120,7 +120,7 @@ impl<F> Threaded<F> {
         self
     }
 
-    /// Submits the job now, or starts its thread, and returns its handle. Does not block: at most it yields the CPU 48
+    /// Submits the job now, or starts its thread, and returns its handle. Does not block: at most this yields the CPU 48
     /// times, while threads of the pool are about to be free.
     ///
     /// If the system refuses a separate thread, or a thread for a pool that has none, the job resolves with

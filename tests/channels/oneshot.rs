@@ -247,7 +247,7 @@ fn a_sender_dropped_by_a_panic_closes_the_channel() {
 }
 
 #[test]
-fn ends_may_move_between_threads_in_the_middle() {
+fn ends_may_move_to_another_thread_after_a_poll() {
     let _watchdog = watchdog();
     let (sender, mut receiver) = oneshot::channel();
     let witness = Witness::default();

@@ -153,7 +153,7 @@ fn sends_that_give_up<T: 'static>() -> [SendBy<T>; 4] {
     ]
 }
 
-/// The ways to send, except `send_timeout`, for tests in which no send has to wait.
+/// The ways to send, except `send_timeout`, for tests in which no send has to wait for ever.
 fn all_sends<T: 'static>() -> Vec<SendBy<T>> {
     let waiting: [SendBy<T>; 4] = [
         ("send_blocking", |sender, item| sender.send_blocking(item).into()),
@@ -470,7 +470,7 @@ fn a_dropped_receiver_drops_the_queued_items() {
 }
 
 #[test]
-fn the_ways_of_waiting_may_be_mixed() {
+fn the_ways_to_send_and_to_receive_may_be_mixed() {
     let _watchdog = watchdog();
     let (mut sender, mut receiver) = spsc::channel(3);
     for round in 0_usize..50 {
@@ -1456,8 +1456,8 @@ fn a_blocked_receiver_is_released_by_the_close() {
     }
 }
 
-/// A sender that a panic drops closes the channel. Its items are received, then the end. The panic does not look like a
-/// normal end: the job's handle reports it.
+/// A sender that a panic drops closes the channel. The receiver gets the remaining items and then `None`, as after a
+/// normal close. The job's handle reports the panic.
 #[test]
 fn a_sender_dropped_by_a_panic_closes_the_channel() {
     let _watchdog = watchdog();

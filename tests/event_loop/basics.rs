@@ -405,7 +405,7 @@ fn a_loop_survives_the_panic_of_a_main_future() {
 
 /// Two loops of one thread, used in turn, do not run each other's tasks.
 #[test]
-fn two_loops_take_turns() {
+fn two_loops_of_one_thread_do_not_run_each_others_tasks() {
     let _watchdog = watchdog();
     let (mut first, mut second) = (EventLoop::new(), EventLoop::new());
     let log = Log::default();
@@ -1244,7 +1244,7 @@ fn call_soon_may_call_soon() {
     let count = Arc::new(AtomicUsize::new(0));
     block_on(async {
         again(Arc::clone(&count));
-        until("the callback has run some times", || count.load(Ordering::SeqCst) > 10).await;
+        until("the callback has run several times", || count.load(Ordering::SeqCst) > 10).await;
         assert_eq!(threaded(|| 1).await, 1);
         sleep(MILLI).await;
     });
@@ -1283,7 +1283,7 @@ fn call_soon_may_panic() {
 
 /// Callbacks and tasks that many threads submit at once all run, and run once.
 #[test]
-fn many_threads_submit_at_once() {
+fn code_that_many_threads_submit_at_once_runs_once() {
     const THREADS: usize = 4;
     const TIMES: usize = 200;
     let _watchdog = watchdog();
@@ -1309,7 +1309,7 @@ fn many_threads_submit_at_once() {
                 }
             });
         }
-        event_loop.block_on(until("all was run", || {
+        event_loop.block_on(until("all callbacks and tasks have run", || {
             calls.load(Ordering::SeqCst) == THREADS * TIMES && polls.load(Ordering::SeqCst) == THREADS * TIMES
         }));
     });

@@ -568,9 +568,10 @@ fn a_ready_future_costs_no_allocation() {
     }
 }
 
-/// Only the first call of a thread allocates: it makes the thread's waker. In later calls, a wait costs no allocation.
+/// On each thread, only the first call at each depth of nesting allocates: it makes a parker, with its waker. In later
+/// calls, a wait costs no allocation.
 #[test]
-fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
+fn a_waiting_future_costs_no_allocation_after_the_first_call_of_its_thread() {
     let _watchdog = watchdog();
     assert_eq!(block_on(wakes_itself(1)), 2);
     for _ in 0..10 {
@@ -580,7 +581,7 @@ fn a_waiting_future_costs_no_allocation_but_the_first_of_its_thread() {
 
 /// The same for a thread that really sleeps, in each blocking call.
 #[test]
-fn blocking_costs_no_allocation_but_the_first_of_its_thread() {
+fn blocking_costs_no_allocation_after_the_first_call_of_its_thread() {
     let _watchdog = watchdog();
     let rounds = 20;
     let (oneshots, requests) = mpsc::sync_channel::<oneshot::Sender<u32>>(0);

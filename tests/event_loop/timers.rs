@@ -269,7 +269,7 @@ fn a_call_that_calls_itself_starves_nobody() {
     let count = Arc::new(AtomicUsize::new(0));
     block_on(async {
         again(Arc::clone(&count));
-        until("the callback has run some times", || count.load(Ordering::SeqCst) > 10).await;
+        until("the callback has run several times", || count.load(Ordering::SeqCst) > 10).await;
         sleep(MILLI).await;
         assert_eq!(spawn(async { 1 }).await, 1);
     });
