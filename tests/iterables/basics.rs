@@ -113,7 +113,7 @@ fn nothing_runs_before_the_first_poll() {
         assert!(!stream.is_closed());
         assert_eq!(pool.stats().threads, 0);
         match kind {
-            // On the only thread, a turn that was queued by mistake runs first.
+            // The pool has one thread: an iterator that was queued by mistake would run before this job.
             Kind::Pool => pool.spawn(|| ()).wait(),
             // A thread that was started by mistake started earlier than these.
             Kind::Separate => (0..5).for_each(|_| threaded_separate(|| ()).async_call().wait()),
@@ -755,7 +755,7 @@ fn a_stream_works_under_a_foreign_executor() {
             sum
         });
         assert_eq!(sum, 199 * 100 + 1);
-        // Without a loop and a given pool: the global pool.
+        // With neither a loop nor a given pool: the global pool.
         assert!(!executor.run_here(default_thread()).starts_with("ht-"));
         let panicking = executor.clone();
         let panicking = move || {

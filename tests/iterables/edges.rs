@@ -1,4 +1,5 @@
-//! Edge cases of the iterables, which were found in a review.
+//! Edge cases of the iterables, which were found in a review. In a pool an iterator runs in *turns*: each turn is one
+//! entry of the pool's queue (see `src/pool/stream.rs`).
 
 #![forbid(unsafe_code)]
 
@@ -60,7 +61,8 @@ fn a_spare_thread_that_dropped_an_iterator_takes_no_jobs() {
             crowd.leave();
         }
     };
-    // When the worker takes the first job, the other two move with it from `submitted` to `Ready`.
+    // When the worker takes the first job, the other two move with it from the queue's `submitted` part to its `Ready`
+    // part (see `src/pool/queue.rs`). A spare thread must not take them from there.
     let jobs = pool.spawn_many((0..3).map(job));
     started.pass();
     drop(stream);

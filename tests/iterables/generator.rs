@@ -634,7 +634,7 @@ fn a_drain_waits_for_a_short_generator() {
     assert_eq!(take_all(&mut queued), [0, 1, 2, 3]);
 }
 
-/// Forbids that a shutdown runs a body whose turn is queued, or that a closed pool runs a body.
+/// Forbids that a shutdown runs a body that is queued, or that a closed pool runs a body.
 #[test]
 fn a_body_does_not_run_in_a_closed_pool() {
     let _watchdog = watchdog();

@@ -1,5 +1,5 @@
-//! What generators promise: each test checks one sentence of the public documentation. What the documentation says of
-//! iterables applies to generators too.
+//! What generators promise: the tests check sentences of the public documentation, and what follows from these. What
+//! the documentation says of iterables applies to generators too.
 
 use crate::helpers::event_loop::{LONG, Living};
 use crate::helpers::iterables::*;
@@ -928,7 +928,7 @@ fn a_generator_counts_nowhere_in_the_statistics_of_jobs() {
 // --- where it runs -----------------------------------------------------------------------------------------
 
 #[test]
-fn on_chooses_the_pool_and_name_the_separate_thread() {
+fn on_chooses_the_pool_and_name_names_the_separate_thread() {
     let _watchdog = watchdog();
     let pool = pool(1);
     let name = take(&mut threaded_generator(|out| out.put(own_name())).on(&pool)).unwrap();

@@ -376,7 +376,8 @@ fn captured_values_are_dropped_with_the_job() {
     }
 }
 
-/// A worker drops a job's closure and result before it goes idle, and not only at the next job. Here no job follows.
+/// A worker drops a result that nobody wants, or the payload of such a panic, before it goes idle, and not only at the
+/// next job. Here no job follows.
 #[test]
 fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     let _watchdog = watchdog();
@@ -395,8 +396,8 @@ fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     }
 }
 
-/// Closures and results of different sizes and alignments, or of size zero, are each dropped once, whether the job is
-/// awaited, cancelled or detached.
+/// Closures and results of different sizes and alignments are each dropped once, whether the job is awaited, cancelled
+/// or detached.
 #[test]
 fn closures_and_results_of_all_shapes_are_dropped_once() {
     #[derive(Clone, Copy)]

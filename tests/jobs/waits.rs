@@ -179,7 +179,7 @@ fn channel_operations_wait_for_the_given_time() {
 
 /// Forbids: the blocking iterator over a receiver ends early, or never.
 #[test]
-fn a_receiver_is_an_iterator() {
+fn a_loop_over_a_receiver_yields_all_items() {
     let _watchdog = watchdog();
     let (mut sender, receiver) = spsc::channel(2);
     let sends = thread::spawn(move || (0..100).all(|item| sender.send_blocking(item).is_ok()));

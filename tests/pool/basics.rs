@@ -58,7 +58,7 @@ fn threads_start_one_by_one_up_to_the_size() {
     assert_eq!((pool.stats().threads, threads.started()), (3, 3));
 }
 
-/// Forbids a second thread for jobs that are submitted one after the other.
+/// Forbids a second thread for jobs that are submitted one after the other, each when the one before has resolved.
 #[test]
 fn a_loop_of_jobs_needs_one_thread() {
     let _watchdog = watchdog();
@@ -366,9 +366,9 @@ fn counters_are_up_to_date_before_a_handle_resolves() {
     release(held);
 }
 
-/// Forbids that a job is counted twice, or not at all, in the counters whose sum is `submitted`.
+/// Forbids that a job is counted twice, or not at all: `submitted` is the sum of the queued, running and ended jobs.
 #[test]
-fn submitted_is_the_sum_of_the_other_counters() {
+fn submitted_is_the_sum_of_the_queued_running_and_ended_jobs() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(2);
     let stats = pool.stats();

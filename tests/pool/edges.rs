@@ -302,7 +302,7 @@ fn a_handle_that_owns_the_last_arc_frees_the_pool() {
     let job = pool.spawn(|| vec![0_u8; 64]);
     pool.shutdown();
     drop(pool);
-    // The pool's thread owns an `Arc` of the pool until the thread ends.
+    // `shutdown` has joined the pool's thread, which owned an `Arc` of the pool. So the job's handle owns the last one.
     let mut job = Some(job);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(job.take())));
     until("the pool is gone", || drops.load(SeqCst) == 1);

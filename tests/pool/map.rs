@@ -318,8 +318,8 @@ fn settings_are_checked() {
     assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err(), "its jobs would be lost");
 }
 
-/// Forbids: the consumer's waker panics, and this aborts the process while the function unwinds, or makes a job panic
-/// whose function returns.
+/// Forbids: a panic of the consumer's waker aborts the process when the function has panicked too, or turns the job of
+/// a function that has returned into one that has panicked.
 #[test]
 fn a_waker_that_panics_does_not_disturb_the_job() {
     struct Panics;
@@ -378,7 +378,8 @@ fn items_before_a_panic_are_not_lost() {
     }
 }
 
-/// Forbids: an iterator that panics in each call keeps the results before its first panic from the consumer.
+/// Forbids: the consumer does not get the results that were made before the iterator's first panic, if the iterator
+/// panics in each later call too.
 #[test]
 fn results_come_before_the_panics_of_an_iterator_that_always_panics() {
     let _watchdog = watchdog();

@@ -190,7 +190,8 @@ fn one_thread_probe() {
     println!("the probe has passed");
 }
 
-/// Forbids that a pool with one thread refuses or loses a job because a second thread is refused.
+/// Forbids that a pool with one thread refuses or loses a job because a second thread is refused. The exception: while
+/// this one thread drains the pool, a queued job resolves with `NoThread`.
 #[cfg(target_os = "linux")]
 #[test]
 fn with_one_thread_the_job_stays_queued() {

@@ -296,7 +296,8 @@ fn several_threads_may_close_the_pool_at_once() {
     }
 }
 
-/// Forbids that a job runs after the pool was closed, or that a job that is submitted meanwhile does not resolve.
+/// Forbids that a job runs after the call that closes the pool has returned, or that a job that is submitted during the
+/// call does not resolve.
 #[test]
 fn jobs_submitted_while_the_pool_closes_resolve() {
     let _watchdog = watchdog();
@@ -946,7 +947,7 @@ fn each_of_two_shutdowns_waits_for_the_iterators_of_paused_iterables() {
             assert!(dropped.load(Ordering::SeqCst), "the iterator is not gone");
             result.unwrap();
         });
-        // Lets the second call come to its wait, or to a wrong end.
+        // Gives the second call time to begin its wait, or to return too early.
         for _ in 0..100 {
             thread::yield_now();
         }

@@ -252,8 +252,8 @@ fn hooks_may_drop_the_last_handle() {
     }
 }
 
-/// A start hook without a stop hook: forbids that threads with a keep-alive time of zero lose a job or an item, or run
-/// one hook without the other.
+/// Start hooks that ran without their stop hooks: forbids that threads with a keep-alive time of zero lose a job or an
+/// item, or run one hook without the other.
 #[test]
 fn threads_that_are_not_kept_alive_lose_nothing() {
     let _watchdog = watchdog();
@@ -360,8 +360,8 @@ fn code_that_blocks_outside_of_jobs_occupies_only_its_own_thread() {
 
 // --- jobs and locks -------------------------------------------------------------------------------------------------
 
-/// nearcore 15554, aptos-core 19541: forbids that a job that holds a lock while it waits runs, on its own stack,
-/// another job that locks the same mutex.
+/// nearcore 15554, aptos-core 19541: forbids that a job which waits while it holds a lock runs another job on its own
+/// stack, although that job locks the same mutex.
 #[test]
 fn waiting_with_a_lock_runs_no_other_job() {
     let _watchdog = watchdog();
