@@ -7,7 +7,7 @@
 //! # What can go wrong
 //! This file has no synchronisation of its own.
 //! * A task is sent while the loop closes, and is lost or runs twice: `call_soon_close`.
-//! * A task that another thread has sent before runs later than a new one: `callbacks_run_in_order_of_submission`.
+//! * A task runs before one that another thread sent earlier: `callbacks_run_in_order_of_submission`.
 #![forbid(unsafe_code)]
 
 use std::pin::Pin;
@@ -227,7 +227,8 @@ impl LoopHandle {
         drop(unused);
     }
 
-    /// Makes another runtime the loop: `spawn` is its function that runs a future.
+    /// Makes a handle of another runtime, which serves as the event loop. `spawn` is the runtime's function that runs a
+    /// future.
     ///
     /// [`spawn`](Self::spawn), [`call_soon`](Self::call_soon), [`call_later`](Self::call_later),
     /// [`sync_wait`](Self::sync_wait) and [`sync_await`](crate::sync_await()) then run on that runtime. A task that the

@@ -188,7 +188,7 @@ impl<I, F, R> Watch for Map<I, F, R> {
 
 impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'static, R: Send + 'static> Map<I, F, R> {
     /// Submits jobs while there is room for their results, in batches: one job first, then each time as many jobs as
-    /// have been submitted so far. So a slow iterator does not hold up the first jobs. If the iterator panics, a job
+    /// this call has submitted so far. So a slow iterator does not hold up the first jobs. If the iterator panics, a job
     /// resumes the panic: so the panic comes at its place among the results.
     fn fill(&mut self) {
         let pool = self.pool.shared();

@@ -14,11 +14,12 @@
 //! | Woken | has been woken, and is about to look at the queue | Active |
 //! | Ended | takes no more jobs | |
 //!
-//! A searching worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after
-//! user code, which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing
-//! and Active. At most `size` workers may be active; more after blocked workers wake up, or for a turn with priority:
-//! then no worker takes a job until the surplus workers have ended. A held worker is not active, so another thread may
-//! be started in its place. While two workers are held, no thread beyond `size` is started: it would run the same hook.
+//! A worker that knows of more entries in `Ready` stays Active after its job, also while it runs user code. A searching
+//! worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after user code,
+//! which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing and Active.
+//! At most `size` workers may be active; more after blocked workers wake up, or for a turn with priority: then no
+//! worker takes a job until the surplus workers have ended. A held worker is not active, so another thread may be
+//! started in its place. While two workers are held, no thread beyond `size` is started: it would run the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:

@@ -348,7 +348,7 @@ impl<T, P: Pointer<T>> Receiving<T, P> {
         self.shared.as_ref()
     }
 
-    /// Whether a poll would be ready.
+    /// Whether the sender has sent or ended, or this end has its result already: then a poll is ready.
     pub(crate) fn is_finished(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.core().is_finished())
     }
@@ -418,8 +418,8 @@ type Channel<T> = Shared<WakerSlot, T>;
 /// The pointer of one end to the memory that the two ends of a channel own together. See rule 5.
 struct ChannelPtr<T>(NonNull<Channel<T>>);
 
-// SAFETY: a `ChannelPtr` gives shared access to a `Shared`, which is `Sync`, and frees it on any thread: it is `Send`
-// too.
+// SAFETY: a `ChannelPtr` gives shared access to a `Shared`, which is `Sync`, and frees the `Shared`, which is also
+// `Send`, on any thread.
 unsafe impl<T> Send for ChannelPtr<T> {}
 // SAFETY: see above.
 unsafe impl<T> Sync for ChannelPtr<T> {}
@@ -448,7 +448,7 @@ impl<T> Drop for ChannelPtr<T> {
     #[inline(never)]
     fn drop(&mut self) {
         let state = &self.core.state;
-        // ORDERING: Acquire [O4]: pairs with `send`, or with the exchange below, of the other end; its accesses came
+        // ORDERING: Acquire [O4]: pairs with `send`, or with the `fetch_or` below, of the other end; its accesses came
         // before.
         let is_alone = State(state.load(Acquire)).has(State::UNSHARED)
             // ORDERING: AcqRel [O4]: Release: pairs with both operations of the other end's drop; publishes this end's
