@@ -233,7 +233,7 @@ fn a_blocking_receiver_is_woken_by_the_drop_of_the_sender() {
     assert_eq!(other.join().unwrap(), Err(Closed));
 }
 
-/// A sender that a panic drops closes the channel.
+/// If a panic drops the sender, the channel closes.
 #[test]
 fn a_sender_dropped_by_a_panic_closes_the_channel() {
     let _watchdog = watchdog();

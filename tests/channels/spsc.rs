@@ -236,7 +236,8 @@ fn receives_that_give_up<T: 'static>() -> [ReceiveBy<T>; 6] {
     ]
 }
 
-/// The ways to receive, except `recv_blocking_timeout`, for tests in which no receive has to wait.
+/// The ways to receive, except `recv_blocking_timeout` and `into_iter` (see `tests/jobs/waits.rs`), for tests in which
+/// no receive has to wait.
 fn all_receives<T: 'static>() -> Vec<ReceiveBy<T>> {
     let waiting: [ReceiveBy<T>; 6] = [
         ("recv_blocking", |receiver| receiver.recv_blocking().into()),
@@ -1456,7 +1457,7 @@ fn a_blocked_receiver_is_released_by_the_close() {
     }
 }
 
-/// A sender that a panic drops closes the channel. The receiver gets the remaining items and then `None`, as after a
+/// If a panic drops the sender, the channel closes. The receiver gets the remaining items and then `None`, as after a
 /// normal close. The job's handle reports the panic.
 #[test]
 fn a_sender_dropped_by_a_panic_closes_the_channel() {

@@ -669,8 +669,8 @@ fn a_future_stays_on_the_loops_thread() {
     });
 }
 
-/// A cancel or a drop by another thread while the loop does not run is not lost, and drops the future on the loop's
-/// thread.
+/// If another thread cancels a task or drops its handle while the loop does not run, the future is dropped on the
+/// loop's thread, and is not polled again.
 #[test]
 fn a_cancelled_task_is_not_polled_again() {
     let _watchdog = watchdog();
@@ -898,7 +898,7 @@ fn a_wake_up_while_the_loop_goes_to_sleep_is_not_lost() {
     let (requests, take) = mpsc::channel::<oneshot::Sender<usize>>();
     let other = thread::spawn(move || {
         for (round, sender) in take.into_iter().enumerate() {
-            // In each round, the wake comes a little later, up to a limit.
+            // The wake comes a little later from round to round; every 50 rounds the delay starts again at zero.
             (0..round % 50).for_each(|_| std::hint::spin_loop());
             sender.send(round).unwrap();
         }

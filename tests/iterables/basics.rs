@@ -448,7 +448,7 @@ fn two_panics_of_an_iterator_do_not_abort() {
 
 // --- threads --------------------------------------------------------------------------------------------------------
 
-/// Forbids that `make`, `next` or the iterator's `Drop` run on a thread outside of the pool.
+/// Forbids that `make`, `next` or the iterator's `Drop` runs on a thread outside of the pool.
 #[test]
 fn a_pooled_iterator_runs_in_its_pool() {
     let _watchdog = watchdog();
@@ -604,7 +604,7 @@ fn the_pool_is_the_given_the_loops_the_jobs_or_the_global_one() {
 
 static ID: ContextVar<u32> = ContextVar::new();
 
-/// Forbids that `make` or `next` miss the context in which the stream was started, or change the caller's context.
+/// Forbids that `make` or `next` misses the context in which the stream was started, or changes the caller's context.
 #[test]
 fn the_iterator_runs_in_its_starters_context() {
     let _watchdog = watchdog();

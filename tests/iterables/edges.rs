@@ -315,7 +315,7 @@ fn a_close_that_is_given_up_keeps_no_waker() {
     }
 }
 
-/// Forbids that each of many closes at once starts a thread.
+/// Forbids that, when many streams are closed at the same time, each close starts a thread.
 #[test]
 fn many_closes_start_few_threads() {
     let _watchdog = watchdog();

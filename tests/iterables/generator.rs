@@ -230,7 +230,8 @@ fn locals_need_not_be_send() {
     }
 }
 
-/// Forbids that an item cannot be put on another thread than the body's, or that such a `put` misses the pool's end.
+/// Forbids that a thread other than the body's cannot call `put`, or that such a `put` goes on after the pool was shut
+/// down.
 #[test]
 fn a_yielder_may_be_lent_to_another_thread() {
     let _watchdog = watchdog();

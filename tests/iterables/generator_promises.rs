@@ -238,7 +238,7 @@ fn max_size_panics_once_the_generator_has_started() {
 }
 
 #[test]
-fn a_max_size_that_cannot_be_had_panics_with_its_size() {
+fn a_max_size_that_cannot_be_allocated_panics_with_its_size() {
     let _watchdog = watchdog();
     let pool = pool(1);
     for kind in BOTH {
@@ -1169,7 +1169,7 @@ fn a_reader_gives_way_after_128_items_in_a_row() {
 }
 
 #[test]
-fn a_timeout_round_a_reader_that_never_waits_fires() {
+fn a_timeout_fires_although_its_reader_never_waits() {
     let _watchdog = watchdog();
     let pool = pool(1);
     for kind in BOTH {

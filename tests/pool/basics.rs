@@ -828,7 +828,7 @@ fn clones_share_the_pool() {
 
 // --- which pool -----------------------------------------------------------------------------------------------------
 
-/// Forbids that `threaded` in a job uses another pool than the job's own.
+/// Forbids that, without an event loop, `threaded` in a job uses another pool than the job's own.
 #[test]
 fn threaded_in_a_job_stays_in_its_pool() {
     let _watchdog = watchdog();
@@ -851,7 +851,7 @@ fn threaded_in_a_job_stays_in_its_pool() {
     assert!(!outside.starts_with("ht-first") && !outside.starts_with("ht-second"), "{outside}");
 }
 
-/// Forbids that `threaded` in a job of a closed pool is refused: it uses the global pool.
+/// Forbids that, without an event loop, `threaded` in a job of a closed pool is refused: it uses the global pool.
 #[test]
 fn threaded_in_a_job_leaves_a_closed_pool() {
     let _watchdog = watchdog();

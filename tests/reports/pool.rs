@@ -360,10 +360,10 @@ fn code_that_blocks_outside_of_jobs_occupies_only_its_own_thread() {
 
 // --- jobs and locks -------------------------------------------------------------------------------------------------
 
-/// nearcore 15554, aptos-core 19541: forbids that a job which waits while it holds a lock runs another job on its own
-/// stack, although that job locks the same mutex.
+/// nearcore 15554, aptos-core 19541: forbids that a job which waits for a second job while it holds a lock runs, on its
+/// own stack, a third job that locks the same mutex.
 #[test]
-fn waiting_with_a_lock_runs_no_other_job() {
+fn waiting_with_a_lock_runs_only_the_awaited_job() {
     let _watchdog = watchdog();
     let (pool, lock) = (ThreadPool::new(1), Arc::new(Mutex::new(0)));
     let (inside, held) = (pool.clone(), lock.clone());
