@@ -60,8 +60,8 @@ const MAX_REQUESTS: usize = 100;
 /// How much of a file is read and sent at a time.
 const CHUNK: u64 = 64 * 1024;
 
-/// How long to wait before another attempt after `accept` has failed, and between two attempts to end the blocked
-/// `accept`; also the time-out of such an attempt.
+/// The pause after `accept` has failed, and the pause between two connections that the server makes to itself to end a
+/// blocked `accept`; also the time-out of each of these connections.
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {

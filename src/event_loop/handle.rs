@@ -180,7 +180,8 @@ impl LoopHandle {
         tasks
     }
 
-    /// Makes the loop call `f` soon, after the tasks and calls that the loop got before. From any thread; never blocks.
+    /// Makes the loop call `f` soon. A loop of this crate calls `f` after the tasks and calls that the loop got before;
+    /// another runtime chooses the order. From any thread; never blocks.
     ///
     /// `f` runs in a copy of the caller's context. If `f` panics, only the panic hook reports it. If the loop is
     /// closed, `f` is dropped.

@@ -188,8 +188,8 @@ impl<I, F, R> Watch for Map<I, F, R> {
 
 impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'static, R: Send + 'static> Map<I, F, R> {
     /// Submits jobs while there is room for their results, in batches: one job first, then each time as many jobs as
-    /// this call has submitted so far. So a slow iterator does not hold up the first jobs. If the iterator panics, a job
-    /// resumes the panic: so the panic comes at its place among the results.
+    /// this call has submitted so far. So a slow iterator does not hold up the first jobs. If the iterator panics, a
+    /// job resumes the panic: so the panic comes at its place among the results.
     fn fill(&mut self) {
         let pool = self.pool.shared();
         let (mut batch, mut submitted) = (Vec::new(), 0);
@@ -256,9 +256,9 @@ impl<I: Iterator<Item: Send + 'static>, F: Fn(I::Item) -> R + Send + Sync + 'sta
     /// The next result; waits until it has been computed. `None`: the end.
     ///
     /// # Panics
-    /// If the function panicked for this item, or the items' iterator panicked in place of this item, with the panic;
-    /// and if the job did not run, since the pool was closed or had no thread. The next call goes on with the other
-    /// items.
+    /// If the function panicked for this item, or the items' iterator panicked in place of this item, with the panic.
+    /// Also if the job did not run, since the pool was closed or had no thread, or if a shutdown of the pool ended the
+    /// job in [`sync_await`](crate::sync_await()). The next call goes on with the other items.
     ///
     /// # Cancellation
     /// Dropping the future loses nothing: no result is taken before the future is ready.

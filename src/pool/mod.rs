@@ -174,8 +174,8 @@ impl ThreadPool {
         GLOBAL.get_or_init(|| Self::builder().build())
     }
 
-    /// Submits a job, and returns its handle. Does not block: at most this yields the CPU 48 times, while threads of the
-    /// pool are about to be free.
+    /// Submits a job, and returns its handle. Does not block: at most this yields the CPU 48 times, while threads of
+    /// the pool are about to be free.
     ///
     /// The handle resolves to what `job` returns; dropping the handle cancels the job. If the system refuses to start a
     /// thread, the pool goes on with the threads it has; if it has none, the job resolves with

@@ -16,7 +16,8 @@
 //!    in `Ready` (`has_more`) skips both stages and stays active.
 //! 2. A worker that finds nothing yields for a moment, still searching, and then goes idle. An idle worker waits on a
 //!    condvar of its own, with the lock of the pool's state. A thread that wakes the worker takes the worker out of the
-//!    list of idle workers. If the worker is still in the list when it wakes up, the wake-up was spurious.
+//!    list of idle workers. If the worker is still in the list when it wakes up, its idle time is over, or the wake-up
+//!    was spurious.
 //! 3. While a job sleeps in the parker, its worker counts as blocked; while the start hook does, as held. Meanwhile
 //!    another thread may run jobs.
 #![forbid(unsafe_code)]

@@ -1,4 +1,5 @@
-//! The workers of a pool: how many are in which stage, and which to wake or start when jobs wait.
+//! The workers of a pool: how many are in which stage, and which to wake or start when jobs wait. An *entry* of the
+//! queue is a job or a turn of a stream. `queue.rs` explains `Ready`, and the turns that have priority.
 //!
 //! # Stages
 //! | stage | the worker | next stages |
@@ -17,9 +18,10 @@
 //! A worker that knows of more entries in `Ready` stays Active after its job, also while it runs user code. A searching
 //! worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after user code,
 //! which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing and Active.
-//! At most `size` workers may be active; more after blocked workers wake up, or for a turn with priority: then no
-//! worker takes a job until the surplus workers have ended. A held worker is not active, so another thread may be
-//! started in its place. While two workers are held, no thread beyond `size` is started: it would run the same hook.
+//! At most `size` workers may be active; more after blocked, held or exempt workers go on, or for a turn with priority.
+//! While more than `size` workers are active, not counting the starting ones, no worker takes a job. A held worker is
+//! not active, so another thread may be started in its place. While two workers are held, no thread beyond `size` is
+//! started: it would run the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:

@@ -482,5 +482,6 @@ fn results_whose_drop_panics_are_dropped_with_the_map() {
     release(held);
     until("all jobs have ended", || pool.stats().succeeded == 4);
     drop(map);
-    assert_eq!(dropped.load(SeqCst), 3);
+    // A job is counted before its result is sent, so a worker may drop the last result.
+    until("all results are dropped", || dropped.load(SeqCst) == 3);
 }
