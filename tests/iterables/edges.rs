@@ -122,7 +122,7 @@ fn during_a_shutdown_an_iterators_drop_may_wait_for_a_job_in_sync_await() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     let done = Gate::default();
-    // Several streams, so that some are dropped before the job is told, if the order is wrong.
+    // Several streams, so that some are dropped before the job is cancelled, if the order is wrong.
     let streams: Vec<_> =
         iter::repeat_with(|| done.clone()).take(20).map(|done| paused(&pool, move || done.pass())).collect();
     let started = Gate::default();

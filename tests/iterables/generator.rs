@@ -542,7 +542,8 @@ fn the_end_of_the_pool_ends_a_put_that_waits() {
     }
 }
 
-/// Forbids that `shutdown_timeout` waits for a body that blocks without the crate's knowledge, or does not count it.
+/// Forbids that `shutdown_timeout` waits longer than its time-out for a body that blocks without the crate's knowledge,
+/// or does not count this body.
 #[test]
 fn shutdown_timeout_counts_a_running_body() {
     let _watchdog = watchdog();
@@ -668,9 +669,10 @@ fn a_generator_without_a_thread_panics() {
 
 // --- without a loop -------------------------------------------------------------------------------------------------
 
-/// Forbids that `sync_call` loses an item, hangs, or starts the body early, whether or not the generator has started.
+/// Forbids that `sync_call` loses an item or hangs, whether or not the generator has started; and that it starts the
+/// body before the first item is asked for.
 #[test]
-fn sync_call_blocks_for_another_thread() {
+fn sync_call_waits_for_items_from_another_thread() {
     let _watchdog = watchdog();
     let pool = ThreadPool::new(1);
     for kind in BOTH {

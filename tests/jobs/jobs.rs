@@ -376,8 +376,8 @@ fn captured_values_are_dropped_with_the_job() {
     }
 }
 
-/// A worker drops a result, or the payload of a panic, before it goes idle if nobody wants it, and not only at the next
-/// job. Here no job follows.
+/// If nobody wants a result, or the payload of a panic, the worker drops it before the worker goes idle, and not only at
+/// the next job. Here no job follows.
 #[test]
 fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     let _watchdog = watchdog();

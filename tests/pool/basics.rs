@@ -623,7 +623,7 @@ fn a_job_cancelled_as_it_starts_runs_or_is_cancelled() {
     assert_eq!((stats.cancelled, stats.succeeded), (cancelled, 1000 - cancelled));
 }
 
-/// Forbids that cancelling a running job discards its result, or that the job is not told.
+/// Forbids that cancelling a running job discards its result, or that `is_cancelled` stays false in the job.
 #[test]
 fn cancelling_a_running_job_only_asks_it_to_stop() {
     let _watchdog = watchdog();
@@ -645,7 +645,7 @@ fn cancelling_a_running_job_only_asks_it_to_stop() {
 
 /// Forbids that a running job is not told that its handle was dropped, or that its result is leaked.
 #[test]
-fn dropping_the_handle_of_a_running_job_tells_it() {
+fn dropping_the_handle_of_a_running_job_asks_it_to_stop() {
     let _watchdog = watchdog();
     let ways: [fn(Job<Traced>); 2] = [drop, |job| drop(job.outcome())];
     for end in ways {

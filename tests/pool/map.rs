@@ -55,7 +55,7 @@ fn the_results_are_those_of_a_plain_map() {
 }
 
 /// Forbids: anything runs before the first poll; an item is taken from the iterator without room for its job; or more
-/// than `max_size` jobs are started.
+/// than `max_size` jobs are submitted whose results have not been taken.
 #[test]
 fn a_map_is_lazy_and_bounded() {
     let _watchdog = watchdog();
@@ -318,8 +318,8 @@ fn settings_are_checked() {
     assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err(), "its jobs would be lost");
 }
 
-/// Forbids: a panic of the consumer's waker aborts the process when the function has panicked too, or turns the job of
-/// a function that has returned into one that has panicked.
+/// Forbids: a panic of the consumer's waker aborts the process when the function has panicked too, or makes a job count
+/// as panicked although its function has returned.
 #[test]
 fn a_waker_that_panics_does_not_disturb_the_job() {
     struct Panics;
