@@ -19,9 +19,10 @@
 //! worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after user code,
 //! which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing and Active.
 //! At most `size` workers may be active; more after blocked, held or exempt workers go on, or for a turn with priority.
-//! While more than `size` workers are active, not counting the starting ones, no worker takes a job. A held worker is
-//! not active, so another thread may be started in its place. While two workers are held, no thread beyond `size` is
-//! started: it would run the same hook.
+//! While more than `size` workers are active, not counting the starting ones, no worker takes a job. (Exception: if a
+//! worker was woken for a turn with priority, a worker that knows of more entries in `Ready` may take some until the
+//! woken worker has looked at the queue.) A held worker is not active, so another thread may be started in its place.
+//! While two workers are held, no thread beyond `size` is started: it would run the same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:
