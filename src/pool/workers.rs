@@ -19,10 +19,11 @@
 //! worker looks at the queue soon, or becomes finishing. A finishing worker looks at the queue only after user code,
 //! which may take long. The *active* workers are those in the stages Starting, Woken, Searching, Finishing and Active.
 //! At most `size` workers may be active; more after blocked, held or exempt workers go on, or for a turn with priority.
-//! While more than `size` workers are active, not counting the starting ones, no worker takes a job. (Exception: if a
-//! worker was woken for a turn with priority, a worker that knows of more entries in `Ready` may take some until the
-//! woken worker has looked at the queue.) A held worker is not active, so another thread may be started in its place.
-//! While two workers are held, no thread beyond `size` is started: it would run the same hook.
+//! While more than `size` workers are active, not counting the starting ones, no worker takes a job. (Exception: after
+//! a worker was woken for a turn with priority, or because the pool was closed, a worker that knows of more entries in
+//! `Ready` may take some until the woken worker has looked at the queue.) A held worker is not active, so another
+//! thread may be started in its place. While two workers are held, no thread beyond `size` is started: it would run the
+//! same hook.
 //!
 //! # The invariant
 //! After every step under the lock of the state, one of these holds for the entries that wait:
@@ -31,8 +32,8 @@
 //! * At least as many workers are searching or starting as entries wait.
 //! * At least as many workers are searching or finishing as entries wait, and the submitter will look again
 //!   ([`Next::Recheck`]).
-//! * `size` workers are active: the first to end its job takes the next entry. If a turn with priority waits, a worker
-//!   is searching or starting.
+//! * At least `size` workers are active. The first to end its job while there is no surplus (`has_surplus`) takes the
+//!   next entry. If a turn with priority waits, a worker is searching or starting.
 //! * No worker is idle, and no thread can be started: there are too many, two workers are held, or the system has just
 //!   refused a thread. In this case turns with priority are not queued, or are taken out and refused.
 //!

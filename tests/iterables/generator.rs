@@ -193,8 +193,8 @@ fn an_error_before_the_first_item_is_not_lost() {
     }
 }
 
-/// Forbids that the stream of a body that returns an error of its own ends differently from that of a body that
-/// returns `Ok`, or that the error's item arrives or leaks.
+/// Forbids that an error of the body's own ends the stream differently than `Ok` does, or that the error's item arrives
+/// or leaks.
 #[test]
 fn an_error_of_the_body_ends_the_stream() {
     let _watchdog = watchdog();
@@ -517,7 +517,7 @@ fn a_job_runs_while_put_waits() {
 }
 
 /// Forbids that a shutdown or a drain waits for ever for a `put` that waits for room, loses buffered items, or looks
-/// like the end.
+/// like the end of the generator.
 #[test]
 fn the_end_of_the_pool_ends_a_put_that_waits() {
     let _watchdog = watchdog();
@@ -564,8 +564,8 @@ fn shutdown_timeout_counts_a_running_body() {
     assert_says(&assert_panics_once(&mut stream), "pool");
 }
 
-/// Forbids that a drain waits for an endless generator whose consumer keeps up, or lets it put more than `max_size`
-/// items; and that `put` succeeds again after it has failed.
+/// Forbids that a drain waits for an endless generator whose consumer keeps up, or lets the generator put more
+/// than `max_size` further items; and that `put` succeeds again after it has failed.
 #[test]
 fn a_drain_ends_an_endless_generator() {
     let _watchdog = watchdog();

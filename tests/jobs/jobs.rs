@@ -101,7 +101,7 @@ fn running<R: Send + 'static>(pool: &ThreadPool, end: impl FnOnce() -> R + Send 
     Running { job, stop }
 }
 
-/// The id of the thread of a pool of one thread.
+/// The id of the thread that runs the pool's next job.
 fn thread_of(pool: &ThreadPool) -> ThreadId {
     pool.spawn(|| thread::current().id()).wait()
 }
@@ -376,8 +376,8 @@ fn captured_values_are_dropped_with_the_job() {
     }
 }
 
-/// If nobody wants a result, or the payload of a panic, the worker drops it before the worker goes idle, and not only at
-/// the next job. Here no job follows.
+/// If nobody wants a result, or the payload of a panic, the worker drops it before the worker goes idle, and not only
+/// at the next job. Here no job follows.
 #[test]
 fn an_unwanted_result_is_dropped_before_the_worker_goes_idle() {
     let _watchdog = watchdog();
@@ -659,7 +659,7 @@ fn a_job_dropped_before_its_start_never_runs() {
     }
 }
 
-/// If `cancel` returns true, the job had not started, and never will.
+/// The handle of a job that was cancelled before its start resolves with `Cancelled`; `wait` and `await` panic.
 #[test]
 fn a_cancelled_job_resolves_as_cancelled() {
     let _watchdog = watchdog();
@@ -1002,8 +1002,8 @@ fn a_pool_of_zero_threads_panics() {
     assert!(text(&*panic).contains("threads"), "{}", text(&*panic));
 }
 
-/// Threads are started lazily: the size is only a limit. The sizes are so large that the test could not end if each
-/// thread that may start cost time or memory in advance.
+/// Threads are started lazily: the size is only a limit. The sizes are so large that the test could not end if a pool
+/// used time or memory in advance for each thread that it may start.
 #[test]
 fn a_pool_costs_nothing_for_each_thread_it_may_have() {
     let _watchdog = watchdog();

@@ -939,7 +939,7 @@ fn global_pool_probe() {
     let _watchdog = watchdog();
     let size = std::env::var("OFFTHREAD_POOL_SIZE").map_or_else(
         |_| None,
-        |size| (!size.is_empty()).then(|| size.parse().expect("the pool has to refuse a bad size first")),
+        |size| (!size.is_empty()).then(|| size.parse().expect("the test sets positive numbers only")),
     );
     let size = size.unwrap_or_else(|| thread::available_parallelism().unwrap().get().clamp(4, 32));
     let pool = ThreadPool::global();

@@ -315,7 +315,7 @@ fn settings_are_checked() {
     assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err());
     let mut map = pool.map(0..9, |n: u8| n).unordered();
     block_on(map.next());
-    assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err(), "its jobs would be lost");
+    assert!(catch_unwind(AssertUnwindSafe(|| map.unordered())).is_err(), "the map has started");
 }
 
 /// Forbids: a panic of the consumer's waker aborts the process when the function has panicked too, or makes a job count
@@ -378,7 +378,7 @@ fn items_before_a_panic_are_not_lost() {
     }
 }
 
-/// Forbids: the consumer does not get the results that were made before the iterator's first panic, if the iterator
+/// Forbids: the consumer does not get the results of the items before the iterator's first panic, if the iterator
 /// panics in each later call too.
 #[test]
 fn results_come_before_the_panics_of_an_iterator_that_always_panics() {
@@ -418,7 +418,8 @@ fn a_cancelled_job_unwinds_out_of_the_iterator_of_its_map() {
     assert!(matches!(block_on(job.outcome()), Err(JoinError::Cancelled)));
 }
 
-/// Forbids: a consumer waits although the map has room for another job, and the awaited job waits for that job.
+/// Forbids: a consumer waits although the map has room for another job. Then, if the awaited job waits for that other
+/// job, the consumer waits for ever.
 #[test]
 fn a_consumer_that_waits_leaves_no_room() {
     const IN_FLIGHT: usize = 8;
