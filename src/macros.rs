@@ -243,7 +243,7 @@ macro_rules! threaded_separate {
 ///
 /// # What a function may be
 /// The same as for [`threaded!`](crate::threaded!). It returns `impl Iterator<Item = T>`, or a named type that is an
-/// iterator or can be made one. Further bounds after `impl Iterator` are only for the reader: callers get an
+/// iterator or can be made one. The macro discards further bounds after `impl Iterator`: callers get an
 /// `IteratorWrapper<T>`. One `#[max_size(N)]` says how many items may be made ahead; without it, 1024.
 ///
 /// These do not compile: an `async` function; one that returns nothing, or `impl Iterator` without its `Item`; a
