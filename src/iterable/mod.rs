@@ -87,7 +87,7 @@ where
 const MAX_SIZE: usize = 1024;
 
 /// A blocking iterator that runs in a thread, and whose items async code reads. A [generator](threaded_generator()) is
-/// one, too: what is said here of the iterator holds for the generator's body, unless a generator is named.
+/// one, too: what is said here of the iterator holds for the generator's body, unless the text mentions generators.
 ///
 /// ```
 /// use offthread::{IteratorWrapper, ThreadPool, block_on};

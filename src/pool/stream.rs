@@ -80,8 +80,8 @@ pub enum Turn {
     Over,
 }
 
-/// How a stream has ended. An error other than a panic means that the stream ended early, since the pool was closed or
-/// had no thread.
+/// How a stream has ended. An error other than a panic means that the stream ended early: the pool was closed or had no
+/// thread, or the consumer closed the stream.
 pub type End = Result<(), JoinError>;
 
 /// See the head.
