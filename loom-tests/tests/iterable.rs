@@ -374,8 +374,8 @@ fn drain_in_a_job() {
     });
 }
 
-/// Forbids: a job is left to a searching worker. The pool was closed, so this worker first drops an iterator, whose
-/// `Drop` waits for that job.
+/// Forbids: a queued job is left to a worker that counts as searching but, since the pool was closed, first drops an
+/// iterator whose `Drop` waits for that job.
 #[test]
 fn iterator_whose_drop_waits_for_the_next_job() {
     /// An iterator whose `Drop` waits for the flag.

@@ -73,8 +73,8 @@ impl State {
         left == 0 && self.queue.len() == 0 && refused
     }
 
-    /// If no worker is left that takes entries, takes the next entry. Otherwise takes a turn with priority, if too few of
-    /// the existing workers will take such turns soon: this does not count on a new thread.
+    /// If no worker is left that takes entries, takes the next entry. Otherwise takes a turn with priority, if too few
+    /// of the existing workers will take such turns soon: this does not count on a new thread.
     pub fn take_orphan(&mut self, ready: &mut Ready) -> Option<Started> {
         let exempt = if self.closing.closed { self.workers.count(Stage::Exempt) } else { 0 };
         if self.workers.threads() == exempt {

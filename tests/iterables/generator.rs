@@ -263,7 +263,9 @@ fn a_yielder_may_be_lent_to_another_thread() {
     }
 }
 
-/// Forbids that a generator runs in another pool than the given one, or on a thread with another name.
+/// Forbids that a generator runs in another pool than the given one, or if none is given, than the pool of its job or
+/// the default pool of its loop; that its own thread has another name; and that a wrong setting, or a late one, is
+/// accepted.
 #[test]
 fn a_generator_runs_in_the_chosen_pool_or_thread() {
     let _watchdog = watchdog();
@@ -498,7 +500,8 @@ fn a_panic_in_a_drop_is_not_lost() {
 
 // --- the pool -------------------------------------------------------------------------------------------------------
 
-/// Forbids that a generator which waits for room keeps the pool's only thread from a job.
+/// Forbids that a job in a pool of one thread has to wait for a generator that waits for room. The generator keeps its
+/// thread, and a spare thread runs the job.
 #[test]
 fn a_job_runs_while_put_waits() {
     let _watchdog = watchdog();

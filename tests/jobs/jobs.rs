@@ -1016,7 +1016,7 @@ fn a_pool_costs_nothing_for_each_thread_it_may_have() {
 }
 
 /// Jobs that are spawned and awaited one after the other need one thread, not two: when a handle resolves, its worker
-/// is free.
+/// counts as searching or finishing, and `spawn` yields to a finishing worker before it starts another thread.
 #[test]
 fn a_job_after_another_finds_the_idle_thread() {
     let _watchdog = watchdog();
