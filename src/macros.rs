@@ -3,7 +3,8 @@
 //! All decorators use `__decorate!`, which takes functions apart and puts them together again.
 #![forbid(unsafe_code)]
 
-/// Makes blocking functions awaitable: a function that returned `T` now returns a [`Threaded`](crate::Threaded) of `T`.
+/// Makes blocking functions awaitable: a function that returned `T` now returns a [`Threaded`](crate::Threaded), and
+/// awaiting this value gives a `T`.
 ///
 /// The body runs in a thread once the `Threaded` is awaited, or at [`async_call`](crate::Threaded::async_call). With
 /// [`sync_call`](crate::Threaded::sync_call) it runs on the calling thread. Calling the function alone runs nothing.
@@ -80,8 +81,8 @@
 /// }
 /// ```
 ///
-/// One invocation takes some hundred functions before the compiler asks for a higher `recursion_limit`; two take twice
-/// as many.
+/// One invocation takes about a hundred functions before the compiler asks for a higher `recursion_limit`; two
+/// invocations take twice as many.
 ///
 /// # What it may not be
 /// The macro refuses any other function, with one message for all of them:
@@ -336,8 +337,8 @@ macro_rules! threaded_iterable_separate {
 ///
 /// A `$function` is `[(Type make name?) {attributes} {visibility} name]`. `Type` is the type that the function returns,
 /// `make` makes a value of this type, and for a separate thread the method `name` names the thread. Every step for one
-/// function begins with its `$function`. So the last rule, which matches all input that no other rule matches, can say
-/// which function in which macro is refused.
+/// function begins with its `$function`. (Only `@emit`, which refuses no function, gets it without the `Type`.) So the
+/// last rule, which matches all input that no other rule matches, can say which function in which macro is refused.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __decorate {

@@ -102,7 +102,7 @@ impl Shared {
         for condvar in idle {
             condvar.notify();
         }
-        // A generator that waits for room ends now.
+        // A generator's `put` that waits for room fails now.
         self.stop.wake_jobs();
     }
 
@@ -142,8 +142,8 @@ impl Shared {
     }
 
     /// Refuses entries, or ends streams, outside of the lock. Threads that wait for the pool wait for this work too.
-    /// When the thread's outermost call returns, the refused entries and the ended streams are gone, even if it was
-    /// called in the `Drop` of another closure.
+    /// When the thread's outermost call of this function returns, the refused entries and the ended streams have been
+    /// dropped, even if that call was made while an outer `drop_flat` is running: see [`Apart`].
     fn while_refusing(&self, mut state: MutexGuard<'_, State>, work: impl FnOnce()) {
         let id = thread::current().id();
         // A chain of drops, each of which closes the pool, must not recurse.

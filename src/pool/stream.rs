@@ -2,19 +2,22 @@
 //!
 //! # What it promises
 //! A [`Source`] is called by one thread at a time, in its own context. When its buffer is full, the stream gives its
-//! thread back; when there is room again, the stream goes to the end of the queue. A stream ends once: when its items
-//! are over, when it panics, when its consumer closes it, or when the pool is closed. Then the iterator is dropped, and
-//! after that the consumer is told. A stream that is closed ends without waiting for a free thread.
+//! thread back; when there is room again, the stream goes to the end of the queue. (Except for a generator: its body is
+//! one turn, which blocks its thread while the buffer is full. See `iterable/generator.rs`.) A stream ends once: when
+//! its items are over, when it panics, when its consumer closes it, or when the pool is closed. Then the iterator is
+//! dropped, and after that the consumer is told. A stream that is closed ends without waiting for a free thread.
 //!
 //! # State machine
 //! ```text
 //!             resume: a turn is submitted             claim: a thread takes it
 //!   PAUSED -------------------------------> QUEUED ------------------------------> RUNNING ---------> ENDED
-//!      ^                                                                           |     ^   its iterator has
-//!      |                  there is no room, or others wait                         |     | been dropped
-//!      +---------------------------------------------------------------------------+     |
-//!      |                                                                                 |
-//!      +--- close, also from QUEUED: a turn with priority is submitted, or the closing call ends it
+//!    | ^                                                                           |     ^   its iterator has
+//!    | |                  there is no room, or others wait                         |     | been dropped
+//!    | +---------------------------------------------------------------------------+     |
+//!    |                                                                                   |
+//!    |   close, also from QUEUED: a turn that is claimed already is submitted with       |
+//!    |   priority, or the closing call ends the stream                                   |
+//!    +-----------------------------------------------------------------------------------+
 //! ```
 //! A new stream is RUNNING on the thread that makes it, and this thread pauses it at once. `woken` says that the stream
 //! is to be resumed after its pause, `closed` that the consumer wants no more items: the thread that pauses the stream
@@ -58,7 +61,7 @@ use crate::sync::{self, Mutex};
 /// Makes the items, and puts them into a buffer.
 pub trait Source {
     /// Makes items until the buffer is full, until it has made as many as the buffer can hold, until there are no more,
-    /// or until it is to stop.
+    /// or until it is to stop. A generator's source runs its whole body in one turn, and blocks while there is no room.
     fn turn(&mut self, stop: &Stop) -> Turn;
     /// Ready if there is room, or if the consumer wants no more. Otherwise the waker is woken later.
     fn poll_room(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
@@ -199,7 +202,7 @@ impl Stream {
         }
     }
 
-    /// Takes the parts. Only the thread that has claimed the turn calls this.
+    /// Takes the parts. Only the holder of the claimed turn calls this.
     fn take_parts(&self) -> Parts {
         let mut state = self.state.lock();
         state.woken = false;
