@@ -81,7 +81,7 @@ impl Flag {
         self.0.store(1, Relaxed);
     }
 
-    /// Waits for the flag.
+    /// Returns a closure that waits for the flag.
     fn waiter(&self) -> impl FnOnce() + Send + use<> {
         let flag = self.0.clone();
         move || {

@@ -1223,7 +1223,8 @@ fn the_last_handle_may_be_dropped_in_a_job() {
     }
 }
 
-/// The same when the last handle is dropped with a result, or with a cancelled closure.
+/// The same when the last handle is dropped with a job's result. If the last handle is dropped with the closure of a
+/// cancelled job, on the thread that cancels, the queued job still runs.
 #[test]
 fn the_last_handle_may_be_dropped_with_a_result() {
     let _watchdog = watchdog();
