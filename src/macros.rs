@@ -174,7 +174,8 @@ macro_rules! threaded {
 /// Makes blocking functions awaitable, as [`threaded!`](crate::threaded!) does, but each call gets a thread of its own,
 /// named after the function.
 ///
-/// For functions that take long, or block outside of this crate: they keep no thread of a pool busy.
+/// For functions that run for long, or that sleep in blocking calls other than those of this crate: in a pool, such a
+/// function would keep a thread busy.
 ///
 /// ```
 /// use offthread::{block_on, threaded_separate};
@@ -335,10 +336,11 @@ macro_rules! threaded_iterable_separate {
 /// `recursion_limit` of 128. The functions are first separated, one in each step (`@each`), and then each function is
 /// munched by itself. The depth is the number of functions plus the tokens of one signature, not of all signatures.
 ///
-/// A `$function` is `[(Type make name?) {attributes} {visibility} name]`. `Type` is the type that the function returns,
-/// `make` makes a value of this type, and for a separate thread the method `name` names the thread. Every step for one
-/// function begins with its `$function`. (Only `@emit`, which refuses no function, gets it without the `Type`.) So the
-/// last rule, which matches all input that no other rule matches, can say which function in which macro is refused.
+/// A `$function` is `[(Type make set_name?) {attributes} {visibility} name]`. `Type` is the type that the function
+/// returns, and `make` makes a value of this type. For a separate thread, `set_name` is the method that names the
+/// thread after the function. Every step for one function begins with its `$function`. (Only `@emit`, which refuses no
+/// function, gets it without the `Type`.) So the last rule, which matches all input that no other rule matches, can
+/// say which function in which macro is refused.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __decorate {

@@ -5,7 +5,7 @@
 //! entries that wait. [`Shared::wait_until_finished`] returns when no entry waits, none is being refused, and:
 //!
 //! * for a caller on another thread: all workers have ended. With `join`, the threads have ended as well, including the
-//!   destructors of their thread-locals.
+//!   destructors of their thread-locals; except threads that were detached while the pool was open (see below).
 //! * for a caller on one of the pool's threads: every worker left is *exempt*. A worker is exempt from the moment its
 //!   job waits for the pool to finish until that job ends. So jobs that wait for the pool do not wait for one another.
 //!
@@ -73,8 +73,8 @@ impl State {
         left == 0 && self.queue.len() == 0 && refused
     }
 
-    /// If no worker is left that takes entries, takes the next entry. Otherwise takes a turn with priority, if too few
-    /// of the existing workers will take such turns soon: this does not count on a new thread.
+    /// If no worker is left that takes entries, takes the next entry. Otherwise, if too few of the existing workers
+    /// will soon take turns with priority, takes one such turn. Threads that could still be started are not considered.
     pub fn take_orphan(&mut self, ready: &mut Ready) -> Option<Started> {
         let exempt = if self.closing.closed { self.workers.count(Stage::Exempt) } else { 0 };
         if self.workers.threads() == exempt {
@@ -146,7 +146,8 @@ impl Shared {
     /// dropped, even if that call was made while an outer `drop_flat` is running: see [`Apart`].
     fn while_refusing(&self, mut state: MutexGuard<'_, State>, work: impl FnOnce()) {
         let id = thread::current().id();
-        // A chain of drops, each of which closes the pool, must not recurse.
+        // Only the outermost call begins an `Apart`. If each did, a chain of values, each of which shuts the pool down
+        // in its `Drop`, would be dropped recursively.
         let is_outermost = !state.closing.refusing.contains(&id);
         state.closing.refusing.push(id);
         drop(state);
@@ -185,8 +186,8 @@ impl Shared {
         self.state.lock().wake_waiters();
     }
 
-    /// Waits until the closed pool has finished. With `join`, also waits for the ends of its threads, unless this is
-    /// one of them. False: the deadline has passed.
+    /// Waits until the closed pool has finished. With `join`, also waits for the ends of the pool's threads, unless the
+    /// caller is on one of them. False: the deadline has passed.
     pub fn wait_until_finished(this: &Arc<Self>, deadline: Option<Instant>, join: bool) -> bool {
         let inside = is_thread_of(this);
         let join = join && !inside;

@@ -1,11 +1,12 @@
 //! Streams: sources of items that run in turns on the threads of a pool, and use no thread while their buffer is full.
 //!
 //! # What it promises
-//! A [`Source`] is called by one thread at a time, in its own context. When its buffer is full, the stream gives its
-//! thread back; when there is room again, the stream goes to the end of the queue. (Except for a generator: its body is
-//! one turn, which blocks its thread while the buffer is full. See `iterable/generator.rs`.) A stream ends once: when
-//! its items are over, when it panics, when its consumer closes it, or when the pool is closed. Then the iterator is
-//! dropped, and after that the consumer is told. A stream that is closed ends without waiting for a free thread.
+//! A [`Source`] is called by one thread at a time. Its user code runs in the stream's context. When its buffer is full,
+//! the stream gives its thread back; when there is room again, the stream goes to the end of the queue. (Except for a
+//! generator: its body is one turn, which blocks its thread while the buffer is full. See `iterable/generator.rs`.) A
+//! stream ends once: when its items are over, when it panics, when its consumer closes it, or when the pool is closed.
+//! Then the iterator is dropped, and after that the consumer is told. A stream that is closed ends without waiting for
+//! a free thread.
 //!
 //! # State machine
 //! ```text
@@ -150,8 +151,9 @@ impl Stream {
         }
     }
 
-    /// The consumer wants no more items: queues a turn in which the stream ends. If the pool is closed, if no worker
-    /// could run that turn soon, or if no user code has run, ends the stream here.
+    /// The consumer wants no more items. If a turn is running, only wakes code that waits for its cancellation: the
+    /// thread of that turn ends the stream. Otherwise queues a turn in which the stream ends; but if the pool is
+    /// closed, if no worker could run that turn soon, or if no user code has run, ends the stream here.
     pub fn close(this: &Arc<Self>, tell: &mut dyn FnMut(Progress)) {
         let mut pool = this.shared.state.lock();
         let mut state = this.state.lock();
@@ -265,7 +267,7 @@ impl Stream {
         drop(context);
         tell(Progress::TurnOver);
         tell(Progress::UserCode);
-        // The first drop wakes a consumer that waits for the end; the second wakes one that waits for an item.
+        // `send` wakes a consumer that waits for the end; the drop of the source wakes one that waits for an item.
         catch_and_discard(|| drop(sender.send(end)));
         catch_and_discard(|| drop(source));
     }
