@@ -7,7 +7,8 @@
 //! * for a caller on another thread: all workers have ended. With `join`, the threads have ended as well, including the
 //!   destructors of their thread-locals; except threads that were detached while the pool was open (see below).
 //! * for a caller on one of the pool's threads: every worker left is *exempt*. A worker is exempt from the moment its
-//!   job waits for the pool to finish until that job ends. So jobs that wait for the pool do not wait for one another.
+//!   user code (a job, the start hook, or a waker or `Drop` after a job) waits for the pool to finish until that code
+//!   ends. So jobs that wait for the pool do not wait for one another.
 //!
 //! # How
 //! Entries are refused one after the other. Each is taken out of the queue under the lock and dropped outside of the
@@ -45,7 +46,8 @@ pub struct Closing {
     pub shut_down: bool,
     /// The threads that are refusing an entry, or ending the streams.
     refusing: Vec<ThreadId>,
-    /// The threads that wait for the closed pool to finish, in the `Drop` of an entry that they refuse.
+    /// The threads that wait for the closed pool to finish, in the `Drop` of an entry that they refuse, or of the iterator
+    /// of a stream that they end.
     waiting: Vec<ThreadId>,
     /// The wakers of threads that wait for the closed pool to finish.
     waiters: Vec<Waker>,

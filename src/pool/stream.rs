@@ -16,8 +16,8 @@
 //!    | |                  there is no room, or others wait                         |     | been dropped
 //!    | +---------------------------------------------------------------------------+     |
 //!    |                                                                                   |
-//!    |   close, also from QUEUED: a turn that is claimed already is submitted with       |
-//!    |   priority, or the closing call ends the stream                                   |
+//!    |   close, also from QUEUED: the call claims a turn, and submits it with priority   |
+//!    |   or ends the stream itself                                                       |
 //!    +-----------------------------------------------------------------------------------+
 //! ```
 //! A new stream is RUNNING on the thread that makes it, and this thread pauses it at once. `woken` says that the stream
