@@ -396,7 +396,7 @@ pub(crate) const LOGIC: &[Logic] = &[
         name: "the blocking hook is not called after a sleep",
         find: "    tell(Blocking::Exit);\n",
         replace: "",
-        model: "spare_thread",
+        model: "surplus_thread_takes_no_job",
     },
     Logic {
         file: "src/primitives/oneshot.rs",
