@@ -181,13 +181,12 @@ pub async fn poll_woken(branches: usize, enough: usize, mut poll: impl FnMut(usi
         let mut branches = woken.take();
         // Of two branches that are ready, the first wins a race. The other one is not polled, so it takes no item.
         branches.sort_unstable();
-        for branch in branches {
+        let mut branches = branches.into_iter();
+        while finished < enough {
+            let Some(branch) = branches.next() else { return Poll::Pending };
             finished += poll(branch, &mut task::Context::from_waker(&wakers[branch]));
-            if finished >= enough {
-                break;
-            }
         }
-        if finished >= enough { Poll::Ready(()) } else { Poll::Pending }
+        Poll::Ready(())
     })
     .await;
 }
